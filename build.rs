@@ -1,0 +1,25 @@
+//! Two things: the path of libtorch in every binary and test (an rpath), so that nothing needs LD_LIBRARY_PATH;
+//! and the list of the recipes in tasks/, which the binary contains.
+
+use std::{env, fs, path::PathBuf};
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    let lib = env::var("DEP_TCH_LIBTORCH_LIB")
+        .expect("torch-sys did not say where libtorch is; run `make setup`, or set LIBTORCH to a libtorch 2.11 folder");
+    println!("cargo:rustc-link-search=native={lib}");
+    println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+
+    println!("cargo:rerun-if-changed=tasks");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir("tasks").expect("tasks/").map(|entry| entry.expect("tasks/").path()).collect();
+    files.sort_by_key(|file| file.file_stem().map(ToOwned::to_owned));
+    let mut list = "pub const BUILT_IN: &[(&str, &str)] = &[\n".to_string();
+    for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+        let name = file.file_stem().expect("a name").to_string_lossy();
+        let path = fs::canonicalize(file).expect("it was just listed");
+        list += &format!("    ({name:?}, include_str!({path:?})),\n");
+    }
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("recipes.rs");
+    fs::write(out, list + "];\n").expect("OUT_DIR can be written");
+}
