@@ -1,0 +1,30 @@
+//! What drives a network: `train` and `eval` see this trait and don't know which engine runs.
+
+use crate::tasks::Batch;
+use anyhow::Result;
+use tch::Tensor;
+
+/// A network's function and its gradient. The weights are theta, flat, in the order of the network's `Layout`.
+pub trait Engine {
+    /// `composed` or `fused`.
+    fn name(&self) -> &'static str;
+
+    /// The logits (T, B, Y) of a batch, on the host.
+    fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]>;
+
+    /// What the heads do at each step of a batch, for pictures.
+    fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace>;
+
+    /// As `forward`, and the gradient of the training loss (see `Batch::loss_weights`) into `gradient`,
+    /// a tensor like theta.
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]>;
+}
+
+/// What the heads do, time-major on the host. Padded steps hold nothing of use; a network without heads has none.
+#[derive(Clone, Debug, Default)]
+pub struct Trace {
+    pub weightings: Vec<f32>, // (T, B, R + W, N), read heads first
+    pub reads: Vec<f32>,      // (T, B, R, M)
+    pub erases: Vec<f32>,     // (T, B, W, M)
+    pub adds: Vec<f32>,       // (T, B, W, M)
+}

@@ -1,0 +1,101 @@
+//! The definition as an engine: the network under libtorch's autograd.
+
+use super::Network;
+use super::config::Config;
+use super::parameters::{Layout, Parameters};
+use crate::engine::{Engine, Trace};
+use crate::tasks::Batch;
+use anyhow::Result;
+use tch::{Device, Kind, Reduction, Tensor};
+
+pub struct Composed {
+    config: Config,
+    layout: Layout,
+    input_width: i64,
+    output_width: i64,
+    logits: Vec<f32>,
+}
+
+impl Composed {
+    pub fn new(config: &Config, input_width: usize, output_width: usize) -> Composed {
+        Composed {
+            config: config.clone(),
+            layout: Layout::new(config, input_width, output_width),
+            input_width: input_width as i64,
+            output_width: output_width as i64,
+            logits: vec![],
+        }
+    }
+
+    /// theta (layout.size()) -> logits (T, B, Y), on theta's device and in its kind
+    pub fn logits(&self, theta: &Tensor, batch: &Batch) -> Tensor {
+        let inputs = tensor(&batch.inputs, batch, self.input_width, theta);
+        self.network(theta).forward(&inputs)
+    }
+
+    fn network(&self, theta: &Tensor) -> Network {
+        Network::new(&self.config, &Parameters::new(&self.layout, theta))
+    }
+
+    /// The training loss (a scalar): the weighted sum of the sigmoid cross-entropies of all outputs.
+    pub fn loss(&self, logits: &Tensor, batch: &Batch) -> Tensor {
+        let targets = tensor(&batch.targets, batch, self.output_width, logits);
+        let weights = tensor(&batch.loss_weights(self.output_width as usize), batch, 1, logits);
+        logits.binary_cross_entropy_with_logits(&targets, Some(&weights.expand_as(logits)), None, Reduction::Sum)
+    }
+
+    fn keep(&mut self, logits: &Tensor) -> Result<&[f32]> {
+        self.logits.resize(logits.numel(), 0.0);
+        let logits = logits.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+        logits.f_copy_data(&mut self.logits, logits.numel())?;
+        Ok(&self.logits)
+    }
+}
+
+/// Appends one value per head, each (B, width), to a trace as (B, heads, width).
+fn append<'a>(values: &mut Vec<f32>, heads: impl Iterator<Item = &'a Tensor>) -> Result<()> {
+    let heads: Vec<&Tensor> = heads.collect();
+    let stacked = Tensor::stack(&heads, 1).to_device(Device::Cpu).to_kind(Kind::Float).reshape(-1);
+    values.extend(Vec::<f32>::try_from(stacked)?);
+    Ok(())
+}
+
+/// Values of a batch as a tensor (T, B, width) beside another one.
+fn tensor(values: &[f32], batch: &Batch, width: i64, beside: &Tensor) -> Tensor {
+    let shape = [batch.steps as i64, batch.size() as i64, width];
+    Tensor::from_slice(values).view(shape).to_device(beside.device()).to_kind(beside.kind())
+}
+
+impl Engine for Composed {
+    fn name(&self) -> &'static str {
+        "composed"
+    }
+
+    fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
+        let logits = tch::no_grad(|| self.logits(theta, batch));
+        self.keep(&logits)
+    }
+
+    fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
+        let _guard = tch::no_grad_guard();
+        let mut trace = Trace::default();
+        let Network::Ntm(network) = self.network(theta) else { return Ok(trace) };
+        let mut state = network.start(batch.size() as i64);
+        for input in tensor(&batch.inputs, batch, self.input_width, theta).unbind(0) {
+            state = network.step(&input, &state).1;
+            append(&mut trace.weightings, state.weightings.iter())?;
+            append(&mut trace.reads, state.reads.iter())?;
+            append(&mut trace.erases, state.edits.iter().map(|edit| &edit.erase))?;
+            append(&mut trace.adds, state.edits.iter().map(|edit| &edit.add))?;
+        }
+        Ok(trace)
+    }
+
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]> {
+        let leaf = theta.detach().set_requires_grad(true);
+        let logits = self.logits(&leaf, batch);
+        let gradients = Tensor::f_run_backward(&[self.loss(&logits, batch)], &[&leaf], false, false)?;
+        gradient.f_copy_(&gradients[0])?;
+        self.keep(&logits)
+    }
+}

@@ -1,0 +1,196 @@
+//! The `model` section of a recipe.
+
+use crate::limits::check;
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// Which network, and its sizes. `lstm` is the paper's baseline: stacked LSTM layers and a linear output, no memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Config {
+    Ntm(Ntm),
+    Lstm(Layers),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ntm {
+    pub controller: ControllerConfig,
+    pub memory: MemorySize,
+    pub read_heads: usize,
+    pub write_heads: usize,
+    pub shift_range: usize,
+    pub activation: Activations,
+    pub init: Init,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum ControllerConfig {
+    Lstm(Layers),
+    /// Linear layers with tanh between input and heads, no state of its own.
+    Feedforward(Layers),
+}
+
+/// Layers of equal hidden size, the first one nearest the input.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Layers {
+    pub hidden: usize,
+    pub layers: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemorySize {
+    pub rows: usize,
+    pub width: usize,
+}
+
+/// What the key and add vectors pass through; the paper leaves it open.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Activations {
+    pub key: Activation,
+    pub add: Activation,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    Linear,
+    Tanh,
+}
+
+/// Where memory and weightings start. With all rows alike and all weights alike no learning can tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Init {
+    pub memory: MemoryStart,
+    pub weighting: WeightingStart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MemoryStart {
+    /// 1e-6 in every cell, as in the notebook.
+    Constant,
+    /// Learned from a normal start.
+    Learned,
+    /// Normal draws that stay as they are.
+    Random,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightingStart {
+    /// A learned softmax whose start is focused on row 0.
+    Learned,
+    /// All weight on row 0.
+    OneHot,
+    /// 1 / N everywhere.
+    Uniform,
+    /// A learned softmax that starts from normal draws.
+    LearnedRandom,
+}
+
+impl Default for Ntm {
+    fn default() -> Self {
+        Ntm {
+            controller: ControllerConfig::kinds().remove(0),
+            memory: MemorySize { rows: 128, width: 20 },
+            read_heads: 1,
+            write_heads: 1,
+            shift_range: 3,
+            activation: Activations { key: Activation::Linear, add: Activation::Linear },
+            init: Init { memory: MemoryStart::Constant, weighting: WeightingStart::Learned },
+        }
+    }
+}
+
+impl ControllerConfig {
+    /// The default of every kind.
+    pub fn kinds() -> Vec<ControllerConfig> {
+        let layers = Layers { hidden: 100, layers: 1 };
+        vec![ControllerConfig::Lstm(layers), ControllerConfig::Feedforward(layers)]
+    }
+
+    pub fn layers(&self) -> Layers {
+        match self {
+            ControllerConfig::Lstm(layers) | ControllerConfig::Feedforward(layers) => *layers,
+        }
+    }
+}
+
+impl Config {
+    /// The default of every kind.
+    pub fn kinds() -> Vec<Config> {
+        vec![Config::Ntm(Ntm::default()), Config::Lstm(Layers { hidden: 256, layers: 3 })]
+    }
+
+    /// Checks the sizes; the error names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Config::Lstm(layers) => layers.validate("model"),
+            Config::Ntm(ntm) => {
+                ntm.controller.layers().validate("model.controller")?;
+                check("model.memory.rows", ntm.memory.rows, 1, 1 << 24)?;
+                check("model.memory.width", ntm.memory.width, 1, 1 << 16)?;
+                check("model.read_heads", ntm.read_heads, 1, 256)?;
+                check("model.write_heads", ntm.write_heads, 1, 256)?;
+                if ntm.shift_range % 2 == 0 || ntm.shift_range > 255 {
+                    bail!("`model.shift_range` is {}, allowed: odd numbers from 1 to 255", ntm.shift_range);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// An upper bound of the number of weights, by arithmetic that cannot overflow for sizes `validate` passes.
+    pub fn size(&self, input_width: usize, output_width: usize) -> u128 {
+        let (layers, read, heads, memory) = match self {
+            Config::Lstm(layers) => (*layers, 0, 0, 0),
+            Config::Ntm(ntm) => {
+                let head = 3 * ntm.memory.width + 3 + ntm.shift_range;
+                let heads = ntm.read_heads + ntm.write_heads;
+                (
+                    ntm.controller.layers(),
+                    ntm.read_heads * ntm.memory.width,
+                    heads * head,
+                    ntm.memory.rows * (ntm.memory.width + heads),
+                )
+            }
+        };
+        let (hidden, stacked) = (layers.hidden as u128, layers.layers as u128);
+        let inner = (input_width + read) as u128 + hidden * 2 + 2;
+        4 * hidden * inner * stacked
+            + heads as u128 * (hidden + 1)
+            + (hidden + read as u128 + 1) * output_width as u128
+            + memory as u128
+    }
+
+    /// About how many values the composed engine keeps per step and sequence for the backward pass.
+    pub fn activations(&self) -> u128 {
+        match self {
+            Config::Lstm(layers) => 10 * layers.hidden as u128 * layers.layers as u128,
+            Config::Ntm(ntm) => {
+                let heads = (ntm.read_heads + ntm.write_heads) as u128;
+                let layers = ntm.controller.layers();
+                10 * layers.hidden as u128 * layers.layers as u128
+                    + heads * ntm.memory.rows as u128 * (2 * ntm.memory.width as u128 + 20)
+            }
+        }
+    }
+}
+
+impl Layers {
+    fn validate(&self, section: &str) -> Result<()> {
+        check(&format!("{section}.hidden"), self.hidden, 1, 1 << 16)?;
+        check(&format!("{section}.layers"), self.layers, 1, 64)
+    }
+}
+
+/// The words allowed at a path of the recipe that holds one of several words, else none.
+pub fn choices(path: &str) -> &'static [&'static str] {
+    match path {
+        "model.init.memory" => &["constant", "learned", "random"],
+        "model.init.weighting" => &["learned", "one_hot", "uniform", "learned_random"],
+        "model.activation.key" | "model.activation.add" => &["linear", "tanh"],
+        _ => &[],
+    }
+}

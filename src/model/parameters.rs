@@ -1,0 +1,248 @@
+//! All parameters of a network as one flat vector, theta: one leaf for autograd, one vector for the optimizer, the
+//! clip and the fused engine. The layout gives each named tensor its place in it.
+
+use super::config::{Config, ControllerConfig, Layers, MemoryStart, Ntm, WeightingStart};
+use crate::random::{Purpose, stream};
+use rand::Rng;
+use rand_distr::StandardNormal;
+use std::collections::HashMap;
+use tch::{Device, Kind, Tensor};
+
+/// One named tensor of a network.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// PyTorch's name, for instance `controller.weight_ih_l0`; a checkpoint puts `model.` before it.
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// Where it starts in theta.
+    pub offset: usize,
+    /// False for values that are kept but not learned (a `random` memory); their gradient is 0.
+    pub learned: bool,
+    start: Start,
+}
+
+/// How a parameter starts.
+#[derive(Clone, Copy, Debug)]
+enum Start {
+    Zeros,
+    Normal(f32),
+    /// Uniform in +-bound.
+    Uniform(f32),
+    /// 1 for the forget gate (the second of i, f, g, o), 0 for the others.
+    ForgetBias,
+    /// Logit 10 on row 0, 0 on all others.
+    FocusedOnRow0,
+}
+
+impl Parameter {
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its place in theta.
+    pub fn range(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// The parameters of a network in the order of theta.
+#[derive(Clone, Debug, Default)]
+pub struct Layout {
+    pub parameters: Vec<Parameter>,
+}
+
+impl Layout {
+    pub fn new(config: &Config, input_width: usize, output_width: usize) -> Layout {
+        let mut layout = Layout::default();
+        match config {
+            Config::Ntm(ntm) => layout.ntm(ntm, input_width, output_width),
+            Config::Lstm(layers) => {
+                layout.lstm("lstm", *layers, input_width);
+                layout.linear("output", output_width, layers.hidden, 1.0, Start::Zeros);
+            }
+        }
+        layout
+    }
+
+    fn ntm(&mut self, ntm: &Ntm, input_width: usize, output_width: usize) {
+        let (rows, width, shifts) = (ntm.memory.rows, ntm.memory.width, ntm.shift_range);
+        let seen = input_width + ntm.read_heads * width;
+        let layers = ntm.controller.layers();
+        match ntm.controller {
+            ControllerConfig::Lstm(_) => self.lstm("controller", layers, seen),
+            ControllerConfig::Feedforward(_) => {
+                for layer in 0..layers.layers {
+                    let inputs = if layer == 0 { seen } else { layers.hidden };
+                    self.linear(&format!("controller.{layer}"), layers.hidden, inputs, 1.0, Start::Zeros);
+                }
+            }
+        }
+        let addressing = width + 3 + shifts;
+        for head in 0..ntm.read_heads {
+            self.linear(&format!("heads.read.{head}"), addressing, layers.hidden, 1.4, Start::Normal(0.01));
+        }
+        for head in 0..ntm.write_heads {
+            self.linear(
+                &format!("heads.write.{head}"),
+                addressing + 2 * width,
+                layers.hidden,
+                1.4,
+                Start::Normal(0.01),
+            );
+        }
+        self.linear("output", output_width, layers.hidden + ntm.read_heads * width, 1.0, Start::Zeros);
+        self.add("init.read", &[ntm.read_heads, width], Start::Normal(0.01));
+        match ntm.init.memory {
+            MemoryStart::Constant => {}
+            MemoryStart::Learned => self.add("init.memory", &[rows, width], Start::Normal(0.05)),
+            MemoryStart::Random => {
+                self.add("init.memory", &[rows, width], Start::Normal(0.05));
+                self.parameters.last_mut().expect("just added").learned = false;
+            }
+        }
+        let heads = ntm.read_heads + ntm.write_heads;
+        match ntm.init.weighting {
+            WeightingStart::Learned => self.add("init.weighting", &[heads, rows], Start::FocusedOnRow0),
+            WeightingStart::LearnedRandom => self.add("init.weighting", &[heads, rows], Start::Normal(1.0)),
+            WeightingStart::OneHot | WeightingStart::Uniform => {}
+        }
+    }
+
+    /// Stacked LSTM layers and their learned start, with PyTorch's names and gate order i, f, g, o.
+    fn lstm(&mut self, prefix: &str, layers: Layers, input_width: usize) {
+        let hidden = layers.hidden;
+        let bound = Start::Uniform(1.0 / (hidden as f32).sqrt());
+        for layer in 0..layers.layers {
+            let inputs = if layer == 0 { input_width } else { hidden };
+            self.add(&format!("{prefix}.weight_ih_l{layer}"), &[4 * hidden, inputs], bound);
+            self.add(&format!("{prefix}.weight_hh_l{layer}"), &[4 * hidden, hidden], bound);
+            self.add(&format!("{prefix}.bias_ih_l{layer}"), &[4 * hidden], Start::ForgetBias);
+            self.add(&format!("{prefix}.bias_hh_l{layer}"), &[4 * hidden], Start::Zeros);
+        }
+        self.add("init.hidden", &[layers.layers, hidden], Start::Normal(0.05));
+        self.add("init.cell", &[layers.layers, hidden], Start::Normal(0.05));
+    }
+
+    /// A Linear whose weight starts Xavier uniform.
+    fn linear(&mut self, prefix: &str, outputs: usize, inputs: usize, gain: f32, bias: Start) {
+        let bound = gain * (6.0 / (inputs + outputs) as f32).sqrt();
+        self.add(&format!("{prefix}.weight"), &[outputs, inputs], Start::Uniform(bound));
+        self.add(&format!("{prefix}.bias"), &[outputs], bias);
+    }
+
+    fn add(&mut self, name: &str, shape: &[usize], start: Start) {
+        let offset = self.size();
+        self.parameters.push(Parameter { name: name.to_string(), shape: shape.to_vec(), offset, learned: true, start });
+    }
+
+    /// The length of theta.
+    pub fn size(&self) -> usize {
+        self.parameters.last().map_or(0, |last| last.offset + last.len())
+    }
+
+    /// The parameter of a name. Panics if there is none: names are ours.
+    pub fn get(&self, name: &str) -> &Parameter {
+        self.find(name).unwrap_or_else(|| panic!("no parameter {name}"))
+    }
+
+    pub fn find(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+
+    /// The parameter that holds element `index` of theta.
+    pub fn at(&self, index: usize) -> &Parameter {
+        &self.parameters[self.parameters.partition_point(|parameter| parameter.offset <= index) - 1]
+    }
+
+    /// The start of theta, a pure function of the seed.
+    pub fn start(&self, seed: u64) -> Vec<f32> {
+        let mut theta = Vec::with_capacity(self.size());
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let mut rng = stream(seed, Purpose::Weights, index as u64);
+            let columns = parameter.shape[parameter.shape.len() - 1];
+            theta.extend((0..parameter.len()).map(|i| match parameter.start {
+                Start::Zeros => 0.0,
+                Start::Normal(deviation) => rng.sample::<f32, _>(StandardNormal) * deviation,
+                Start::Uniform(bound) => rng.random_range(-bound..bound),
+                Start::ForgetBias => (4 * i / columns == 1) as u8 as f32,
+                Start::FocusedOnRow0 => 10.0 * (i % columns == 0) as u8 as f32,
+            }));
+        }
+        theta
+    }
+}
+
+/// The named views of one theta.
+pub struct Parameters {
+    tensors: HashMap<String, Tensor>,
+    kind: Kind,
+    device: Device,
+}
+
+impl Parameters {
+    /// Cuts theta into its parameters; gradients of the views flow back into theta. theta (layout.size()).
+    pub fn new(layout: &Layout, theta: &Tensor) -> Parameters {
+        let sizes: Vec<i64> = layout.parameters.iter().map(|parameter| parameter.len() as i64).collect();
+        let views = theta.split_with_sizes(&sizes, 0);
+        let named = layout.parameters.iter().zip(views).map(|(parameter, view)| {
+            let shape: Vec<i64> = parameter.shape.iter().map(|&size| size as i64).collect();
+            let view = view.view(shape.as_slice());
+            (parameter.name.clone(), if parameter.learned { view } else { view.detach() })
+        });
+        Parameters { tensors: named.collect(), kind: theta.kind(), device: theta.device() }
+    }
+
+    /// The tensor of a name. Panics if there is none: names are ours.
+    pub fn get(&self, name: &str) -> Tensor {
+        self.tensors.get(name).unwrap_or_else(|| panic!("no parameter {name}")).shallow_clone()
+    }
+
+    /// `prefix.weight` and `prefix.bias` as a Linear.
+    pub fn linear(&self, prefix: &str) -> tch::nn::Linear {
+        tch::nn::Linear { ws: self.get(&format!("{prefix}.weight")), bs: Some(self.get(&format!("{prefix}.bias"))) }
+    }
+
+    pub fn options(&self) -> (Kind, Device) {
+        (self.kind, self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout() -> Layout {
+        Layout::new(&Config::kinds()[0], 9, 8)
+    }
+
+    #[test]
+    fn the_notebooks_machine_has_the_weights_of_its_sizes() {
+        // LSTM 400 x (29 + 100 + 2), heads 26 and 66 x 101, output 8 x 121; starts h, c 2 x 100, read 20, weightings 2 x 128
+        assert_eq!(layout().size(), 400 * 131 + (26 + 66) * 101 + 8 * 121 + 200 + 20 + 256);
+    }
+
+    #[test]
+    fn every_element_of_theta_belongs_to_the_parameter_whose_range_holds_it() {
+        let layout = layout();
+        for parameter in &layout.parameters {
+            assert_eq!(layout.at(parameter.range().start).name, parameter.name);
+            assert_eq!(layout.at(parameter.range().end - 1).name, parameter.name);
+        }
+    }
+
+    #[test]
+    fn the_start_focuses_every_head_on_row_0_and_opens_the_forget_gates() {
+        let layout = layout();
+        let theta = layout.start(1);
+        let weighting = &theta[layout.get("init.weighting").range()];
+        assert_eq!((weighting[0], weighting[1], weighting[128], weighting[129]), (10.0, 0.0, 10.0, 0.0));
+        let bias = &theta[layout.get("controller.bias_ih_l0").range()];
+        assert_eq!((bias[99], bias[100], bias[199], bias[200]), (0.0, 1.0, 1.0, 0.0));
+        assert_eq!(theta, layout.start(1));
+        assert_ne!(theta, layout.start(2));
+    }
+}
