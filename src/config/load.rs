@@ -1,0 +1,250 @@
+//! From a name, a file and flags to a resolved recipe: what the user wrote is laid over the defaults of the kinds
+//! they chose, field by field, so that every error can name the field, the source and the nearest known name.
+
+use super::Recipe;
+use crate::{model, optim, tasks};
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+include!(concat!(env!("OUT_DIR"), "/recipes.rs")); // pub const BUILT_IN: &[(name, JSON)], all of tasks/
+
+impl Recipe {
+    /// A built-in recipe by its name or a recipe file by its path, with `KEY=VALUE` settings on top, validated.
+    pub fn load(name: &str, settings: &[String]) -> Result<Recipe> {
+        let (text, source) = match BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            Some((_, text)) => (text.to_string(), format!("built-in recipe `{name}`")),
+            None if Path::new(name).is_file() => {
+                let text = std::fs::read_to_string(name).with_context(|| format!("cannot read recipe `{name}`"))?;
+                (text, format!("recipe `{name}`"))
+            }
+            None => bail!(
+                "no recipe `{name}`: neither built in nor a file{}\nhint: `ntm info` lists the built-in recipes",
+                did_you_mean(name, BUILT_IN.iter().map(|(name, _)| *name))
+            ),
+        };
+        Recipe::parse(&text, settings).with_context(|| format!("in {source}"))
+    }
+
+    /// Parses, completes and validates a recipe. Settings are `KEY=VALUE`, the value JSON or a bare word.
+    pub fn parse(text: &str, settings: &[String]) -> Result<Recipe> {
+        let mut user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
+        if !user.is_object() {
+            bail!("a recipe is a JSON object {{...}}, this is {}", described(&user));
+        }
+        for setting in settings {
+            set(&mut user, setting)?;
+        }
+        let mut resolved = serde_json::to_value(Recipe::default())?;
+        overlay(&mut resolved, user, "")?;
+        let recipe: Recipe = serde_json::from_value(resolved)?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+}
+
+/// The default objects of every kind that the section at a path can have, the usual kind first.
+fn kinds_of(path: &str) -> Vec<Value> {
+    fn values<T: Serialize>(kinds: Vec<T>) -> Vec<Value> {
+        kinds.into_iter().filter_map(|kind| serde_json::to_value(kind).ok()).collect()
+    }
+    match path {
+        "task" => values(tasks::Task::kinds()),
+        "model" => values(model::Config::kinds()),
+        "model.controller" => values(model::ControllerConfig::kinds()),
+        "training.clip" => values(optim::Clip::kinds()),
+        "training.optimizer" => values(optim::Config::kinds()),
+        _ => vec![],
+    }
+}
+
+/// Replaces the defaults by what the user wrote, whose names and types must be those of the defaults.
+fn overlay(defaults: &mut Value, user: Value, path: &str) -> Result<()> {
+    let user = match user {
+        Value::Object(user) if defaults.is_object() => user,
+        value => {
+            check_type(defaults, &value, path)?;
+            *defaults = value;
+            return Ok(());
+        }
+    };
+    if let Some(kind) = user.get("kind").filter(|_| !kinds_of(path).is_empty()) {
+        *defaults = choose_kind(path, kind)?;
+    }
+    let known = defaults.as_object_mut().expect("checked above");
+    for (name, value) in user {
+        let path = join(path, &name);
+        match known.get_mut(&name) {
+            Some(default) => overlay(default, value, &path)?,
+            None => {
+                let names = known.keys().map(String::as_str);
+                let all = names.clone().collect::<Vec<_>>().join(", ");
+                bail!("unknown field `{path}`{}\nhint: the fields here are {all}", did_you_mean(&name, names));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn choose_kind(path: &str, kind: &Value) -> Result<Value> {
+    let kinds = kinds_of(path);
+    let names: Vec<&str> = kinds.iter().filter_map(|kind| kind["kind"].as_str()).collect();
+    match kinds.iter().find(|known| known["kind"] == *kind) {
+        Some(default) => Ok(default.clone()),
+        None => bail!(
+            "`{}` is {kind}, allowed: {}{}",
+            join(path, "kind"),
+            names.join(", "),
+            did_you_mean(kind.as_str().unwrap_or(""), names.iter().copied())
+        ),
+    }
+}
+
+/// A value must have the type of the default in its place; a choice must be one of the known words.
+fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
+    let expected = match default {
+        Value::Number(number) if number.is_f64() => "a number",
+        Value::Number(_) => "a whole number, 0 or more",
+        other => described(other),
+    };
+    let fits = match (default, value) {
+        (Value::Number(default), Value::Number(value)) => default.is_f64() || value.is_u64(),
+        (Value::Array(_), Value::Array(values)) => values.iter().all(Value::is_u64),
+        (default, value) => described(default) == described(value),
+    };
+    if !fits {
+        bail!("`{path}` is {value}, expected {expected}");
+    }
+    let choices = model::choices(path);
+    match value.as_str() {
+        Some(word) if !choices.is_empty() && !choices.contains(&word) => {
+            bail!("`{path}` is {value}, allowed: {}{}", choices.join(", "), did_you_mean(word, choices.iter().copied()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn described(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list of whole numbers",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// Puts one `KEY=VALUE` into the user's recipe. A new `kind` leaves behind the fields that only the old kind has.
+fn set(recipe: &mut Value, setting: &str) -> Result<()> {
+    let (key, text) = setting
+        .split_once('=')
+        .with_context(|| format!("`--set {setting}` has no `=`\nhint: for instance --set training.batch_size=16"))?;
+    let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_string()));
+    let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+    let mut place = recipe;
+    for part in section.split('.').filter(|part| !part.is_empty()) {
+        let object = place.as_object_mut().with_context(|| format!("`--set {key}`: no section holds `{part}`"))?;
+        place = object.entry(part).or_insert_with(|| Value::Object(Map::new()));
+    }
+    let object = place.as_object_mut().with_context(|| format!("`--set {key}`: `{section}` is not a section"))?;
+    if name == "kind" && !kinds_of(section).is_empty() && object.get("kind") != Some(&value) {
+        let new = choose_kind(section, &value)?;
+        object.retain(|field, _| new.get(field).is_some());
+    }
+    object.insert(name.to_string(), value);
+    Ok(())
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+/// The known name most like `name`, if any is like it.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|known| (strsim::jaro_winkler(name, known), known))
+        .filter(|(likeness, _)| *likeness > 0.75)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}
+
+fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    nearest(name, known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str, settings: &[&str]) -> String {
+        let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+        format!("{:#}", Recipe::parse(text, &settings).expect_err("should be refused"))
+    }
+
+    #[test]
+    fn every_built_in_recipe_is_valid_and_says_what_it_is_about() {
+        assert!(!BUILT_IN.is_empty());
+        for (name, text) in BUILT_IN {
+            let recipe = Recipe::parse(text, &[]).unwrap_or_else(|error| panic!("{name}: {error:#}"));
+            assert!(!recipe.about.is_empty(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_resolved_recipe_parses_to_itself() {
+        for (_, text) in BUILT_IN {
+            let recipe = Recipe::parse(text, &[]).unwrap();
+            let again = Recipe::parse(&serde_json::to_string(&recipe).unwrap(), &[]).unwrap();
+            assert_eq!(recipe, again);
+        }
+    }
+
+    #[test]
+    fn flags_win_over_the_recipe_and_the_recipe_over_the_defaults() {
+        let text = r#"{"training": {"batch_size": 4, "seed": 9}}"#;
+        let recipe = Recipe::parse(text, &["training.batch_size=16".to_string()]).unwrap();
+        assert_eq!((recipe.training.batch_size, recipe.training.seed, recipe.training.sequences), (16, 9, 20_000));
+    }
+
+    #[test]
+    fn a_new_kind_leaves_the_fields_of_the_old_kind_behind() {
+        let text = r#"{"training": {"optimizer": {"kind": "rmsprop", "momentum": 0.8, "learning_rate": 0.5}}}"#;
+        let recipe = Recipe::parse(text, &["training.optimizer.kind=adam".to_string()]).unwrap();
+        let optimizer = serde_json::to_value(&recipe.training.optimizer).unwrap();
+        assert_eq!((optimizer["kind"].as_str(), optimizer["learning_rate"].as_f64()), (Some("adam"), Some(0.5)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_path_and_the_nearest_known_name() {
+        for (text, settings, expected) in [
+            (r#"{"model": {"memroy": {}}}"#, vec![], "unknown field `model.memroy`; did you mean `memory`?"),
+            (r#"{"training": {"batch_size": "x"}}"#, vec![], "`training.batch_size` is \"x\", expected a whole number"),
+            (r#"{"training": {"batch_size": 0}}"#, vec![], "`training.batch_size` is 0, allowed: 1 to"),
+            (r#"{"training": {"batch_size": 1.5}}"#, vec![], "`training.batch_size` is 1.5, expected a whole number"),
+            (r#"{"model": {"shift_range": 4}}"#, vec![], "`model.shift_range` is 4, allowed: odd"),
+            (r#"{"task": {"kind": "cop"}}"#, vec![], "`task.kind` is \"cop\", allowed: copy; did you mean `copy`?"),
+            (
+                r#"{"model": {"init": {"memory": "zeros"}}}"#,
+                vec![],
+                "`model.init.memory` is \"zeros\", allowed: constant",
+            ),
+            (
+                r#"{"training": {"optimizer": {"learning_rate": -1}}}"#,
+                vec![],
+                "`training.optimizer.learning_rate` is -1",
+            ),
+            (r#"{"training": 5}"#, vec![], "`training` is 5, expected an object"),
+            ("[]", vec![], "a recipe is a JSON object"),
+            ("{", vec![], "not valid JSON"),
+            ("{}", vec!["seed"], "has no `=`"),
+            ("{}", vec!["training.sede=3"], "unknown field `training.sede`; did you mean `seed`?"),
+            (r#"{"model": {"memory": {"rows": 1099511627776}}}"#, vec![], "`model.memory.rows`"),
+            (r#"{"task": {"min_length": 5, "max_length": 4}}"#, vec![], "`task.max_length` is 4, allowed: 5 to"),
+        ] {
+            let message = error(text, &settings);
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+}

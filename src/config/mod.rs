@@ -1,0 +1,125 @@
+//! The recipe: one experiment, task + model + training. Defaults < recipe file < flags.
+
+mod load;
+
+pub use load::BUILT_IN;
+
+use crate::limits::check;
+use crate::{model, optim, tasks};
+use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
+
+/// A resolved recipe: every field has a value. A run can be rebuilt from it and the program's version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    pub about: String,
+    pub task: tasks::Task,
+    pub model: model::Config,
+    pub training: Training,
+    pub evaluation: Evaluation,
+}
+
+/// How a model is trained. The `_every` fields count updates, 0 means never.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Training {
+    pub batch_size: usize,
+    pub sequences: u64,
+    pub seed: u64,
+    pub clip: optim::Clip,
+    pub report_every: u64,
+    pub eval_every: u64,
+    pub checkpoint_every: u64,
+    pub optimizer: optim::Config,
+}
+
+/// What is evaluated during training: the checkpoint `best` has the lowest loss over these lengths.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    pub lengths: Vec<usize>,
+    pub sequences: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Recipe {
+            about: String::new(),
+            task: tasks::Task::kinds().remove(0),
+            model: model::Config::kinds().remove(0),
+            training: Training {
+                batch_size: 1,
+                sequences: 20_000,
+                seed: 1,
+                clip: optim::Clip::kinds().remove(0),
+                report_every: 100,
+                eval_every: 1000,
+                checkpoint_every: 1000,
+                optimizer: optim::Config::kinds().remove(0),
+            },
+            evaluation: Evaluation { lengths: vec![20, 120], sequences: 20 },
+        }
+    }
+}
+
+impl Recipe {
+    /// The parameters of this recipe's network.
+    pub fn layout(&self) -> model::Layout {
+        model::Layout::new(&self.model, self.task.input_width(), self.task.output_width())
+    }
+
+    /// The number of updates that see `training.sequences` sequences.
+    pub fn updates(&self) -> u64 {
+        self.training.sequences.div_ceil(self.training.batch_size as u64)
+    }
+
+    /// Checks every field; the error names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<()> {
+        self.task.validate()?;
+        self.model.validate()?;
+        let training = &self.training;
+        check("training.batch_size", training.batch_size, 1, 1 << 20)?;
+        check("training.sequences", training.sequences, 1, 1 << 50)?;
+        check("training.report_every", training.report_every, 1, 1 << 50)?;
+        training.clip.validate()?;
+        training.optimizer.validate()?;
+        check("evaluation.sequences", self.evaluation.sequences, 1, 1 << 20)?;
+        for &length in &self.evaluation.lengths {
+            check("evaluation.lengths", length, 1, 1_000_000)?;
+        }
+        if self.evaluation.lengths.is_empty() && training.eval_every > 0 {
+            bail!(
+                "`evaluation.lengths` is empty, but `training.eval_every` is {}\nhint: name a length, or set `training.eval_every` to 0",
+                training.eval_every
+            );
+        }
+        self.check_memory()
+    }
+
+    /// Refuses by arithmetic what no machine could hold: weights and activations of one update, in bytes.
+    fn check_memory(&self) -> Result<()> {
+        let weights = self.model.size(self.task.input_width(), self.task.output_width());
+        let rows = self.task.max_steps() as u128 * self.training.batch_size as u128;
+        let values = self.model.activations() + (self.task.input_width() + self.task.output_width() + 1) as u128;
+        let bytes = 4 * (weights * 8 + rows * values);
+        let available = available_memory();
+        if bytes > available {
+            bail!(
+                "an update of this recipe would need about {:.1} GB of memory, {:.1} GB are available ({weights} weights, {} sequences of up to {} steps)\n\
+                 hint: make `model.memory`, `training.batch_size` or the task's lengths smaller",
+                bytes as f64 / 1e9,
+                available as f64 / 1e9,
+                self.training.batch_size,
+                self.task.max_steps()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The bytes this machine can still give, where it tells; else a terabyte.
+fn available_memory() -> u128 {
+    let told = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u128>().ok()
+    });
+    told.map_or(1 << 40, |kilobytes| kilobytes * 1024)
+}

@@ -1,0 +1,25 @@
+//! A Neural Turing Machine to train, evaluate and export, on libtorch.
+//!
+//! Data flows one way: cli -> config -> task -> engine (model | fused) -> loss -> optimizer -> checkpoint and log.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod commands;
+pub mod config;
+pub mod device;
+pub mod display;
+pub mod engine;
+pub mod export;
+pub mod flat;
+pub mod fused;
+pub mod limits;
+pub mod metrics;
+pub mod model;
+pub mod ops;
+pub mod optim;
+pub mod random;
+pub mod run;
+pub mod simd;
+pub mod tasks;
+pub mod tensorboard;
+pub mod train;

@@ -1,0 +1,27 @@
+//! Checks of a recipe's values: the error names the field, its value and what is allowed.
+
+use anyhow::{Result, bail};
+
+/// An error unless `low <= value <= high`.
+pub fn check<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<()> {
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    bail!("`{field}` is {value}, allowed: {low} to {high}")
+}
+
+/// An error unless `0 < value <= 1e6`.
+pub fn positive(field: &str, value: f64) -> Result<()> {
+    if value > 0.0 && value <= 1e6 {
+        return Ok(());
+    }
+    bail!("`{field}` is {value}, allowed: more than 0, up to 1e6")
+}
+
+/// An error unless `0 <= value < 1`.
+pub fn fraction(field: &str, value: f64) -> Result<()> {
+    if (0.0..1.0).contains(&value) {
+        return Ok(());
+    }
+    bail!("`{field}` is {value}, allowed: 0 up to, but less than, 1")
+}
