@@ -1,0 +1,269 @@
+//! The backward pass of a micro-batch: the sections of `forward` in mirrored order. `derivation.md` derives each line.
+
+use super::addressing::{BackwardScratch, Emitted, Kept, activate_backward, address_backward};
+use super::controller::{feedforward_backward, lstm_backward};
+use super::forward::{MICRO_BATCH, Slice, offsets};
+use super::memory::{add_scaled_rows, write, write_backward};
+use super::plan::{Dense, Packed, Plan, Weights};
+use super::product::{Panels, Rows, product};
+use super::tape::{Field, Tape};
+use super::vector::{axpy, dot_columns};
+use crate::simd::Arch;
+use crate::simd::Float;
+
+/// On entry the tape holds a forward pass. On return `logits`, `heads` and the layers' `gates` hold the gradients before
+/// their activations (from which the weight gradients follow), and the scratch holds those of the first state.
+/// `loss_weights` (T, B) are those of the whole batch.
+#[inline(always)]
+pub fn backward<F: Float, A: Arch>(
+    plan: &Plan,
+    weights: &Weights<F>,
+    slice: Slice,
+    loss_weights: &[f32],
+    tape: &mut Tape<F>,
+) {
+    let (size, segment) = (tape.lengths.len(), tape.segment);
+    tape.scratch.reset(plan, size, segment);
+    loss::<F, A>(plan, slice, loss_weights, tape);
+    let [mut active, mut rows, mut logit_rows] = [(); 3].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
+    for t in (1..=tape.steps()).rev() {
+        active.clear();
+        active.extend((0..size).filter(|&b| tape.lengths[b] >= t));
+        rows.clear();
+        rows.extend(active.iter().map(|&b| tape.row(b, t)));
+
+        logit_rows.clear();
+        logit_rows.extend(active.iter().map(|&b| tape.logit_row(b, t)));
+        output::<F, A>(plan, weights, slice, loss_weights, tape, t, &active, &logit_rows);
+        for (&b, &row) in active.iter().zip(&rows) {
+            if plan.n > 0 {
+                if t == tape.lengths[b] || t.is_multiple_of(segment) {
+                    replay::<F, A>(plan, tape, b, t);
+                }
+                memory::<F, A>(plan, tape, b, t, tape.row(b, t - 1), row);
+            }
+        }
+        // heads = W [1, h]: d_h += W^T d_heads
+        transposed::<F, A>(true, &plan.heads, &weights.heads, &tape.heads, &rows, &mut tape.scratch.d_shown, &active);
+        controller::<F, A>(plan, weights, tape, t, &active, &rows);
+    }
+}
+
+/// d_logits = weight (sigmoid(logits) - targets), in place of the logits.
+#[inline(always)]
+fn loss<F: Float, A: Arch>(plan: &Plan, slice: Slice, loss_weights: &[f32], tape: &mut Tape<F>) {
+    for b in 0..tape.lengths.len() {
+        for t in 1..=tape.lengths[b] {
+            let row = slice.row(b, t);
+            let weight = F::of(loss_weights[row] as f64);
+            let targets = &slice.batch.targets[row * plan.y..][..plan.y];
+            let logit_row = tape.logit_row(b, t);
+            for (logit, target) in tape.logits.row_mut(logit_row).iter_mut().zip(targets) {
+                *logit = weight * (logit.sigmoid::<A>() - F::of(*target as f64));
+            }
+        }
+    }
+}
+
+/// d_z = W^T d_out by sequence, or added to what is there. (J) -> (K)
+#[inline(always)]
+fn transposed<F: Float, A: Arch>(
+    add: bool,
+    dense: &Dense,
+    packed: &Packed<F>,
+    d_out: &Field<F>,
+    rows: &[usize],
+    d_z: &mut Field<F>,
+    active: &[usize],
+) {
+    let a_at = offsets(rows, d_out.step);
+    let c_at = offsets(active, d_z.step);
+    let a = Rows { data: &d_out.data, at: &a_at[..rows.len()], step: 1 };
+    product::<F, A>(add, &mut d_z.data, &c_at[..active.len()], dense.input_step, a, dense.outputs, packed.w(dense));
+}
+
+/// logits = W [1, h, r]: d_shown. Steps without a target pass nothing back.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn output<F: Float, A: Arch>(
+    plan: &Plan,
+    weights: &Weights<F>,
+    slice: Slice,
+    loss_weights: &[f32],
+    tape: &mut Tape<F>,
+    t: usize,
+    active: &[usize],
+    logit_rows: &[usize],
+) {
+    if active.iter().any(|&b| loss_weights[slice.row(b, t)] != 0.0) {
+        transposed::<F, A>(
+            false,
+            &plan.output,
+            &weights.output,
+            &tape.logits,
+            logit_rows,
+            &mut tape.scratch.d_shown,
+            active,
+        );
+    } else {
+        for &b in active {
+            tape.scratch.d_shown.row_mut(b).fill(F::ZERO);
+        }
+    }
+}
+
+/// Fills `replayed` with the memories M_first .. M_{t-1} of the segment that step t is the last of.
+#[inline(always)]
+fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize) {
+    let (n, at, segment) = (plan.n, Emitted::of(plan), tape.segment);
+    let index = (t - 1) / segment;
+    let snapshot = tape.snapshot_row(b, index);
+    tape.scratch.replayed.row_mut(b * segment).copy_from_slice(tape.snapshots.row(snapshot));
+    for (place, step) in (index * segment + 1..t).enumerate() {
+        let row = tape.row(b, step);
+        let (before, after) = tape.scratch.replayed.pair(b * segment + place, b * segment + place + 1);
+        after.copy_from_slice(before);
+        for head in plan.read_heads..plan.all_heads() {
+            let emitted = &tape.heads.row(row)[plan.head_at[head]..];
+            let weighting = &tape.weighting.row(row)[head * n..(head + 1) * n];
+            write::<F, A>(after, weighting, &emitted[at.erase()], &emitted[at.add()]);
+        }
+    }
+}
+
+/// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
+#[inline(always)]
+fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize, prev: usize, row: usize) {
+    let (n, m, at, segment, all) = (plan.n, plan.m, Emitted::of(plan), tape.segment, plan.all_heads());
+    let scratch = &mut tape.scratch;
+    let memory = scratch.replayed.row(b * segment + (t - 1) % segment); // M_{t-1}
+    let d_memory = scratch.d_memory.row_mut(b);
+    let d_weightings = scratch.d_weighting.row_mut(b);
+    let heads = tape.heads.row_mut(row);
+    let (prev_weightings, weightings) = tape.weighting.pair(prev, row);
+
+    // Eq. 3, 4: the writes in reverse head order, each with the memory it found
+    for head in plan.read_heads..all - 1 {
+        let place = head - plan.read_heads;
+        if place == 0 {
+            scratch.between.row_mut(0).copy_from_slice(memory);
+        } else {
+            let (before, after) = scratch.between.pair(place - 1, place);
+            after.copy_from_slice(before);
+        }
+        let emitted = &heads[plan.head_at[head]..];
+        let weighting = &weightings[head * n..(head + 1) * n];
+        write::<F, A>(scratch.between.row_mut(place), weighting, &emitted[at.erase()], &emitted[at.add()]);
+    }
+    // the gradients of reads: from the output, and from the controller's input at step t + 1
+    let d_reads = scratch.d_reads.row_mut(b);
+    for (d_read, d_shown) in d_reads.iter_mut().zip(&scratch.d_shown.row(b)[1 + plan.h..]) {
+        *d_read += *d_shown;
+    }
+    // Eq. 2: d_w(i) += d_r . M_i, for all read heads
+    let d_read_rows = Rows { data: d_reads, at: &plan.read_at, step: 1 };
+    product::<F, A>(
+        true,
+        d_weightings,
+        &plan.weighting_at[..plan.read_heads],
+        n,
+        d_read_rows,
+        m,
+        Panels::rows(memory, 0, n),
+    );
+
+    scratch.row_factor.fill(F::ZERO);
+    for head in (0..all).rev() {
+        let from = plan.head_at[head];
+        let range = head * n..(head + 1) * n;
+        let writes = head >= plan.read_heads;
+        let emitted = &mut heads[from..];
+        let d = &mut scratch.d_head;
+        let d_w = &mut scratch.d_w;
+        d_w.copy_from_slice(&d_weightings[range.clone()]);
+        if writes {
+            let place = head - plan.read_heads;
+            let found = if place == 0 { memory } else { scratch.between.row(place - 1) };
+            let (erase, add) = (&emitted[at.erase()], &emitted[at.add()]);
+            let (d_erase, d_add) = d[at.erase().start..].split_at_mut(m);
+            let w = &weightings[range.clone()];
+            write_backward::<F, A>(found, w, erase, add, d_memory, d_w, d_erase, d_add, &mut scratch.d_shifted);
+        }
+        let kept = Kept {
+            similarity: &mut tape.similarity.row_mut(row)[range.clone()],
+            content: &mut tape.content.row_mut(row)[range.clone()],
+            shifted: &mut tape.shifted.row_mut(row)[range.clone()],
+            weighting: &mut weightings[range.clone()],
+        };
+        let temporary = BackwardScratch { gated: &mut scratch.gated, d_shifted: &mut scratch.d_shifted };
+        let (norms, prev_w) = (tape.inverse_norm.row(row), &prev_weightings[range.clone()]);
+        let d_prev = &mut d_weightings[range.clone()];
+        address_backward::<F, A>(
+            plan,
+            emitted,
+            norms,
+            prev_w,
+            kept,
+            d_w,
+            d_prev,
+            &mut scratch.row_factor,
+            d,
+            temporary,
+        );
+        // k . M_i: d_k += sum_i d_(k . M_i) M_i
+        dot_columns::<F, A>(true, &mut d[at.key()], d_w, memory);
+        scratch.d_dots[range].copy_from_slice(d_w);
+        scratch.factors[head * m..(head + 1) * m].copy_from_slice(&emitted[at.key()]);
+        activate_backward::<F, A>(plan, emitted, d, writes);
+    }
+    // M_{t-1} from all sides: d_M_i += sum_heads d_(k . M_i) k + sum_reads w(i) d_r + row_factor(i) M_i
+    let reads = plan.read_heads;
+    scratch.d_dots[all * n..].copy_from_slice(&weightings[..reads * n]);
+    scratch.factors[all * m..].copy_from_slice(d_reads);
+    let factors = Rows { data: &scratch.factors, at: &plan.columns, step: m };
+    product::<F, A>(true, d_memory, &plan.memory_at, n, factors, all + reads, Panels::rows(&scratch.d_dots, 0, n));
+    add_scaled_rows::<F, A>(memory, &scratch.row_factor, d_memory);
+}
+
+/// All layers of the controller, backwards: from d_h in `d_shown` to `d_reads` and the layers' carried gradients.
+#[inline(always)]
+fn controller<F: Float, A: Arch>(
+    plan: &Plan,
+    weights: &Weights<F>,
+    tape: &mut Tape<F>,
+    t: usize,
+    active: &[usize],
+    rows: &[usize],
+) {
+    let h = plan.h;
+    for l in (0..plan.controller.len()).rev() {
+        let top = l + 1 == plan.controller.len();
+        for (&b, &row) in active.iter().zip(rows) {
+            let prev = tape.row(b, t - 1);
+            let Tape { layers, scratch, .. } = tape;
+            // h goes up (to the heads and the output, or to the layer above, whose d_z is still there) and on in time
+            let from_above = if top { &scratch.d_shown.row(b)[1..1 + h] } else { &scratch.d_z.row(b)[1..1 + h] };
+            let d_h = scratch.d_hidden[l].row_mut(b);
+            let layer = &mut layers[l];
+            if plan.recurrent {
+                axpy::<F, A>(d_h, F::ONE, from_above);
+                let (prev_c, tanh_c) = (layer.cell.row(prev), layer.tanh_cell.row(row));
+                lstm_backward(layer.gates.row_mut(row), prev_c, tanh_c, d_h, scratch.d_cell[l].row_mut(b));
+            } else {
+                feedforward_backward(layer.gates.row_mut(row), from_above);
+            }
+        }
+        let (dense, layer, scratch) = (&plan.controller[l], &tape.layers[l], &mut tape.scratch);
+        transposed::<F, A>(false, dense, &weights.controller[l], &layer.gates, rows, &mut scratch.d_z, active);
+        let below = if l == 0 { plan.x + plan.read_heads * plan.m } else { h };
+        for &b in active {
+            let d_z = scratch.d_z.row(b);
+            if plan.recurrent {
+                scratch.d_hidden[l].row_mut(b).copy_from_slice(&d_z[1 + below..][..h]);
+            }
+            if l == 0 {
+                scratch.d_reads.row_mut(b).copy_from_slice(&d_z[1 + plan.x..1 + below]);
+            }
+        }
+    }
+}

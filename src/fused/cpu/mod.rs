@@ -1,0 +1,214 @@
+//! The fused engine on the CPU: micro-batches of sequences over threads, then the weight gradients over threads.
+//! Every sum has one fixed order, so neither the number of threads nor the grouping changes a bit.
+
+mod addressing;
+mod backward;
+mod controller;
+mod forward;
+mod memory;
+mod parameter_gradients;
+mod plan;
+mod product;
+mod tape;
+mod vector;
+
+use crate::engine::{Engine, Trace};
+use crate::flat;
+use crate::model::Config;
+use crate::simd::{self, Arch, Float, Level, Work};
+use crate::tasks::Batch;
+use addressing::Emitted;
+use anyhow::{Context, Result};
+use forward::{MICRO_BATCH, Slice};
+use plan::{Plan, Weights};
+use rayon::prelude::*;
+use tape::Tape;
+use tch::Tensor;
+
+/// The engine, in f32 for use and in f64 for the proof of its algebra.
+pub struct Fused<F: Float = f32> {
+    plan: Plan,
+    weights: Weights<F>,
+    tapes: Vec<Tape<F>>,
+    /// The gradient of every Dense's W (J, K): the controller's layers, heads, output.
+    d_w: Vec<Vec<F>>,
+    threads: usize,
+    pool: Option<rayon::ThreadPool>,
+    level: Level,
+    logits: Vec<f32>,
+}
+
+impl<F: Float> Fused<F> {
+    /// An engine that uses up to `threads` threads and the widest instructions of this machine.
+    pub fn new(config: &Config, input_width: usize, output_width: usize, threads: usize) -> Result<Fused<F>> {
+        Fused::at_level(Level::best(), config, input_width, output_width, threads)
+    }
+
+    /// The same with given instructions, one of `Level::available()`.
+    pub fn at_level(
+        level: Level,
+        config: &Config,
+        input_width: usize,
+        output_width: usize,
+        threads: usize,
+    ) -> Result<Fused<F>> {
+        let pool = match threads {
+            0 | 1 => None,
+            _ => Some(rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?),
+        };
+        let plan = Plan::new(config, input_width, output_width);
+        Ok(Fused {
+            plan,
+            weights: Weights::default(),
+            tapes: vec![],
+            d_w: vec![],
+            threads: threads.max(1),
+            pool,
+            level,
+            logits: vec![],
+        })
+    }
+
+    /// The logits (T, B, Y) of a batch; padded steps give 0. theta (layout.size())
+    pub fn logits(&mut self, theta: &[F], batch: &Batch) -> &[f32] {
+        self.sweep(theta, batch, None, false);
+        &self.logits
+    }
+
+    /// As `logits`, and the gradient of the training loss.
+    pub fn logits_and_gradient(&mut self, theta: &[F], batch: &Batch, gradient: &mut [F]) -> &[f32] {
+        let loss_weights = batch.loss_weights(self.plan.y);
+        self.sweep(theta, batch, Some(&loss_weights), true);
+        self.parameter_gradients(gradient);
+        &self.logits
+    }
+
+    /// What the heads do at each step of a batch.
+    pub fn trace(&mut self, theta: &[F], batch: &Batch) -> Trace {
+        self.sweep(theta, batch, None, true);
+        let (plan, at, size) = (&self.plan, Emitted::of(&self.plan), batch.size());
+        let (all, reads) = (plan.all_heads(), plan.read_heads);
+        let room = |values: usize| vec![0.0; batch.steps * size * values];
+        let mut trace = Trace {
+            weightings: room(all * plan.n),
+            reads: room(reads * plan.m),
+            erases: room(plan.write_heads * plan.m),
+            adds: room(plan.write_heads * plan.m),
+        };
+        let put = |to: &mut [f32], place: usize, from: &[F]| {
+            let to = &mut to[place * from.len()..][..from.len()];
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
+        };
+        let mut first = 0;
+        for tape in &self.tapes {
+            for b in 0..tape.lengths.len() {
+                for t in 1..=tape.lengths[b] {
+                    let (place, row) = (Slice { batch, first }.row(b, t), tape.row(b, t));
+                    put(&mut trace.weightings, place, tape.weighting.row(row));
+                    put(&mut trace.reads, place, &tape.shown.row(row)[1 + plan.h..][..reads * plan.m]);
+                    for head in reads..all {
+                        let emitted = &tape.heads.row(row)[plan.head_at[head]..];
+                        let place = place * plan.write_heads + head - reads;
+                        put(&mut trace.erases, place, &emitted[at.erase()]);
+                        put(&mut trace.adds, place, &emitted[at.add()]);
+                    }
+                }
+            }
+            first += tape.lengths.len();
+        }
+        trace
+    }
+
+    /// Forward, and backward if there are loss weights, of all sequences, in micro-batches over the threads. `keep`: the
+    /// tapes keep every step.
+    fn sweep(&mut self, theta: &[F], batch: &Batch, loss_weights: Option<&[f32]>, keep: bool) {
+        assert_eq!(theta.len(), self.plan.layout.size());
+        simd::run(self.level, Pack { plan: &self.plan, theta, weights: &mut self.weights });
+        self.logits.clear();
+        self.logits.resize(batch.steps * batch.size() * self.plan.y, 0.0);
+        let size = (batch.size() / self.threads).clamp(1, MICRO_BATCH);
+        self.tapes.resize_with(batch.size().div_ceil(size), Tape::default);
+
+        let (plan, weights, level) = (&self.plan, &self.weights, self.level);
+        let sweep = |(index, tape): (usize, &mut Tape<F>)| {
+            let first = index * size;
+            tape.reset(plan, &batch.lengths[first..batch.size().min(first + size)], keep);
+            simd::run(level, Sweep { plan, weights, slice: Slice { batch, first }, loss_weights, tape });
+        };
+        match &self.pool {
+            Some(pool) if self.tapes.len() > 1 => {
+                pool.install(|| self.tapes.par_iter_mut().enumerate().for_each(sweep))
+            }
+            _ => self.tapes.iter_mut().enumerate().for_each(sweep),
+        }
+
+        let y = self.plan.y;
+        for (index, tape) in self.tapes.iter().enumerate() {
+            for b in 0..tape.lengths.len() {
+                for t in 1..=tape.lengths[b] {
+                    let from = &tape.outputs[tape.logit_row(b, t) * y..][..y];
+                    let row = Slice { batch, first: index * size }.row(b, t);
+                    self.logits[row * y..][..y].copy_from_slice(from);
+                }
+            }
+        }
+    }
+}
+
+struct Pack<'a, F: Float> {
+    plan: &'a Plan,
+    theta: &'a [F],
+    weights: &'a mut Weights<F>,
+}
+
+impl<F: Float> Work for Pack<'_, F> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        self.plan.pack::<F, A>(self.theta, self.weights);
+    }
+}
+
+/// One micro-batch, forward and if there are loss weights backward.
+struct Sweep<'a, F: Float> {
+    plan: &'a Plan,
+    weights: &'a Weights<F>,
+    slice: Slice<'a>,
+    loss_weights: Option<&'a [f32]>,
+    tape: &'a mut Tape<F>,
+}
+
+impl<F: Float> Work for Sweep<'_, F> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        let Sweep { plan, weights, slice, loss_weights, tape } = self;
+        forward::forward::<F, A>(plan, weights, slice, tape);
+        tape.outputs.clear();
+        let logits = &tape.logits;
+        tape.outputs
+            .extend(logits.data.chunks_exact(logits.step).flat_map(|row| &row[..plan.y]).map(|logit| logit.to_f32()));
+        if let Some(loss_weights) = loss_weights {
+            backward::backward::<F, A>(plan, weights, slice, loss_weights, tape);
+        }
+    }
+}
+
+impl Engine for Fused<f32> {
+    fn name(&self) -> &'static str {
+        "fused"
+    }
+
+    fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
+        Ok(self.logits(flat::values(theta).context(NOT_ON_CPU)?, batch))
+    }
+
+    fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
+        Ok(self.trace(flat::values(theta).context(NOT_ON_CPU)?, batch))
+    }
+
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]> {
+        let theta = flat::values(theta).context(NOT_ON_CPU)?;
+        Ok(self.logits_and_gradient(theta, batch, flat::values_mut(gradient).context(NOT_ON_CPU)?))
+    }
+}
+
+const NOT_ON_CPU: &str = "the fused CPU engine takes f32 vectors on the CPU";

@@ -1,0 +1,129 @@
+//! The gradients of the parameters, from the rows that the backward pass has left in the tapes.
+
+use super::Fused;
+use super::plan::{Dense, Plan};
+use super::product::{Panels, Rows, product};
+use super::tape::{Field, Tape};
+use super::vector::softmax_backward;
+use crate::simd::{self, Arch, Float, Work};
+use rayon::prelude::*;
+
+/// Rows of a weight gradient that one task sums, and sequence rows it takes at a time (both fit the L2 cache).
+const GRADIENT_ROWS: usize = 32;
+const SUMMED_ROWS: usize = 128;
+
+/// The matrices of a plan in the order of `Fused::d_w`.
+fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
+    plan.controller.iter().chain([&plan.heads, &plan.output])
+}
+
+impl<F: Float> Fused<F> {
+    /// Fills theta's gradient; what is not learned gets 0.
+    pub(super) fn parameter_gradients(&mut self, gradient: &mut [F]) {
+        self.weight_gradients();
+        for parameter in self.plan.layout.parameters.iter().filter(|parameter| parameter.name.starts_with("init.")) {
+            gradient[parameter.range()].fill(F::ZERO);
+        }
+        for (dense, d_w) in denses(&self.plan).zip(&self.d_w) {
+            dense.unpack(d_w, gradient);
+        }
+        self.start_gradients(gradient);
+    }
+
+    /// d_W = sum over all sequences and steps of d_out z^T, for every Dense; tasks share no element.
+    fn weight_gradients(&mut self) {
+        self.d_w.resize_with(denses(&self.plan).count(), Vec::new);
+        let mut tasks = vec![];
+        for (index, (dense, d_w)) in denses(&self.plan).zip(&mut self.d_w).enumerate() {
+            d_w.resize(dense.outputs * dense.input_step, F::ZERO);
+            let blocks = d_w.chunks_mut(GRADIENT_ROWS * dense.input_step).enumerate();
+            tasks.extend(blocks.map(|(block, rows)| (index, dense, block * GRADIENT_ROWS, rows)));
+        }
+        let (tapes, level, layers) = (&self.tapes, self.level, self.plan.controller.len());
+        let sum = |(index, dense, first_row, d_w)| {
+            simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, d_w })
+        };
+        match &self.pool {
+            Some(pool) => pool.install(|| tasks.into_par_iter().for_each(sum)),
+            None => tasks.into_iter().for_each(sum),
+        }
+    }
+
+    /// The gradients of the first state: sums over the sequences, in their order.
+    fn start_gradients(&self, gradient: &mut [F]) {
+        let (plan, starts) = (&self.plan, &self.plan.starts);
+        let mut add = |at: usize, values: &[F]| {
+            gradient[at..at + values.len()].iter_mut().zip(values).for_each(|(d, value)| *d += *value)
+        };
+        for tape in &self.tapes {
+            let scratch = &tape.scratch;
+            for b in 0..tape.lengths.len() {
+                for (at, fields) in [(starts.hidden, &scratch.d_hidden), (starts.cell, &scratch.d_cell)] {
+                    let Some(at) = at else { continue };
+                    fields.iter().enumerate().for_each(|(l, field)| add(at + l * plan.h, field.row(b)));
+                }
+                for (at, field) in [(starts.read, &scratch.d_reads), (starts.weighting, &scratch.d_weighting)] {
+                    let Some(at) = at else { continue };
+                    add(at, field.row(b));
+                }
+                if let Some((at, true)) = starts.memory {
+                    let d_memory = scratch.d_memory.row(b); // (M, N), in theta (N, M)
+                    (0..plan.n * plan.m).for_each(|i| add(at + i % plan.n * plan.m + i / plan.n, &d_memory[i..=i]));
+                }
+            }
+        }
+        if let Some(at) = starts.weighting {
+            let d = &mut gradient[at..at + self.weights.weighting.len()];
+            for (y, d) in self.weights.weighting.chunks_exact(plan.n).zip(d.chunks_exact_mut(plan.n)) {
+                softmax_backward::<F, simd::Plain>(y, d); // w_0 = softmax(..)
+            }
+        }
+    }
+}
+
+/// Rows `first_row..` of one Dense's gradient.
+struct WeightGradient<'a, F: Float> {
+    layers: usize,
+    index: usize,
+    dense: &'a Dense,
+    first_row: usize,
+    tapes: &'a [Tape<F>],
+    d_w: &'a mut [F],
+}
+
+impl<F: Float> Work for WeightGradient<'_, F> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        let WeightGradient { layers, index, dense, first_row, tapes, d_w } = self;
+        let rows = d_w.len() / dense.input_step;
+        let c_at: [usize; GRADIENT_ROWS] = std::array::from_fn(|row| row * dense.input_step);
+        let mut add = false;
+        for tape in tapes {
+            for b in 0..tape.lengths.len() {
+                let (first, is_output) = (tape.row(b, 1), index == layers + 1);
+                let (d_out, z): (&Field<F>, &Field<F>) = match index {
+                    layer if layer < layers => (&tape.layers[layer].gates, &tape.layers[layer].z),
+                    _ if is_output => (&tape.logits, &tape.shown),
+                    _ => (&tape.heads, &tape.shown),
+                };
+                let first_out = if is_output { tape.logit_row(b, 1) } else { first };
+                for from in (0..tape.lengths[b]).step_by(SUMMED_ROWS) {
+                    let steps = SUMMED_ROWS.min(tape.lengths[b] - from);
+                    let a_at: [usize; GRADIENT_ROWS] =
+                        std::array::from_fn(|row| (first_out + from) * d_out.step + first_row + row);
+                    let a = Rows { data: &d_out.data, at: &a_at[..rows], step: d_out.step };
+                    product::<F, A>(
+                        add,
+                        d_w,
+                        &c_at[..rows],
+                        dense.input_step,
+                        a,
+                        steps,
+                        Panels::rows(&z.data, (first + from) * z.step, z.step),
+                    );
+                    add = true;
+                }
+            }
+        }
+    }
+}

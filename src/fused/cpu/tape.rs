@@ -1,0 +1,223 @@
+//! What the forward pass leaves for the backward pass, and the buffers of both. One tape serves a micro-batch: a few
+//! consecutive sequences that step together and share each load of the weights. Buffers grow once and are reused.
+//!
+//! Row `row(b, t)` of a field belongs to sequence b after step t; t = 0 is the state before the first step.
+//! A row holds O(N + M + H) values; whole memories are kept every `segment` steps only.
+
+use super::plan::Plan;
+use crate::simd::Float;
+
+/// A matrix with one row per sequence and step.
+pub struct Field<F> {
+    pub data: Vec<F>,
+    pub step: usize,
+}
+
+impl<F: Float> Field<F> {
+    fn resize(&mut self, rows: usize, step: usize) {
+        self.step = step;
+        self.data.resize(rows * step, F::ZERO);
+    }
+
+    #[inline(always)]
+    pub fn row(&self, row: usize) -> &[F] {
+        &self.data[row * self.step..][..self.step]
+    }
+
+    #[inline(always)]
+    pub fn row_mut(&mut self, row: usize) -> &mut [F] {
+        &mut self.data[row * self.step..][..self.step]
+    }
+
+    /// One row to read and another to write.
+    #[inline(always)]
+    pub fn pair(&mut self, from: usize, to: usize) -> (&[F], &mut [F]) {
+        let step = self.step;
+        if from < to {
+            let (low, high) = self.data.split_at_mut(to * step);
+            (&low[from * step..][..step], &mut high[..step])
+        } else {
+            let (low, high) = self.data.split_at_mut(from * step);
+            (&high[..step], &mut low[to * step..][..step])
+        }
+    }
+}
+
+impl<F> Default for Field<F> {
+    fn default() -> Self {
+        Field { data: vec![], step: 0 }
+    }
+}
+
+/// The fields of one controller layer.
+#[derive(Default)]
+pub struct LayerTape<F: Float> {
+    /// [1, what comes from below, prev_h]: the input of the layer's matrix. (K)
+    pub z: Field<F>,
+    /// Forward: gates i, f, g, o after their activation (4H), or a feed-forward layer's hidden (H).
+    /// Backward: the gradient before the activation.
+    pub gates: Field<F>,
+    pub cell: Field<F>,      // (H)
+    pub tanh_cell: Field<F>, // (H)
+}
+
+#[derive(Default)]
+pub struct Tape<F: Float> {
+    /// Steps of each sequence.
+    pub lengths: Vec<usize>,
+    starts: Vec<usize>,
+    kept: bool,
+    pub layers: Vec<LayerTape<F>>,
+    /// [1, h, r_1..R]: the input of the heads' and the output's matrix.
+    pub shown: Field<F>,
+    /// Forward: what the heads emit, after the activations. Backward: the gradient before them.
+    pub heads: Field<F>,
+    pub similarity: Field<F>,   // K, Eq. 6 (R + W, N)
+    pub content: Field<F>,      // w^c, Eq. 5
+    pub shifted: Field<F>,      // w~ + epsilon, Eq. 8
+    pub weighting: Field<F>,    // w, Eq. 9
+    pub inverse_norm: Field<F>, // 1 / |M_i| of M_{t-1} (N)
+    /// Forward: logits. Backward: their gradient. Row start + t - 1 belongs to step t, for every step. (Y)
+    pub logits: Field<F>,
+    /// The logits as the forward pass left them, rows of Y.
+    pub outputs: Vec<f32>,
+    logit_starts: Vec<usize>,
+    /// M_t of each sequence at the current step, stored (M, N).
+    pub memory: Field<F>,
+    /// Steps between two kept memories, about sqrt(T).
+    pub segment: usize,
+    /// M_0, M_segment, M_2segment, ... of each sequence.
+    pub snapshots: Field<F>,
+    snapshot_starts: Vec<usize>,
+    pub scratch: Scratch<F>,
+}
+
+/// Buffers that live within a step, and the gradients that pass from step to step.
+#[derive(Default)]
+pub struct Scratch<F: Float> {
+    pub hidden: Vec<F>,          // (H)
+    pub gated: Vec<F>,           // w^g, Eq. 7, a ring buffer (N + S - 1)
+    pub d_weighting: Field<F>,   // from step t + 1 through Eq. 7, by sequence (R + W, N)
+    pub d_memory: Field<F>,      // of M_t, by sequence (M, N)
+    pub d_reads: Field<F>,       // by sequence (R, M)
+    pub d_shown: Field<F>,       // by sequence (1 + H + R M)
+    pub d_z: Field<F>,           // by sequence
+    pub d_hidden: Vec<Field<F>>, // of each layer, by sequence (H)
+    pub d_cell: Vec<Field<F>>,   // of each layer, by sequence (H)
+    pub replayed: Field<F>,      // memories of the current segment, by sequence and step (M, N)
+    pub between: Field<F>,       // memories between the write heads of one step (M, N)
+    pub d_w: Vec<F>,             // (N)
+    pub d_shifted: Vec<F>,       // a ring buffer (N + S - 1)
+    pub row_factor: Vec<F>,      // (N)
+    pub d_dots: Vec<F>,          // of key . M_i, then the read weightings (R + W + R, N)
+    pub factors: Vec<F>,         // keys, then d_reads (R + W + R, M)
+    pub d_head: Vec<F>,          // one head's gradients
+}
+
+impl<F: Float> Tape<F> {
+    /// Makes room for sequences of the given steps. `keep`: all rows, for a backward pass; else only two a sequence.
+    pub fn reset(&mut self, plan: &Plan, lengths: &[usize], keep: bool) {
+        self.lengths.clear();
+        self.lengths.extend_from_slice(lengths);
+        self.kept = keep;
+        self.segment = (self.steps() as f64).sqrt().ceil().max(1.0) as usize;
+        let rows = accumulate(&mut self.starts, lengths.iter().map(|steps| if keep { steps + 1 } else { 2 }));
+        let logit_rows = accumulate(&mut self.logit_starts, lengths.iter().copied());
+        let segment = self.segment;
+        let snapshots = accumulate(
+            &mut self.snapshot_starts,
+            lengths.iter().map(|steps| if keep { steps.div_ceil(segment) } else { 0 }),
+        );
+
+        let (heads, cells) = (plan.all_heads() * plan.n, plan.m * plan.n);
+        self.layers.resize_with(plan.controller.len(), LayerTape::default);
+        for (layer, dense) in self.layers.iter_mut().zip(&plan.controller) {
+            layer.z.resize(rows, dense.input_step);
+            layer.gates.resize(rows, dense.output_step);
+            layer.cell.resize(rows, plan.h);
+            layer.tanh_cell.resize(rows, plan.h);
+        }
+        self.shown.resize(rows, plan.output.input_step);
+        self.heads.resize(rows, plan.heads.output_step);
+        for field in [&mut self.similarity, &mut self.content, &mut self.shifted, &mut self.weighting] {
+            field.resize(rows, heads);
+        }
+        self.inverse_norm.resize(rows, plan.n);
+        self.logits.resize(logit_rows, plan.output.output_step);
+        self.memory.resize(lengths.len(), cells);
+        self.snapshots.resize(snapshots, cells);
+        self.scratch.hidden.resize(plan.h, F::ZERO);
+        self.scratch.gated.resize(plan.n + plan.s.saturating_sub(1), F::ZERO);
+    }
+
+    /// The longest sequence's steps.
+    pub fn steps(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    pub fn row(&self, b: usize, t: usize) -> usize {
+        self.starts[b] + if self.kept { t } else { t % 2 }
+    }
+
+    #[inline(always)]
+    pub fn logit_row(&self, b: usize, t: usize) -> usize {
+        self.logit_starts[b] + t - 1
+    }
+
+    /// The snapshot of sequence b that holds the memory after step `segment * index`.
+    #[inline(always)]
+    pub fn snapshot_row(&self, b: usize, index: usize) -> usize {
+        self.snapshot_starts[b] + index
+    }
+
+    pub fn kept(&self) -> bool {
+        self.kept
+    }
+}
+
+impl<F: Float> Scratch<F> {
+    /// Zeroes the gradients that pass from step to step, for `size` sequences and segments of `segment` steps.
+    pub fn reset(&mut self, plan: &Plan, size: usize, segment: usize) {
+        let (heads, cells) = (plan.all_heads(), plan.m * plan.n);
+        for (field, step) in [
+            (&mut self.d_weighting, heads * plan.n),
+            (&mut self.d_memory, cells),
+            (&mut self.d_reads, plan.read_heads * plan.m),
+        ] {
+            field.data.clear();
+            field.resize(size, step);
+        }
+        for fields in [&mut self.d_hidden, &mut self.d_cell] {
+            fields.resize_with(plan.controller.len(), Field::default);
+            for field in fields {
+                field.data.clear();
+                field.resize(size, plan.h);
+            }
+        }
+        self.d_shown.resize(size, plan.output.input_step);
+        let widest = plan.controller.iter().map(|dense| dense.input_step).max().unwrap_or(0);
+        self.d_z.resize(size, widest);
+        self.replayed.resize(size * segment, cells);
+        self.between.resize(plan.write_heads.saturating_sub(1), cells);
+        for (vector, length) in [
+            (&mut self.d_w, plan.n),
+            (&mut self.d_shifted, plan.n + plan.s.saturating_sub(1)),
+            (&mut self.row_factor, plan.n),
+            (&mut self.d_dots, (heads + plan.read_heads) * plan.n),
+            (&mut self.factors, (heads + plan.read_heads) * plan.m),
+            (&mut self.d_head, 3 * plan.m + 3 + plan.s),
+        ] {
+            vector.resize(length, F::ZERO);
+        }
+    }
+}
+
+/// The start of each part when parts of the given sizes follow one another; returns their sum.
+fn accumulate(starts: &mut Vec<usize>, sizes: impl Iterator<Item = usize>) -> usize {
+    starts.clear();
+    sizes.fold(0, |start, size| {
+        starts.push(start);
+        start + size
+    })
+}

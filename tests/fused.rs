@@ -1,0 +1,242 @@
+//! The fused engine is the definition, fast: logits, loss and every gradient by name against the composed engine.
+#![allow(clippy::unwrap_used)]
+
+mod machines;
+
+use machines::{MACHINES, batch, recipe, weights};
+use ntm::config::Recipe;
+use ntm::engine::Engine;
+use ntm::fused::Fused;
+use ntm::model::Composed;
+use ntm::optim::Optimizer;
+use ntm::simd::Level;
+use ntm::tasks::Batch;
+use tch::Tensor;
+
+fn composed(recipe: &Recipe, theta: &[f64], batch: &Batch) -> (Vec<f64>, Vec<f64>) {
+    let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
+    let theta = Tensor::from_slice(theta);
+    let logits = tch::no_grad(|| engine.logits(&theta, batch).reshape(-1));
+    let mut gradient = theta.zeros_like();
+    engine.gradient(&theta, batch, &mut gradient).unwrap();
+    (Vec::try_from(logits).unwrap(), Vec::try_from(gradient).unwrap())
+}
+
+fn level(recipe: &Recipe, level: Level, threads: usize) -> Fused<f32> {
+    Fused::at_level(level, &recipe.model, recipe.task.input_width(), recipe.task.output_width(), threads).unwrap()
+}
+
+fn fused(recipe: &Recipe, threads: usize) -> Fused<f32> {
+    Fused::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), threads).unwrap()
+}
+
+fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, value| value.abs().max(largest))
+}
+
+/// The largest difference, relative to the largest of the expected values or to `floor`.
+fn difference(values: &[f64], expected: &[f64], floor: f64) -> f64 {
+    let apart = values.iter().zip(expected).map(|(value, expected)| (value - expected).abs());
+    apart.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }) / largest(expected).max(floor)
+}
+
+/// A parameter's gradient this much smaller than the largest one is what cancellation left over: rounding, not signal.
+const NEGLIGIBLE: f64 = 1e-4;
+
+/// Compares logits of real steps and every gradient by name.
+fn compare(
+    name: &str,
+    recipe: &Recipe,
+    batch: &Batch,
+    logits: &[f32],
+    gradient: &[f64],
+    expected: &(Vec<f64>, Vec<f64>),
+    tolerance: f64,
+) {
+    let (size, y) = (batch.size(), recipe.task.output_width());
+    let real = |i: &usize| i / y / size < batch.lengths[i / y % size];
+    let pick = |values: &dyn Fn(usize) -> f64| -> Vec<f64> { (0..logits.len()).filter(real).map(values).collect() };
+    let apart = difference(&pick(&|i| logits[i] as f64), &pick(&|i| expected.0[i]), 1e-3);
+    assert!(apart < tolerance.max(1e-6), "{name}: logits differ by {apart:e}, tolerance {tolerance:e}");
+    for parameter in &recipe.layout().parameters {
+        let range = parameter.range();
+        let floor = NEGLIGIBLE * largest(&expected.1);
+        let apart = difference(&gradient[range.clone()], &expected.1[range], floor);
+        assert!(
+            apart < tolerance,
+            "{name}: the gradient of `{}` differs by {apart:e}, tolerance {tolerance:e}",
+            parameter.name
+        );
+    }
+}
+
+const LENGTHS: &[&[usize]] = &[&[1], &[7], &[13, 4, 9, 1, 13], &[6; 9]];
+
+#[test]
+fn in_f64_logits_and_every_gradient_equal_the_definition_to_1e_9() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        for (draw, lengths) in LENGTHS.iter().enumerate() {
+            let theta = weights(&recipe.layout(), 0.3, draw as u64);
+            let batch = batch(&recipe, lengths, draw as u64);
+            let expected = composed(&recipe, &theta, &batch);
+            let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+            let mut gradient = vec![0.0; theta.len()];
+            let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
+            compare(&format!("{name}, lengths {lengths:?}"), &recipe, &batch, &logits, &gradient, &expected, 1e-9);
+        }
+    }
+}
+
+#[test]
+fn in_f32_logits_and_every_gradient_equal_the_definition_to_1e_4_at_every_instruction_level() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        for (draw, lengths) in LENGTHS.iter().enumerate() {
+            let theta = weights(&recipe.layout(), 0.1, 10 + draw as u64);
+            let batch = batch(&recipe, lengths, 10 + draw as u64);
+            let expected = composed(&recipe, &theta, &batch);
+            for at in Level::available() {
+                let mut gradient = vec![0.0; theta.len()];
+                let logits = level(&recipe, at, 2).logits_and_gradient(&narrow(&theta), &batch, &mut gradient).to_vec();
+                let gradient: Vec<f64> = gradient.iter().map(|&value| value as f64).collect();
+                compare(
+                    &format!("{name}, lengths {lengths:?}, {at:?}"),
+                    &recipe,
+                    &batch,
+                    &logits,
+                    &gradient,
+                    &expected,
+                    1e-4,
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_weights_give_the_same_finite_gradients_as_the_definition() {
+    // noise of 8 saturates gates and drives strength and sharpening into the tens
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let theta = weights(&recipe.layout(), 8.0, 3);
+        let batch = batch(&recipe, &[5, 3], 3);
+        let expected = composed(&recipe, &theta, &batch);
+        let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+        let mut gradient = vec![0.0; theta.len()];
+        let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
+        compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-7);
+        let mut gradient = vec![0.0; theta.len()];
+        fused(&recipe, 1).logits_and_gradient(&narrow(&theta), &batch, &mut gradient);
+        assert!(gradient.iter().all(|value| value.is_finite()), "{name}");
+    }
+}
+
+#[test]
+fn a_memory_of_zeros_gives_finite_gradients() {
+    let recipe =
+        recipe(r#"{"controller": {"hidden": 6}, "memory": {"rows": 8, "width": 4}, "init": {"memory": "learned"}}"#);
+    let layout = recipe.layout();
+    let mut theta = weights(&layout, 0.3, 4);
+    theta[layout.get("init.memory").range()].fill(0.0);
+    let batch = batch(&recipe, &[6, 2], 4);
+    let expected = composed(&recipe, &theta, &batch);
+    let mut gradient = vec![0.0; theta.len()];
+    let logits = fused(&recipe, 1).logits_and_gradient(&narrow(&theta), &batch, &mut gradient).to_vec();
+    let gradient: Vec<f64> = gradient.iter().map(|&value| value as f64).collect();
+    compare("zero memory", &recipe, &batch, &logits, &gradient, &expected, 1e-4);
+}
+
+#[test]
+fn the_number_of_threads_does_not_change_a_bit() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let theta = narrow(&weights(&recipe.layout(), 0.3, 7));
+        let batch = batch(&recipe, &[5, 9, 2, 7, 7, 1, 3, 9, 4, 6, 8, 2, 5], 7);
+        let run = |threads| {
+            let mut gradient = vec![0.0; theta.len()];
+            let logits = fused(&recipe, threads).logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
+            (logits, gradient)
+        };
+        let one = run(1);
+        for threads in [2, 3, 5] {
+            assert_eq!(one, run(threads), "{name}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn an_engine_that_has_seen_other_batches_gives_the_same_bits() {
+    let recipe = recipe(MACHINES[8].1);
+    let theta = narrow(&weights(&recipe.layout(), 0.3, 8));
+    let batches = [batch(&recipe, &[9, 9, 3], 1), batch(&recipe, &[2], 2), batch(&recipe, &[5, 12, 1, 4, 4, 4], 3)];
+    let mut used = fused(&recipe, 2);
+    let mut gradients = [vec![0.0; theta.len()], vec![0.0; theta.len()]];
+    for batch in &batches {
+        used.logits(&theta, batch);
+        let logits = used.logits_and_gradient(&theta, batch, &mut gradients[0]).to_vec();
+        assert_eq!(logits, fused(&recipe, 2).logits_and_gradient(&theta, batch, &mut gradients[1]));
+        assert_eq!(gradients[0], gradients[1]);
+    }
+}
+
+#[test]
+fn forward_alone_gives_the_logits_of_forward_and_backward() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let theta = narrow(&weights(&recipe.layout(), 0.3, 9));
+        let batch = batch(&recipe, &[11, 3, 8], 9);
+        let mut engine = fused(&recipe, 2);
+        let with_gradient = engine.logits_and_gradient(&theta, &batch, &mut vec![0.0; theta.len()]).to_vec();
+        assert_eq!(engine.logits(&theta, &batch), with_gradient, "{name}");
+    }
+}
+
+#[test]
+fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let batch = batch(&recipe, &[6, 6, 6], 12);
+        let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
+        let mut composed = Composed::new(&recipe.model, recipe.task.input_width(), 3);
+        let (traced, expected) =
+            (Engine::trace(&mut fused(&recipe, 2), &theta, &batch).unwrap(), composed.trace(&theta, &batch).unwrap());
+        let wide = |values: &[f32]| values.iter().map(|&value| value as f64).collect::<Vec<_>>();
+        for (field, values, expected) in [
+            ("weightings", &traced.weightings, &expected.weightings),
+            ("reads", &traced.reads, &expected.reads),
+            ("erases", &traced.erases, &expected.erases),
+            ("adds", &traced.adds, &expected.adds),
+        ] {
+            assert_eq!(values.len(), expected.len(), "{name}, {field}");
+            let apart = difference(&wide(values), &wide(expected), 1e-3);
+            assert!(apart < 1e-4, "{name}: {field} differ by {apart:e}");
+        }
+    }
+}
+
+#[test]
+fn ten_training_steps_follow_the_definition() {
+    let recipe = Recipe::parse(r#"{"training": {"batch_size": 3}}"#, &[]).unwrap();
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let mut engines: [Box<dyn Engine>; 2] =
+        [Box::new(Composed::new(&recipe.model, x, y)), Box::new(Fused::<f32>::new(&recipe.model, x, y, 2).unwrap())];
+    let thetas = engines.each_mut().map(|engine| {
+        let mut theta = Tensor::from_slice(&recipe.layout().start(1));
+        let mut gradient = theta.zeros_like();
+        let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
+        for step in 0..10 {
+            let batch = recipe.task.training_batch(1, step, 3);
+            engine.gradient(&theta, &batch, &mut gradient).unwrap();
+            optimizer.update(&recipe.training.clip, &mut theta, &gradient, step + 1);
+        }
+        theta
+    });
+    let moved = (&thetas[0] - Tensor::from_slice(&recipe.layout().start(1))).abs().max().double_value(&[]);
+    let apart = (&thetas[0] - &thetas[1]).abs().max().double_value(&[]);
+    assert!(apart < 1e-4 * moved, "after ten steps weights differ by {apart:e}, having moved by {moved:e}");
+}
