@@ -1,0 +1,195 @@
+//! Clip and optimizer: a few operations on flat vectors of theta's length, with state that a checkpoint can hold.
+
+mod rule;
+
+use crate::flat;
+use crate::limits::{fraction, positive};
+use crate::simd::{self, Level};
+use anyhow::Result;
+use rule::{Pass, Rule, norm};
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+/// The `training.clip` section of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Clip {
+    /// Scales the whole gradient so that its norm is at most `at`.
+    Norm {
+        at: f64,
+    },
+    /// Limits each element to +-`at`.
+    Value {
+        at: f64,
+    },
+    None {},
+}
+
+/// The `training.optimizer` section of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Config {
+    /// RMSProp with centring and momentum, as in Graves 2013 (arXiv 1308.0850), eq. 38-45.
+    Rmsprop { learning_rate: f64, momentum: f64, decay: f64, epsilon: f64 },
+    /// Adam (Kingma and Ba 2014, arXiv 1412.6980), algorithm 1.
+    Adam { learning_rate: f64, beta1: f64, beta2: f64, epsilon: f64 },
+}
+
+impl Clip {
+    /// The default of every kind.
+    pub fn kinds() -> Vec<Clip> {
+        vec![Clip::Norm { at: 0.3 }, Clip::Value { at: 10.0 }, Clip::None {}]
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Clip::Norm { at } | Clip::Value { at } => positive("training.clip.at", *at),
+            Clip::None {} => Ok(()),
+        }
+    }
+
+    /// What each element is multiplied by, then limited to (+-), for a gradient of this norm.
+    fn scale_and_limit(&self, norm: f64) -> (f64, f64) {
+        match self {
+            Clip::Norm { at } if norm > *at => (at / norm, f64::INFINITY),
+            Clip::Value { at } => (1.0, *at),
+            _ => (1.0, f64::INFINITY),
+        }
+    }
+}
+
+impl Config {
+    /// The default of every kind.
+    pub fn kinds() -> Vec<Config> {
+        vec![
+            Config::Rmsprop { learning_rate: 3e-4, momentum: 0.9, decay: 0.95, epsilon: 1e-4 },
+            Config::Adam { learning_rate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8 },
+        ]
+    }
+
+    pub fn learning_rate(&self) -> f64 {
+        match self {
+            Config::Rmsprop { learning_rate, .. } | Config::Adam { learning_rate, .. } => *learning_rate,
+        }
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        positive("training.optimizer.learning_rate", self.learning_rate())?;
+        match self {
+            Config::Rmsprop { momentum, decay, epsilon, .. } => {
+                fraction("training.optimizer.momentum", *momentum)?;
+                fraction("training.optimizer.decay", *decay)?;
+                positive("training.optimizer.epsilon", *epsilon)
+            }
+            Config::Adam { beta1, beta2, epsilon, .. } => {
+                fraction("training.optimizer.beta1", *beta1)?;
+                fraction("training.optimizer.beta2", *beta2)?;
+                positive("training.optimizer.epsilon", *epsilon)
+            }
+        }
+    }
+}
+
+/// An optimizer and its state.
+pub struct Optimizer {
+    config: Config,
+    /// Named vectors of theta's length; zeros at the start.
+    pub state: Vec<(&'static str, Tensor)>,
+}
+
+impl Optimizer {
+    pub fn new(config: &Config, theta: &Tensor) -> Optimizer {
+        let names = Optimizer::state_names(config);
+        let state = names.iter().map(|name| (*name, theta.zeros_like())).collect();
+        Optimizer { config: config.clone(), state }
+    }
+
+    pub fn state_names(config: &Config) -> &'static [&'static str] {
+        match config {
+            Config::Rmsprop { .. } => &["mean_square", "mean", "delta"],
+            Config::Adam { .. } => &["mean", "mean_square"],
+        }
+    }
+
+    /// Updates theta in place by the clipped gradient; `step` counts from 1. Returns the gradient's norm before the
+    /// clip; if that is not finite, nothing is updated.
+    pub fn update(&mut self, clip: &Clip, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
+        let _guard = tch::no_grad_guard();
+        let on_host = flat::values(gradient);
+        let norm = on_host.map_or_else(|| gradient.norm().double_value(&[]), norm);
+        if !norm.is_finite() {
+            return norm;
+        }
+        let (scale, limit) = clip.scale_and_limit(norm);
+        let rule = Rule::new(&self.config, step);
+        if let Some(gradient) = on_host {
+            let values = |vector| flat::values_mut(vector).expect("all vectors lie where the gradient does");
+            let mut states = self.state.iter_mut().map(|(_, vector)| values(vector));
+            let states = std::array::from_fn(|_| states.next().unwrap_or_default());
+            let (scale, limit) = (scale as f32, limit as f32);
+            simd::run(Level::best(), Pass { rule, scale, limit, theta: values(theta), gradient, states });
+        } else {
+            let gradient = (gradient * scale).clamp_(-limit, limit);
+            rule.update_tensors(theta, &gradient, &mut self.state);
+        }
+        norm
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways of doing an update: f64 goes through tensor operations, f32 through the pass over slices.
+    fn updated(config: &Config, clip: &Clip, gradients: &[&[f64]]) -> [Vec<f64>; 2] {
+        [tch::Kind::Double, tch::Kind::Float].map(|kind| {
+            let mut theta = Tensor::ones([gradients[0].len() as i64], (kind, tch::Device::Cpu));
+            let mut optimizer = Optimizer::new(config, &theta);
+            for (step, gradient) in gradients.iter().enumerate() {
+                let gradient = Tensor::from_slice(gradient).to_kind(kind);
+                optimizer.update(clip, &mut theta, &gradient, step as u64 + 1);
+            }
+            Vec::try_from(theta.to_kind(tch::Kind::Double)).unwrap()
+        })
+    }
+
+    fn close(values: [Vec<f64>; 2], expected: &[f64]) {
+        for values in values {
+            for (value, expected) in values.iter().zip(expected) {
+                assert!((value - expected).abs() < 5e-7, "{value} instead of {expected}");
+            }
+        }
+    }
+
+    const RMSPROP: Config = Config::Rmsprop { learning_rate: 0.1, momentum: 0.9, decay: 0.5, epsilon: 0.01 };
+
+    #[test]
+    fn two_steps_of_rmsprop_by_hand() {
+        // square 2, mean 1, deviation sqrt(2 - 1 + 0.01) = 1.00498756, delta -0.1 * 2 / 1.00498756 = -0.19900744
+        close(updated(&RMSPROP, &Clip::None {}, &[&[2.0]]), &[0.80099256]);
+        // square 3, mean 1.5, deviation sqrt(0.76) = 0.87177979, delta 0.9 * -0.19900744 - 0.2 / 0.87177979 = -0.40852243
+        close(updated(&RMSPROP, &Clip::None {}, &[&[2.0], &[2.0]]), &[0.39247013]);
+    }
+
+    #[test]
+    fn the_first_step_of_adam_is_the_learning_rate() {
+        let config = Config::Adam { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, epsilon: 1e-12 };
+        close(updated(&config, &Clip::None {}, &[&[5.0, -0.01]]), &[0.9, 1.1]);
+    }
+
+    #[test]
+    fn the_norm_clip_keeps_the_direction_and_the_value_clip_each_element() {
+        let of = |clip: Clip, gradient: &[f64]| updated(&RMSPROP, &clip, &[gradient]);
+        let unclipped = |gradient: &[f64]| of(Clip::None {}, gradient)[0].clone();
+        close(of(Clip::Norm { at: 1.0 }, &[3.0, -4.0]), &unclipped(&[0.6, -0.8]));
+        close(of(Clip::Norm { at: 10.0 }, &[3.0, -4.0]), &unclipped(&[3.0, -4.0]));
+        close(of(Clip::Value { at: 1.0 }, &[3.0, -0.5]), &unclipped(&[1.0, -0.5]));
+    }
+
+    #[test]
+    fn a_huge_gradient_has_a_finite_norm_and_one_that_is_not_a_number_updates_nothing() {
+        assert_eq!(norm(&[3e30, 4e30]), (3e30_f32 as f64).hypot(4e30_f32 as f64));
+        let [_, theta] = updated(&RMSPROP, &Clip::None {}, &[&[f64::NAN, 1.0]]);
+        assert_eq!(theta, [1.0, 1.0]);
+    }
+}
