@@ -1,0 +1,267 @@
+//! A checkpoint: one safetensors file with the weights, the optimizer's state, the recipe and the progress.
+//! `checkpoints/README.md` describes the format.
+
+use crate::config::Recipe;
+use crate::metrics::Totals;
+use crate::optim::Optimizer;
+use anyhow::{Context, Result, anyhow, bail};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+pub const FORMAT: &str = "ntm/1";
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Updates done.
+    pub step: u64,
+    /// Sequences seen.
+    pub sequences: u64,
+    /// Seconds of training, over all sessions of the run.
+    pub seconds: f64,
+    /// The best evaluation so far.
+    pub best: Option<Best>,
+    /// The engine that trains: a resumed run goes on with it.
+    pub engine: String,
+    /// What has been summed since the last report.
+    pub window: Window,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    pub step: u64,
+    pub loss_bits: f64,
+}
+
+/// Sums over the updates since the last report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Window {
+    pub totals: Totals,
+    pub updates: u64,
+    pub grad_norms: f64,
+}
+
+pub struct Checkpoint {
+    pub recipe: Recipe,
+    pub progress: Progress,
+    /// All weights, in the order of the recipe's layout.
+    pub theta: Vec<f32>,
+    /// The optimizer's named vectors, each of theta's length.
+    pub optimizer: Vec<(String, Vec<f32>)>,
+}
+
+impl Checkpoint {
+    /// Writes to a temporary file in the same directory, syncs, renames: the name never holds half a checkpoint.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let metadata = HashMap::from([
+            ("format".to_string(), FORMAT.to_string()),
+            ("recipe".to_string(), serde_json::to_string(&self.recipe)?),
+            ("progress".to_string(), serde_json::to_string(&self.progress)?),
+        ]);
+        let layout = self.recipe.layout();
+        let mut tensors: Vec<(String, Vec<usize>, &[u8])> = vec![];
+        for parameter in &layout.parameters {
+            tensors.push((
+                format!("model.{}", parameter.name),
+                parameter.shape.clone(),
+                bytes(&self.theta[parameter.range()]),
+            ));
+        }
+        for (name, values) in &self.optimizer {
+            tensors.push((format!("optimizer.{name}"), vec![values.len()], bytes(values)));
+        }
+        write_safetensors(path, &tensors, metadata)
+    }
+
+    /// Reads a checkpoint and checks that every tensor its recipe needs is there, with its shape, and no other.
+    pub fn load(path: &Path) -> Result<Checkpoint> {
+        let shown = path.display();
+        let data = fs::read(path).with_context(|| format!("cannot read checkpoint `{shown}`"))?;
+        Checkpoint::parse(&data).with_context(|| format!("`{shown}` is not a usable checkpoint"))
+    }
+
+    fn parse(data: &[u8]) -> Result<Checkpoint> {
+        let (_, header) = SafeTensors::read_metadata(data).map_err(|error| {
+            anyhow!("no safetensors header ({error:?})\nhint: `ntm train` writes checkpoints to RUN/checkpoints/")
+        })?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        match metadata.get("format").map(String::as_str) {
+            Some(FORMAT) => {}
+            Some(other) => bail!(
+                "its format is `{other}`, this program reads `{FORMAT}`\nhint: use the version of ntm that wrote it"
+            ),
+            None => bail!("a safetensors file, but not written by ntm: its metadata has no `format`"),
+        }
+        let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
+        let recipe = Recipe::parse(field("recipe")?, &[]).context("in its recipe")?;
+        let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
+
+        let file = SafeTensors::deserialize(data)
+            .map_err(|error| anyhow!("its tensors are damaged ({error:?})\nhint: the file may be cut short; use another checkpoint of the run"))?;
+        let layout = recipe.layout();
+        let mut theta = Vec::with_capacity(layout.size());
+        let mut known = vec![];
+        for parameter in &layout.parameters {
+            let name = format!("model.{}", parameter.name);
+            theta.extend(values(&file, &name, &parameter.shape)?);
+            known.push(name);
+        }
+        let mut optimizer = vec![];
+        for name in Optimizer::state_names(&recipe.training.optimizer) {
+            let tensor = format!("optimizer.{name}");
+            optimizer.push((name.to_string(), values(&file, &tensor, &[layout.size()])?));
+            known.push(tensor);
+        }
+        if let Some(unknown) = file.names().into_iter().find(|name| !known.contains(name)) {
+            bail!("it holds a tensor `{unknown}` that its recipe does not have");
+        }
+        Ok(Checkpoint { recipe, progress, theta, optimizer })
+    }
+}
+
+/// The values of one tensor, whose type and shape must be as expected.
+fn values(file: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let tensor = file.tensor(name).map_err(|_| anyhow!("tensor `{name}` is missing"))?;
+    if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+        bail!("tensor `{name}` is {:?} {:?}, its recipe needs F32 {shape:?}", tensor.dtype(), tensor.shape());
+    }
+    let values: Vec<f32> =
+        tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+        bail!("tensor `{name}` holds {} at element {at}", values[at]);
+    }
+    Ok(values)
+}
+
+/// Writes named f32 tensors (shape, bytes) atomically.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &[(String, Vec<usize>, &[u8])],
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let views: Vec<(&str, TensorView)> = tensors
+        .iter()
+        .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
+        .collect::<Result<_, safetensors::SafeTensorError>>()?;
+    write_atomically(path, &safetensors::serialize(views, &Some(metadata))?)
+}
+
+/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename.
+pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&temporary)?;
+        file.write_all(data)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    };
+    write().or_else(|error| {
+        let _ = fs::remove_file(&temporary);
+        Err(error).with_context(|| format!("cannot write `{}`", path.display()))
+    })
+}
+
+/// The bytes of f32 values in the file's order, little endian.
+pub fn bytes(values: &[f32]) -> &[u8] {
+    const { assert!(cfg!(target_endian = "little"), "checkpoints are written as the machine stores f32") };
+    // SAFETY: any f32 is four initialised bytes, and u8 has no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint() -> Checkpoint {
+        let text = r#"{"model": {"memory": {"rows": 4, "width": 2}, "controller": {"hidden": 3}}}"#;
+        let recipe = Recipe::parse(text, &[]).unwrap();
+        let theta = recipe.layout().start(1);
+        let optimizer =
+            ["mean_square", "mean", "delta"].map(|name| (name.to_string(), vec![0.1; theta.len()])).to_vec();
+        let progress = Progress { step: 7, seconds: 0.1 + 0.2, ..Progress::default() };
+        Checkpoint { recipe, progress, theta, optimizer }
+    }
+
+    fn saved() -> (tempfile::TempDir, std::path::PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("latest.safetensors");
+        checkpoint().save(&path).unwrap();
+        (directory, path)
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_bit_for_bit_and_leaves_no_other_file() {
+        let (directory, path) = saved();
+        let (loaded, original) = (Checkpoint::load(&path).unwrap(), checkpoint());
+        assert_eq!((loaded.theta, loaded.optimizer), (original.theta, original.optimizer));
+        assert_eq!((loaded.recipe, loaded.progress), (original.recipe, original.progress));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_that_names_the_file() {
+        let (_directory, path) = saved();
+        let data = fs::read(&path).unwrap();
+        for length in (0..data.len()).step_by(97).chain([data.len() - 1]) {
+            fs::write(&path, &data[..length]).unwrap();
+            let error = format!("{:#}", Checkpoint::load(&path).err().expect("cut short"));
+            assert!(error.contains("latest.safetensors"), "{error}");
+        }
+    }
+
+    #[test]
+    fn missing_misshapen_unknown_and_non_finite_tensors_are_named() {
+        let original = checkpoint();
+        let (name, shape) = ("model.output.bias", vec![8]);
+        type Change = fn(&mut Vec<(String, Vec<usize>, Vec<f32>)>);
+        let changes: [(Change, &str); 4] = [
+            (|tensors| tensors.retain(|tensor| tensor.0 != "model.output.bias"), "`model.output.bias` is missing"),
+            (
+                |tensors| {
+                    tensors.iter_mut().for_each(|t| {
+                        if t.0 == "model.output.bias" {
+                            t.1 = vec![2, 4]
+                        }
+                    })
+                },
+                "is F32 [2, 4], its recipe needs F32 [8]",
+            ),
+            (|tensors| tensors.push(("model.extra".into(), vec![1], vec![0.0])), "a tensor `model.extra`"),
+            (
+                |tensors| {
+                    tensors.iter_mut().for_each(|t| {
+                        if t.0 == "model.output.bias" {
+                            t.2[3] = f32::NAN
+                        }
+                    })
+                },
+                "`model.output.bias` holds NaN at element 3",
+            ),
+        ];
+        for (change, expected) in changes {
+            let (_directory, path) = saved();
+            let data = fs::read(&path).unwrap();
+            let metadata = SafeTensors::read_metadata(&data).unwrap().1.metadata().clone().unwrap();
+            let file = SafeTensors::deserialize(&data).unwrap();
+            let read = |(name, view): (String, TensorView)| {
+                (name.clone(), view.shape().to_vec(), values(&file, &name, view.shape()).unwrap())
+            };
+            let mut tensors: Vec<_> = file.tensors().into_iter().map(read).collect();
+            assert!(tensors.iter().any(|tensor| tensor.0 == name && tensor.1 == shape));
+            change(&mut tensors);
+            let views: Vec<_> =
+                tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), bytes(values))).collect();
+            write_safetensors(&path, &views, metadata).unwrap();
+            let error = format!("{:#}", Checkpoint::load(&path).err().expect(expected));
+            assert!(error.contains(expected), "{error}");
+        }
+        assert_eq!(original.recipe.layout().get("output.bias").shape, shape);
+    }
+}

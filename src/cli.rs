@@ -1,0 +1,141 @@
+//! The command line; imports nothing of ours.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+#[derive(Parser)]
+#[command(name = "ntm", version, about = "Trains, evaluates and exports Neural Turing Machines")]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    Train(Train),
+    Eval(Eval),
+    Export(Export),
+    Info(Info),
+}
+
+/// Train a machine; progress goes to stderr, results to a run directory
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm train                                      the copy task, seed 1, into runs/copy-1
+  ntm train copy-feedforward --seed 7 --sequences 50000
+  ntm train copy --set training.batch_size=16 --set training.optimizer.learning_rate=1e-3
+  ntm train --resume runs/copy-1                 goes on exactly where that run stopped")]
+pub struct Train {
+    /// A built-in recipe (`ntm info` lists them) or the path of a JSON recipe
+    #[arg(default_value = "copy", conflicts_with = "resume")]
+    pub recipe: String,
+    /// Set a field of the recipe by its path, for instance training.batch_size=16 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
+    pub set: Vec<String>,
+    /// The seed of weights and data (short for --set training.seed=N)
+    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    pub seed: Option<u64>,
+    /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total
+    #[arg(long, value_name = "N")]
+    pub sequences: Option<u64>,
+    /// Where the run goes [default: runs/<recipe>-<seed>]
+    #[arg(long, value_name = "DIR", conflicts_with = "resume")]
+    pub run_dir: Option<PathBuf>,
+    /// Go on exactly where the run in this directory stopped
+    #[arg(long, value_name = "DIR")]
+    pub resume: Option<PathBuf>,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Measure a checkpoint on fresh sequences that no training run draws
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
+  ntm eval --checkpoint best.safetensors --lengths 10,20,50,120 --sequences 100 --json")]
+pub struct Eval {
+    /// The checkpoint, a .safetensors file of `ntm train`
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    /// The lengths to measure at [default: the recipe's evaluation.lengths]
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub lengths: Vec<usize>,
+    /// Sequences per length
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub sequences: u32,
+    /// The seed of the sequences
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Write the weights of a checkpoint in a format for other programs
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm export --checkpoint best.safetensors --format npz --output copy.npz")]
+pub struct Export {
+    /// The checkpoint, a .safetensors file of `ntm train`
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    #[arg(long)]
+    pub format: Format,
+    /// The file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Overwrite an existing file
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Format {
+    /// Weights alone, PyTorch's names
+    Safetensors,
+    /// Weights alone, for numpy.load
+    Npz,
+}
+
+/// List the built-in recipes, or describe a recipe or a checkpoint
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm info
+  ntm info copy --json
+  ntm info --checkpoint runs/copy-1/checkpoints/latest.safetensors")]
+pub struct Info {
+    /// A built-in recipe or the path of a JSON recipe
+    #[arg(conflicts_with = "checkpoint")]
+    pub recipe: Option<String>,
+    /// The checkpoint, a .safetensors file of `ntm train`
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: Option<PathBuf>,
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What runs the network.
+#[derive(Args, Clone)]
+pub struct Machine {
+    /// auto, cpu, cuda or cuda:I
+    #[arg(long, default_value = "auto")]
+    pub device: String,
+    #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
+    pub engine: EngineChoice,
+    /// CPU threads [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum EngineChoice {
+    /// The fastest one that takes the recipe
+    Auto,
+    /// A whole sequence as one operation, its gradient derived by hand
+    Fused,
+    /// The definition, under libtorch's autograd
+    Composed,
+}

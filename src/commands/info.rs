@@ -1,0 +1,71 @@
+use crate::checkpoint::{Checkpoint, Progress};
+use crate::cli::Info;
+use crate::config::{BUILT_IN, Recipe};
+use crate::display::print;
+use anyhow::Result;
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+pub fn run(flags: Info) -> Result<()> {
+    let mut text = String::new();
+    match (&flags.recipe, &flags.checkpoint) {
+        (None, None) => list(flags.json, &mut text),
+        (Some(name), _) => describe(&Recipe::load(name, &[])?, None, flags.json, &mut text),
+        (None, Some(path)) => {
+            let checkpoint = Checkpoint::load(path)?;
+            describe(&checkpoint.recipe, Some(&checkpoint.progress), flags.json, &mut text)
+        }
+    }?;
+    print(&text)
+}
+
+fn list(as_json: bool, out: &mut String) -> Result<()> {
+    let mut recipes = vec![];
+    for (name, text) in BUILT_IN {
+        let recipe = Recipe::parse(text, &[])?;
+        recipes.push(json!({ "name": name, "parameters": recipe.layout().size(), "about": recipe.about }));
+    }
+    if as_json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&recipes)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{:<20} {:>10}  about", "recipe", "weights")?;
+    for recipe in recipes {
+        let word = |field: &str| recipe[field].as_str().unwrap_or("").to_string();
+        writeln!(out, "{:<20} {:>10}  {}", word("name"), recipe["parameters"], word("about"))?;
+    }
+    Ok(())
+}
+
+fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &mut String) -> Result<()> {
+    let layout = recipe.layout();
+    if as_json {
+        let tensors: Vec<Value> = layout
+            .parameters
+            .iter()
+            .map(|parameter| json!({ "name": parameter.name, "shape": parameter.shape, "learned": parameter.learned }))
+            .collect();
+        let description =
+            json!({ "recipe": recipe, "progress": progress, "parameters": layout.size(), "tensors": tensors });
+        writeln!(out, "{}", serde_json::to_string_pretty(&description)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{}\n", serde_json::to_string_pretty(recipe)?)?;
+    if let Some(progress) = progress {
+        writeln!(
+            out,
+            "trained: {} sequences in {} updates, {:.1} s",
+            progress.sequences, progress.step, progress.seconds
+        )?;
+        if let Some(best) = &progress.best {
+            writeln!(out, "best evaluation: {:.4} bits at update {}", best.loss_bits, best.step)?;
+        }
+    }
+    writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;
+    writeln!(out, "{:<28} {:<14} {:>9}", "tensor", "shape", "values")?;
+    for parameter in &layout.parameters {
+        writeln!(out, "{:<28} {:<14} {:>9}", parameter.name, format!("{:?}", parameter.shape), parameter.len())?;
+    }
+    writeln!(out, "{:<28} {:<14} {:>9}", "all", "", layout.size())?;
+    Ok(())
+}

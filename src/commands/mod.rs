@@ -1,0 +1,56 @@
+//! One file a subcommand: flags in, library calls, words out.
+
+mod eval;
+mod export;
+mod info;
+mod train;
+
+use crate::cli::{Command, EngineChoice, Machine};
+use crate::config::Recipe;
+use crate::device;
+use crate::display::say;
+use crate::engine::Engine;
+use crate::fused::Fused;
+use crate::model::Composed;
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+use tch::Device;
+
+pub fn run(command: Command) -> Result<ExitCode> {
+    if !matches!(command, Command::Train(_)) {
+        // SAFETY: restores the default action. `ntm info | head -1` then ends quietly, where `println!` would panic.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    match command {
+        Command::Train(flags) => train::run(flags),
+        Command::Eval(flags) => eval::run(flags).map(|()| ExitCode::SUCCESS),
+        Command::Export(flags) => export::run(flags).map(|()| ExitCode::SUCCESS),
+        Command::Info(flags) => info::run(flags).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// The engine and the device that the flags ask for. With `--device auto` and no wish for the composed engine, that is
+/// the fused engine on the CPU: faster than the composed one on a CUDA device.
+fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Device)> {
+    let wants_composed = flags.engine == EngineChoice::Composed;
+    let (device, why) = match flags.device.as_str() {
+        "auto" if !wants_composed => (Device::Cpu, "where the fused engine runs"),
+        device => device::choose(device)?,
+    };
+    let on_cuda = matches!(device, Device::Cuda(_));
+    if on_cuda && flags.engine == EngineChoice::Fused {
+        bail!("the fused engine runs on the CPU only so far\nhint: `--device cpu`, or `--engine composed`");
+    }
+    let fused = !wants_composed && !on_cuda;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = flags.threads.map_or(cores, usize::from);
+    // the fused engine has threads of its own, and libtorch's would only wait beside them
+    tch::set_num_threads(if fused { 1 } else { threads as i32 });
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let engine: Box<dyn Engine> = match fused {
+        true => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads)?),
+        false => Box::new(Composed::new(&recipe.model, x, y)),
+    };
+    say(&format!("{} engine on {} ({why}), {threads} threads", engine.name(), device::name(device)));
+    Ok((engine, device))
+}

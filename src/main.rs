@@ -1,0 +1,13 @@
+use clap::Parser;
+use ntm::{cli::Cli, commands, display::say};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match commands::run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

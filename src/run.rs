@@ -1,0 +1,136 @@
+//! A run directory: the resolved recipe, metrics.jsonl, TensorBoard events and checkpoints.
+
+use crate::checkpoint::{Checkpoint, write_atomically};
+use crate::config::Recipe;
+use crate::metrics::{Report, Score};
+use crate::tensorboard::Scalars;
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde_json::Value;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const RECIPE: &str = "recipe.json";
+const METRICS: &str = "metrics.jsonl";
+const EVALUATIONS: &str = "evaluations.jsonl";
+
+pub struct Run {
+    directory: PathBuf,
+    metrics: File,
+    evaluations: File,
+    scalars: Scalars,
+}
+
+impl Run {
+    /// A new run in a directory that is made if need be and must not hold a run already.
+    pub fn create(directory: &Path, recipe: &Recipe) -> Result<Run> {
+        let shown = directory.display();
+        if directory.join(RECIPE).exists() {
+            bail!(
+                "`{shown}` holds a run already\n\
+                 hint: go on with it by `ntm train --resume {shown}`, or name another directory with --run-dir"
+            );
+        }
+        fs::create_dir_all(directory.join("checkpoints"))
+            .with_context(|| format!("cannot make run directory `{shown}`"))?;
+        let run = Run::open(directory)?;
+        run.write_recipe(recipe)?;
+        Ok(run)
+    }
+
+    /// Writes the resolved recipe: that of the start, or what a resumed run has become.
+    pub fn write_recipe(&self, recipe: &Recipe) -> Result<()> {
+        let text = serde_json::to_string_pretty(recipe)? + "\n";
+        write_atomically(&self.directory.join(RECIPE), text.as_bytes())
+    }
+
+    /// The last checkpoint of the run in a directory; changes nothing.
+    pub fn last_checkpoint(directory: &Path) -> Result<Checkpoint> {
+        let shown = directory.display();
+        if !directory.join(RECIPE).exists() {
+            bail!(
+                "`{shown}` holds no run: there is no {RECIPE} in it\n\
+                 hint: --resume takes the directory that `ntm train` named when it began"
+            );
+        }
+        Checkpoint::load(&Run::latest_in(directory))
+    }
+
+    /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
+    pub fn resume(directory: &Path, checkpoint: &Checkpoint) -> Result<Run> {
+        for log in [METRICS, EVALUATIONS] {
+            drop_after(&directory.join(log), checkpoint.progress.step)?;
+        }
+        let run = Run::open(directory)?;
+        run.write_recipe(&checkpoint.recipe)?;
+        Ok(run)
+    }
+
+    fn open(directory: &Path) -> Result<Run> {
+        let append = |name: &str| {
+            let path = directory.join(name);
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .with_context(|| format!("cannot write `{}`", path.display()))
+        };
+        Ok(Run {
+            directory: directory.to_path_buf(),
+            metrics: append(METRICS)?,
+            evaluations: append(EVALUATIONS)?,
+            scalars: Scalars::new(directory),
+        })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Where the checkpoint of the last save is.
+    pub fn latest(&self) -> PathBuf {
+        Run::latest_in(&self.directory)
+    }
+
+    fn latest_in(directory: &Path) -> PathBuf {
+        directory.join("checkpoints/latest.safetensors")
+    }
+
+    /// Where the checkpoint of the best evaluation is.
+    pub fn best(&self) -> PathBuf {
+        self.directory.join("checkpoints/best.safetensors")
+    }
+
+    pub fn log_report(&mut self, report: &Report) -> Result<()> {
+        self.scalars.add("train", report.scalars(), report.step);
+        write_line(&mut self.metrics, report).context("cannot write metrics.jsonl")
+    }
+
+    pub fn log_evaluation(&mut self, step: u64, scores: &[Score]) -> Result<()> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            step: u64,
+            results: &'a [Score],
+        }
+        for score in scores {
+            self.scalars.add(&format!("eval/length_{}", score.length), score.scalars(), step);
+        }
+        write_line(&mut self.evaluations, &Line { step, results: scores }).context("cannot write evaluations.jsonl")
+    }
+}
+
+fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
+    let line = serde_json::to_string(value)? + "\n";
+    Ok(file.write_all(line.as_bytes())?)
+}
+
+/// Keeps the whole lines of a log up to and with `step`.
+fn drop_after(path: &Path, step: u64) -> Result<()> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
+    let stands = |line: &&str| {
+        serde_json::from_str::<Value>(line).is_ok_and(|value| value["step"].as_u64().is_some_and(|at| at <= step))
+    };
+    let kept: String = text.split_inclusive('\n').filter(stands).collect();
+    if kept == text { Ok(()) } else { write_atomically(path, kept.as_bytes()) }
+}

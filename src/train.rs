@@ -1,0 +1,243 @@
+//! Training: the update, the loop around it, and evaluation. Knows no flags.
+
+use crate::checkpoint::{Best, Checkpoint, Progress, Window};
+use crate::config::Recipe;
+use crate::display::Display;
+use crate::engine::Engine;
+use crate::metrics::{Report, Score, Totals};
+use crate::model::Layout;
+use crate::optim::Optimizer;
+use crate::run::Run;
+use crate::tasks::{Batch, Point, Task};
+use anyhow::{Result, bail};
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+/// The sequences that evaluation during training draws; `ntm eval` starts from another seed.
+const EVALUATION_SEED: u64 = 0;
+/// Sequences of one evaluation batch.
+const EVALUATION_BATCH: usize = 20;
+
+/// Mean cost and errors of `sequences` evaluation sequences at each length.
+pub fn evaluate(
+    engine: &mut dyn Engine,
+    theta: &Tensor,
+    task: &Task,
+    lengths: &[usize],
+    sequences: usize,
+    seed: u64,
+) -> Result<Vec<Score>> {
+    let mut scores = Vec::with_capacity(lengths.len());
+    for &length in lengths {
+        let mut totals = Totals::default();
+        for first in (0..sequences).step_by(EVALUATION_BATCH) {
+            let size = EVALUATION_BATCH.min(sequences - first);
+            let batch = task.evaluation_batch(seed, &Point { length }, first as u64, size);
+            totals.add(engine.forward(theta, &batch)?, &batch);
+        }
+        scores.push(Score {
+            length,
+            sequences: totals.sequences,
+            loss_bits: totals.loss_bits(),
+            bit_errors: totals.bit_errors(),
+            exact: totals.exact,
+        });
+    }
+    Ok(scores)
+}
+
+/// How a call of `Trainer::run` ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Ended {
+    /// All sequences of the recipe have been seen.
+    Finished,
+    /// The signal of this number asked to stop; the run is saved.
+    Stopped(i32),
+}
+
+pub struct Trainer {
+    pub recipe: Recipe,
+    pub progress: Progress,
+    engine: Box<dyn Engine>,
+    layout: Layout,
+    theta: Tensor,
+    gradient: Tensor,
+    optimizer: Optimizer,
+}
+
+impl Trainer {
+    /// A trainer at step 0, its weights drawn from the recipe's seed.
+    pub fn new(recipe: Recipe, engine: Box<dyn Engine>, device: Device) -> Trainer {
+        let theta = recipe.layout().start(recipe.training.seed);
+        Trainer::at(recipe, Progress::default(), &theta, engine, device)
+    }
+
+    /// A trainer where a checkpoint left off.
+    pub fn restore(checkpoint: &Checkpoint, engine: Box<dyn Engine>, device: Device) -> Trainer {
+        let Checkpoint { recipe, progress, theta, optimizer } = checkpoint;
+        let mut trainer = Trainer::at(recipe.clone(), progress.clone(), theta, engine, device);
+        for ((_, state), (_, saved)) in trainer.optimizer.state.iter_mut().zip(optimizer) {
+            state.copy_(&Tensor::from_slice(saved));
+        }
+        trainer
+    }
+
+    fn at(recipe: Recipe, progress: Progress, theta: &[f32], engine: Box<dyn Engine>, device: Device) -> Trainer {
+        let theta = Tensor::from_slice(theta).to_device(device);
+        Trainer {
+            layout: recipe.layout(),
+            gradient: theta.zeros_like(),
+            optimizer: Optimizer::new(&recipe.training.optimizer, &theta),
+            recipe,
+            progress: Progress { engine: engine.name().to_string(), ..progress },
+            engine,
+            theta,
+        }
+    }
+
+    pub fn checkpoint(&self) -> Checkpoint {
+        let state = |(name, vector): &(&str, Tensor)| (name.to_string(), host(vector));
+        Checkpoint {
+            recipe: self.recipe.clone(),
+            progress: self.progress.clone(),
+            theta: host(&self.theta),
+            optimizer: self.optimizer.state.iter().map(state).collect(),
+        }
+    }
+
+    pub fn finished(&self) -> bool {
+        self.progress.step >= self.recipe.updates()
+    }
+
+    /// One update: draw the batch of this step, gradient, clip, optimizer.
+    pub fn update(&mut self) -> Result<()> {
+        let training = &self.recipe.training;
+        let batch = self.recipe.task.training_batch(training.seed, self.progress.step, training.batch_size);
+        let mut totals = Totals::default();
+        totals.add(self.engine.gradient(&self.theta, &batch, &mut self.gradient)?, &batch);
+        if !totals.nats.is_finite() {
+            return self.not_finite(&batch);
+        }
+        let norm = self.optimizer.update(&training.clip, &mut self.theta, &self.gradient, self.progress.step + 1);
+        if !norm.is_finite() {
+            return self.not_finite(&batch);
+        }
+
+        self.progress.step += 1;
+        self.progress.sequences += batch.size() as u64;
+        let window = &mut self.progress.window;
+        window.totals += totals;
+        window.updates += 1;
+        window.grad_norms += norm;
+        Ok(())
+    }
+
+    /// An error that names the first tensor with a weight that is not a finite number.
+    fn check_weights(&self) -> Result<()> {
+        match host(&self.theta).iter().position(|value| !value.is_finite()) {
+            Some(index) => bail!(
+                "weight `{}` is not a finite number at update {}; a lower learning rate or clip may help",
+                self.layout.at(index).name,
+                self.progress.step
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Names the first thing that is not a finite number: a weight, the loss, or a gradient.
+    fn not_finite(&mut self, batch: &Batch) -> Result<()> {
+        let at = format!("at update {} (batch of {}, {} steps)", self.progress.step + 1, batch.size(), batch.steps);
+        let first = |values: &Tensor| host(values).iter().position(|value| !value.is_finite());
+        if let Some(index) = first(&self.theta) {
+            bail!("weight `{}` is not a finite number {at}", self.layout.at(index).name);
+        }
+        self.engine.gradient(&self.theta, batch, &mut self.gradient)?;
+        match first(&self.gradient) {
+            Some(index) => bail!(
+                "the gradient of `{}` is not a finite number {at}; a lower learning rate or clip may help",
+                self.layout.at(index).name
+            ),
+            None => bail!("the loss is not a finite number {at}"),
+        }
+    }
+
+    /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal.
+    pub fn run(&mut self, run: &mut Run, display: &mut Display, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
+        let training = self.recipe.training.clone();
+        let due = |every: u64, step: u64, last: bool| every > 0 && (last || step.is_multiple_of(every));
+        if self.progress.step == 0 {
+            self.checkpoint().save(&run.latest())?; // a run can be resumed from its first moment on
+        }
+        let (mut began, seconds_before) = (Instant::now(), self.progress.seconds);
+        let session = began;
+        let mut sequences_before = self.progress.sequences;
+        while !self.finished() {
+            self.update()?;
+            let step = self.progress.step;
+            let last = self.finished();
+            self.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
+            display.tick(self.progress.sequences);
+            if due(training.report_every, step, last) {
+                let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
+                let report = self.report(rate);
+                run.log_report(&report)?;
+                display.report(&report);
+                (began, sequences_before) = (Instant::now(), self.progress.sequences);
+            }
+            let stopped = stop();
+            let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
+            if measured || saved || last || stopped.is_some() {
+                self.check_weights()?; // no file may hold what `load` refuses
+            }
+            if measured {
+                self.evaluate(run, display)?;
+            }
+            if saved || last || stopped.is_some() {
+                self.checkpoint().save(&run.latest())?;
+            }
+            if let Some(signal) = stopped {
+                return Ok(Ended::Stopped(signal));
+            }
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// The means since the last report.
+    fn report(&mut self, sequences_per_second: f64) -> Report {
+        let Window { totals, updates, grad_norms } = std::mem::take(&mut self.progress.window);
+        Report {
+            step: self.progress.step,
+            sequences: self.progress.sequences,
+            seconds: self.progress.seconds,
+            loss_bits: totals.loss_bits(),
+            bit_errors: totals.bit_errors(),
+            grad_norm: grad_norms / updates as f64,
+            learning_rate: self.recipe.training.optimizer.learning_rate(),
+            sequences_per_second,
+        }
+    }
+
+    /// Evaluates at the recipe's lengths and keeps the checkpoint with the lowest summed loss.
+    fn evaluate(&mut self, run: &mut Run, display: &mut Display) -> Result<()> {
+        let Recipe { task, evaluation, .. } = &self.recipe;
+        let scores =
+            evaluate(&mut *self.engine, &self.theta, task, &evaluation.lengths, evaluation.sequences, EVALUATION_SEED)?;
+        let loss_bits: f64 = scores.iter().map(|score| score.loss_bits).sum();
+        if !loss_bits.is_finite() {
+            bail!("the loss of the evaluation is not a finite number at update {}", self.progress.step);
+        }
+        let step = self.progress.step;
+        run.log_evaluation(step, &scores)?;
+        display.evaluation(&scores);
+        if self.progress.best.as_ref().is_none_or(|best| loss_bits < best.loss_bits) {
+            self.progress.best = Some(Best { step, loss_bits });
+            self.checkpoint().save(&run.best())?;
+        }
+        Ok(())
+    }
+}
+
+/// A vector's values on the host.
+fn host(vector: &Tensor) -> Vec<f32> {
+    Vec::try_from(vector.to_device(Device::Cpu).to_kind(Kind::Float)).expect("theta is a vector")
+}
