@@ -1,0 +1,131 @@
+//! `ntm eval`, `ntm info`, `ntm export`: what a checkpoint can do and what it holds.
+
+use crate::common::{refused, succeeds, tensors, tiny_run};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const EVAL: &str = "eval --checkpoint run/checkpoints/latest.safetensors --threads 1";
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+#[test]
+fn eval_prints_a_row_for_each_length_asked_for() {
+    let directory = tiny_run();
+    let ran = succeeds(directory.path(), &format!("{EVAL} --lengths 5,2 --sequences 7"));
+    let rows: Vec<Vec<&str>> = ran.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows.len(), 3, "{}", ran.stdout);
+    assert_eq!(rows[0].first(), Some(&"length"));
+    assert_eq!((&rows[1][..2], &rows[2][..2]), (&["5", "7"][..], &["2", "7"][..]));
+}
+
+#[test]
+fn eval_as_json_has_the_promised_schema_and_sensible_values() {
+    let directory = tiny_run();
+    let found = succeeds(directory.path(), &format!("{EVAL} --lengths 2,6 --sequences 30 --json")).json();
+    assert_eq!(keys(&found), ["checkpoint", "task", "engine", "device", "results"]);
+    assert_eq!(found["checkpoint"], "run/checkpoints/latest.safetensors");
+    assert_eq!(found["task"], "copy");
+    for (result, length) in found["results"].as_array().unwrap().iter().zip([2, 6]) {
+        assert_eq!(keys(result), ["length", "sequences", "loss_bits", "bit_errors", "exact"]);
+        assert_eq!((&result["length"], &result["sequences"]), (&json!(length), &json!(30)));
+        // 20 sequences have taught it nothing: about a bit of cost and half an error for each of 3 x length bits.
+        let bits = 3.0 * length as f64;
+        let (loss, errors) = (result["loss_bits"].as_f64().unwrap(), result["bit_errors"].as_f64().unwrap());
+        assert!((0.8 * bits..1.3 * bits).contains(&loss) && (0.3 * bits..0.7 * bits).contains(&errors), "{result}");
+        assert!(result["exact"].as_u64().unwrap() <= 30);
+    }
+}
+
+#[test]
+fn eval_gives_the_same_numbers_for_the_same_seed_and_others_for_another() {
+    let directory = tiny_run();
+    let eval = |flags: &str| succeeds(directory.path(), &format!("{EVAL} --sequences 25 --json {flags}")).json();
+    let results = |flags: &str| eval(flags)["results"].clone();
+    assert_eq!(results("--lengths 3"), results("--lengths 3"));
+    assert_eq!(results("--lengths 3"), results("--lengths 3 --seed 1"), "the seed of `eval` is 1");
+    assert_ne!(results("--lengths 3"), results("--lengths 3 --seed 2"));
+    assert_eq!(results("--lengths 2,4"), results(""), "the recipe's own lengths are measured when none are named");
+    assert_eq!(results("--lengths 2,4")[1], results("--lengths 4")[0], "a length does not depend on the others");
+}
+
+#[test]
+fn info_lists_every_recipe_of_the_tasks_directory() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = fs::read_dir(here.join("tasks")).unwrap().map(|entry| entry.unwrap().path());
+    let names: BTreeSet<String> = files.map(|file| file.file_stem().unwrap().to_str().unwrap().to_string()).collect();
+    let listed = succeeds(here, "info --json").json();
+    let listed = listed.as_array().unwrap();
+    let listed_names = listed.iter().map(|recipe| recipe["name"].as_str().unwrap().to_string());
+    assert_eq!(listed_names.collect::<BTreeSet<_>>(), names);
+    let table = succeeds(here, "info").stdout;
+    for recipe in listed {
+        let (name, about) = (recipe["name"].as_str().unwrap(), recipe["about"].as_str().unwrap());
+        let row = table.lines().find(|line| line.split_whitespace().next() == Some(name)).expect(name);
+        assert!(row.contains(about) && row.contains(&recipe["parameters"].to_string()), "{row}");
+    }
+}
+
+#[test]
+fn info_describes_a_recipe_by_its_shapes_and_counts() {
+    let here = Path::new("/");
+    let found = succeeds(here, "info copy --json").json();
+    assert_eq!(keys(&found), ["recipe", "progress", "parameters", "tensors"]);
+    assert_eq!(found["recipe"]["model"]["memory"], json!({ "rows": 128, "width": 20 }));
+    assert_eq!(found["progress"], Value::Null);
+    // LSTM 400 x (9 + 20 + 100 + 2), heads 26 and 66 x 101, output 8 x 121; starts h, c 2 x 100, read 20, weightings 2 x 128
+    assert_eq!(found["parameters"], 400 * 131 + (26 + 66) * 101 + 8 * 121 + 200 + 20 + 256);
+    let text = succeeds(here, "info copy").stdout;
+    for tensor in found["tensors"].as_array().unwrap() {
+        let name = tensor["name"].as_str().unwrap();
+        let row = text.lines().find(|line| line.split_whitespace().next() == Some(name)).expect(name);
+        let shape: Vec<u64> = tensor["shape"].as_array().unwrap().iter().map(|size| size.as_u64().unwrap()).collect();
+        assert!(row.contains(&format!("{shape:?}")), "{row}");
+        assert!(row.ends_with(&format!(" {}", shape.iter().product::<u64>())), "{row}");
+    }
+}
+
+#[test]
+fn info_describes_a_checkpoint_by_its_recipe_and_progress() {
+    let directory = tiny_run();
+    let line = "info --checkpoint run/checkpoints/latest.safetensors";
+    let found = succeeds(directory.path(), &format!("{line} --json")).json();
+    let recipe: Value =
+        serde_json::from_str(&fs::read_to_string(directory.path().join("run/recipe.json")).unwrap()).unwrap();
+    assert_eq!(found["recipe"], recipe);
+    assert_eq!((&found["progress"]["step"], &found["progress"]["sequences"]), (&json!(20), &json!(20)));
+    let text = succeeds(directory.path(), line).stdout;
+    assert!(text.contains("20 sequences in 20 updates") && text.contains("best evaluation"), "{text}");
+}
+
+#[test]
+fn export_writes_the_weights_under_pytorchs_names() {
+    let directory = tiny_run();
+    let line = "export --checkpoint run/checkpoints/latest.safetensors --format safetensors --output out.safetensors";
+    let ran = succeeds(directory.path(), line);
+    assert_eq!(ran.stdout, "");
+    let weights = tensors(&directory.path().join("run/checkpoints/latest.safetensors")).into_iter();
+    let weights =
+        weights.filter_map(|(name, tensor)| Some((name.strip_prefix("model.")?.to_string(), tensor))).collect();
+    assert_eq!(tensors(&directory.path().join("out.safetensors")), weights);
+}
+
+#[test]
+fn export_overwrites_a_file_only_when_told_to() {
+    let directory = tiny_run();
+    for format in ["safetensors", "npz"] {
+        let output = directory.path().join("out");
+        fs::write(&output, "precious").unwrap();
+        let line = format!("export --checkpoint run/checkpoints/latest.safetensors --format {format} --output out");
+        let message = refused(directory.path(), &line, 1);
+        assert!(message.contains("`out` exists already\nhint: --force"), "{message}");
+        assert_eq!(fs::read_to_string(&output).unwrap(), "precious");
+        succeeds(directory.path(), &format!("{line} --force"));
+        assert!(fs::metadata(&output).unwrap().len() > 1000, "{format}");
+        fs::remove_file(&output).unwrap();
+        succeeds(directory.path(), &line);
+    }
+}

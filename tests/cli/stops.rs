@@ -1,0 +1,95 @@
+//! Runs that are stopped and go on: interrupted + resumed = uninterrupted, bit for bit.
+
+use crate::common::{Ran, TINY, assert_same_tensors, command, lines, succeeds};
+use serde_json::Value;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+/// A run that ends only when it is stopped. Its reports are no divisor of anything, so stops fall between two.
+fn begin() -> String {
+    train(1_000_000_000, "run")
+}
+
+fn train(sequences: u64, run: &str) -> String {
+    format!("train {TINY} --set training.report_every=7 --sequences {sequences} --run-dir {run}")
+}
+
+/// Starts a command and sends it a signal once the run has three reports more.
+fn stopped_by(signal: i32, directory: &Path, line: &str) -> Ran {
+    let metrics = directory.join("run/metrics.jsonl");
+    let reports = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    let enough = reports() + 3;
+    let mut child = command(directory, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while reports() < enough && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(2));
+    }
+    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
+    unsafe { libc::kill(child.id() as i32, signal) };
+    let ran = Ran::new(child.wait_with_output().unwrap());
+    assert!(reports() >= enough, "it ended, or a minute passed, before it could be stopped:\n{}", ran.stderr);
+    ran
+}
+
+/// The progress in the last checkpoint.
+fn progress(directory: &Path) -> Value {
+    succeeds(directory, "info --checkpoint run/checkpoints/latest.safetensors --json").json()["progress"].clone()
+}
+
+/// The lines of a log without what depends on the clock.
+fn timeless(log: &Path) -> Vec<Value> {
+    let mut lines = lines(log);
+    for line in lines.iter_mut().filter_map(Value::as_object_mut) {
+        line.remove("seconds");
+        line.remove("sequences_per_second");
+    }
+    lines
+}
+
+/// Goes on for 50 more sequences, and compares logs and checkpoints with those of a run that never stopped.
+fn assert_goes_on_as_if_never_stopped(directory: &Path) {
+    let total = progress(directory)["sequences"].as_u64().unwrap() + 50;
+    succeeds(directory, &format!("train --resume run --sequences {total} --threads 1"));
+    succeeds(directory, &train(total, "uninterrupted"));
+    let (run, uninterrupted) = (directory.join("run"), directory.join("uninterrupted"));
+    for log in ["metrics.jsonl", "evaluations.jsonl"] {
+        assert_eq!(timeless(&run.join(log)), timeless(&uninterrupted.join(log)), "{log}");
+    }
+    for checkpoint in ["checkpoints/latest.safetensors", "checkpoints/best.safetensors"] {
+        assert_same_tensors(&run.join(checkpoint), &uninterrupted.join(checkpoint));
+    }
+}
+
+#[test]
+fn a_run_stopped_by_sigterm_and_by_sigint_equals_one_that_never_stopped_bit_for_bit() {
+    let directory = tempfile::tempdir().unwrap();
+    for (line, signal, code) in
+        [(begin().as_str(), libc::SIGTERM, 143), ("train --resume run --threads 1", libc::SIGINT, 130)]
+    {
+        let ran = stopped_by(signal, directory.path(), line);
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        assert!(ran.stderr.contains("stopped and saved after"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("ntm train --resume run"), "{}", ran.stderr);
+        // It was saved where it stopped, not at the last multiple of `checkpoint_every`: no report is lost.
+        let reports = lines(&directory.path().join("run/metrics.jsonl")).len() as u64;
+        let step = progress(directory.path())["step"].as_u64().unwrap();
+        assert_eq!(step / 7, reports, "{step} updates, {reports} reports of 7");
+    }
+    assert_goes_on_as_if_never_stopped(directory.path());
+}
+
+#[test]
+fn a_run_that_was_killed_repeats_what_came_after_its_last_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let ran = stopped_by(libc::SIGKILL, directory.path(), &begin());
+    assert_eq!(ran.code, None, "{}", ran.stderr);
+    let step = progress(directory.path())["step"].as_u64().unwrap();
+    assert_eq!(step % 10, 0, "saved at a multiple of `checkpoint_every`");
+    // What a kill in the middle of a write leaves behind.
+    let metrics = directory.path().join("run/metrics.jsonl");
+    let torn = fs::read_to_string(&metrics).unwrap() + r#"{"step": 99, "sequ"#;
+    fs::write(&metrics, torn).unwrap();
+    assert_goes_on_as_if_never_stopped(directory.path());
+}

@@ -1,0 +1,144 @@
+//! `ntm train`: what a run directory holds, and how a run goes on.
+
+use crate::common::{TINY, assert_same_tensors, lines, refused, succeeds, tiny_run};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+const LATEST: &str = "checkpoints/latest.safetensors";
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// Names and contents of all files below a directory.
+fn contents(directory: &Path) -> BTreeSet<(String, Vec<u8>)> {
+    let mut files = BTreeSet::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(contents(&path));
+        } else {
+            files.insert((path.display().to_string(), fs::read(&path).unwrap()));
+        }
+    }
+    files
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let mut names: Vec<String> =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_run_directory_holds_the_recipe_the_logs_and_two_checkpoints() {
+    let directory = tiny_run();
+    let run = directory.path().join("run");
+    let found = names(&run);
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(found[2].starts_with("events.out.tfevents."), "{found:?}");
+    assert_eq!(
+        [&found[0], &found[1], &found[3], &found[4]],
+        ["checkpoints", "evaluations.jsonl", "metrics.jsonl", "recipe.json"]
+    );
+    assert_eq!(names(&run.join("checkpoints")), ["best.safetensors", "latest.safetensors"]);
+}
+
+#[test]
+fn metrics_have_a_line_a_report_with_the_promised_keys() {
+    let directory = tiny_run();
+    let metrics = lines(&directory.path().join("run/metrics.jsonl"));
+    assert_eq!(metrics.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [5, 10, 15, 20]);
+    for line in &metrics {
+        let expected = "step sequences seconds loss_bits bit_errors grad_norm learning_rate sequences_per_second";
+        assert_eq!(keys(line).join(" "), expected);
+        assert!(keys(line).iter().all(|key| line[key].as_f64().is_some_and(|value| value > 0.0)), "{line}");
+    }
+}
+
+#[test]
+fn evaluations_have_a_line_an_evaluation_and_the_best_checkpoint_is_that_of_the_lowest_loss() {
+    let directory = tiny_run();
+    let evaluations = lines(&directory.path().join("run/evaluations.jsonl"));
+    assert_eq!(evaluations.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [10, 20]);
+    let scores = |line: &Value| line["results"].as_array().unwrap().clone();
+    let loss = |line: &Value| scores(line).iter().map(|score| score["loss_bits"].as_f64().unwrap()).sum::<f64>();
+    let best = evaluations.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
+    for score in &scores(best) {
+        assert_eq!(keys(score), ["length", "sequences", "loss_bits", "bit_errors", "exact"]);
+        // Evaluation during training draws the sequences of seed 0.
+        let flags = format!("--lengths {} --sequences 4 --seed 0 --threads 1 --json", score["length"]);
+        let line = format!("eval --checkpoint run/checkpoints/best.safetensors {flags}");
+        assert_eq!(&succeeds(directory.path(), &line).json()["results"][0], score);
+    }
+}
+
+#[test]
+fn a_run_is_rebuilt_from_its_recipe_bit_for_bit() {
+    let directory = tiny_run();
+    succeeds(directory.path(), "train run/recipe.json --run-dir again --threads 1");
+    assert_same_tensors(&directory.path().join("run").join(LATEST), &directory.path().join("again").join(LATEST));
+}
+
+#[test]
+fn another_seed_gives_another_run_in_a_directory_named_after_recipe_and_seed() {
+    let directory = tempfile::tempdir().unwrap();
+    for seed in [1, 2] {
+        succeeds(directory.path(), &format!("train copy {TINY} --sequences 5 --seed {seed}"));
+    }
+    let metrics =
+        |seed| lines(&directory.path().join(format!("runs/copy-{seed}/metrics.jsonl")))[0]["loss_bits"].clone();
+    assert_ne!(metrics(1), metrics(2));
+}
+
+#[test]
+fn a_directory_that_holds_a_run_is_refused_and_left_as_it_was() {
+    let directory = tiny_run();
+    let before = contents(directory.path());
+    let message = refused(directory.path(), &format!("train {TINY} --run-dir run"), 1);
+    assert!(message.contains("`run` holds a run already"), "{message}");
+    assert!(message.contains("hint: go on with it by `ntm train --resume run`"), "{message}");
+    assert_eq!(before, contents(directory.path()));
+}
+
+#[test]
+fn resuming_a_finished_run_says_so_and_changes_no_result() {
+    let directory = tiny_run();
+    let results = |file: &str| fs::read(directory.path().join("run").join(file)).unwrap();
+    let files = ["metrics.jsonl", "evaluations.jsonl", "recipe.json", LATEST];
+    let before = files.map(results);
+    let ran = succeeds(directory.path(), "train --resume run --threads 1");
+    assert!(ran.stderr.contains("run is finished: 20 sequences seen; more with --sequences"), "{}", ran.stderr);
+    assert_eq!(before, files.map(results));
+}
+
+#[test]
+fn a_finished_run_goes_on_to_more_sequences_as_if_it_had_been_asked_for_them_at_once() {
+    let directory = tiny_run();
+    succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
+    succeeds(directory.path(), &format!("train {TINY} --sequences 40 --run-dir at-once"));
+    let (run, at_once) = (directory.path().join("run"), directory.path().join("at-once"));
+    assert_same_tensors(&run.join(LATEST), &at_once.join(LATEST));
+    let recipe = |run: &Path| fs::read_to_string(run.join("recipe.json")).unwrap();
+    assert_eq!(recipe(&run), recipe(&at_once), "recipe.json says what the run has become");
+}
+
+#[test]
+fn more_sequences_than_a_recipe_allows_are_refused_and_the_run_stays_usable() {
+    let directory = tiny_run();
+    let message = refused(directory.path(), "train --resume run --sequences 18446744073709551615", 1);
+    assert!(message.contains("`training.sequences` is 18446744073709551615, allowed: 1 to"), "{message}");
+    succeeds(directory.path(), "train --resume run --sequences 21 --threads 1");
+}
+
+#[test]
+fn a_run_that_is_never_evaluated_ends_by_naming_a_checkpoint_that_exists() {
+    let directory = tempfile::tempdir().unwrap();
+    let ran =
+        succeeds(directory.path(), &format!("train {TINY} --set training.eval_every=0 --sequences 5 --run-dir run"));
+    let named = ran.stderr.split_whitespace().find(|word| word.ends_with(".safetensors")).expect(&ran.stderr);
+    assert!(directory.path().join(named).is_file(), "{}", ran.stderr);
+}

@@ -1,0 +1,104 @@
+//! What the tests share: run the binary, train something tiny, read what it wrote.
+#![allow(dead_code)] // every test binary uses its own part of this
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Flags of a training run that takes a fraction of a second; reports, evaluations and checkpoints come often.
+pub const TINY: &str = "--threads 1 --set task.width=3 --set task.max_length=3 \
+    --set model.memory.rows=8 --set model.memory.width=4 --set model.controller.hidden=8 \
+    --set training.report_every=5 --set training.eval_every=10 --set training.checkpoint_every=10 \
+    --set evaluation.lengths=[2,4] --set evaluation.sequences=4";
+
+/// How a command ended and what it said.
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    /// Whatever a command is given, it must not end in a panic or a C++ stack trace.
+    pub fn new(output: Output) -> Ran {
+        let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+        let ran = Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) };
+        for crash in ["panicked", "C++", "RUST_BACKTRACE", "stack backtrace"] {
+            assert!(!ran.stderr.contains(crash), "{}", ran.stderr);
+        }
+        ran
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in stdout:\n{}", self.stdout))
+    }
+}
+
+/// The binary, to be run in `directory`, with the words of `line` as its arguments.
+pub fn command(directory: &Path, line: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ntm"));
+    command.args(line.split_whitespace()).current_dir(directory);
+    command.env("CUDA_VISIBLE_DEVICES", ""); // only the CPU promises bit for bit
+    command
+}
+
+pub fn ntm(directory: &Path, line: &str) -> Ran {
+    Ran::new(command(directory, line).output().expect("the binary starts"))
+}
+
+/// Runs a command that must succeed.
+pub fn succeeds(directory: &Path, line: &str) -> Ran {
+    let ran = ntm(directory, line);
+    assert_eq!(ran.code, Some(0), "ntm {line}\n{}", ran.stderr);
+    ran
+}
+
+/// Runs a command that must be refused, with nothing on stdout; returns the message.
+pub fn refused(directory: &Path, line: &str, code: i32) -> String {
+    let ran = ntm(directory, line);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "ntm {line}\n{}", ran.stderr);
+    let start = ran.stderr.find("error: ").unwrap_or_else(|| panic!("no `error: ` in\n{}", ran.stderr));
+    ran.stderr[start..].to_string()
+}
+
+/// A directory with a finished tiny run of 20 sequences in `run/`.
+pub fn tiny_run() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    succeeds(directory.path(), &format!("train {TINY} --sequences 20 --run-dir run"));
+    directory
+}
+
+/// The objects of a .jsonl file.
+pub fn lines(path: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Shape and bytes of every tensor of a safetensors file.
+pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
+    let data = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = safetensors::SafeTensors::deserialize(&data).unwrap();
+    let tensors = file.tensors().into_iter();
+    tensors.map(|(name, tensor)| (name, (tensor.shape().to_vec(), tensor.data().to_vec()))).collect()
+}
+
+/// Asserts that two safetensors files hold the same tensors, bit for bit.
+pub fn assert_same_tensors(left: &Path, right: &Path) {
+    let (left, right) = (tensors(left), tensors(right));
+    assert!(left.keys().eq(right.keys()), "{:?} and {:?}", left.keys(), right.keys());
+    let different: Vec<&String> = left.keys().filter(|name| left[*name] != right[*name]).collect();
+    assert!(different.is_empty(), "these tensors differ: {different:?}");
+}
+
+/// Runs the Python that the tests read our files with, in the repository; returns its stdout.
+pub fn python<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".venv-test/bin/python");
+    assert!(python.exists(), "no Python with NumPy, safetensors and TensorBoard in .venv-test: run `make test`");
+    let output = Command::new(python).args(arguments).current_dir(root).output().expect("Python starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("output is UTF-8")
+}
