@@ -1,0 +1,47 @@
+//! Times the engines: `cargo bench --bench engine -- ENGINE BATCH LENGTH THREADS [UPDATES]`
+//! Prints one line of JSON: milliseconds of every update (batch, forward, backward, clip, optimizer) of the copy recipe, and peak memory.
+
+use ntm::config::Recipe;
+use ntm::engine::Engine;
+use ntm::fused::Fused;
+use ntm::model::Composed;
+use ntm::optim::Optimizer;
+use ntm::tasks::Point;
+use std::time::Instant;
+use tch::Tensor;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let [engine, numbers @ ..] = arguments.as_slice() else {
+        return eprintln!("usage: ENGINE BATCH LENGTH THREADS [UPDATES]");
+    };
+    let number =
+        |index: usize, default: usize| numbers.get(index).map_or(default, |text| text.parse().expect("a whole number"));
+    let (batch, length, threads, updates) = (number(0, 1), number(1, 20), number(2, 1), number(3, 40));
+
+    let recipe = Recipe::load("copy", &[]).expect("a built-in recipe");
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let mut machine: Box<dyn Engine> = match engine.as_str() {
+        "fused" => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads")),
+        "composed" => Box::new(Composed::new(&recipe.model, x, y)),
+        other => return eprintln!("no engine {other}: fused or composed"),
+    };
+    tch::set_num_threads(if engine == "fused" { 1 } else { threads as i32 });
+    let mut theta = Tensor::from_slice(&recipe.layout().start(1));
+    let mut gradient = theta.zeros_like();
+    let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
+    let mut milliseconds = vec![];
+    for step in 0..updates as u64 {
+        let start = Instant::now();
+        let sequences = recipe.task.evaluation_batch(1, &Point { length }, step * batch as u64, batch);
+        machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
+        optimizer.update(&recipe.training.clip, &mut theta, &gradient, step + 1);
+        milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    let peak = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok())
+    });
+    let result = serde_json::json!({ "engine": engine, "batch": batch, "length": length, "threads": threads,
+        "milliseconds": milliseconds, "peak_mb": peak.map(|kb| kb / 1024.0) });
+    println!("{result}");
+}
