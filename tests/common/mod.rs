@@ -5,6 +5,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -42,6 +43,16 @@ pub fn command(directory: &Path, line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ntm"));
     command.args(line.split_whitespace()).current_dir(directory);
     command.env("CUDA_VISIBLE_DEVICES", ""); // only the CPU promises bit for bit
+    // SAFETY: `signal` may be called between fork and exec. Tests that run in the background inherit signals that are
+    // ignored, which the program respects.
+    unsafe {
+        command.pre_exec(|| {
+            for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            Ok(())
+        });
+    }
     command
 }
 
