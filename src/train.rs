@@ -132,14 +132,19 @@ impl Trainer {
         Ok(())
     }
 
+    /// The name of the first parameter with a value in theta's order that is not a finite number.
+    fn first_not_finite(&self, values: &Tensor) -> Option<&str> {
+        let index = host(values).iter().position(|value| !value.is_finite())?;
+        Some(&self.layout.at(index).name)
+    }
+
     /// An error that names the first tensor with a weight that is not a finite number.
     fn check_weights(&self) -> Result<()> {
-        match host(&self.theta).iter().position(|value| !value.is_finite()) {
-            Some(index) => bail!(
-                "weight `{}` is not a finite number at update {}; a lower learning rate or clip may help",
-                self.layout.at(index).name,
-                self.progress.step
-            ),
+        match self.first_not_finite(&self.theta) {
+            Some(name) => {
+                let step = self.progress.step;
+                bail!("weight `{name}` is not a finite number at update {step}; a lower learning rate or clip may help")
+            }
             None => Ok(()),
         }
     }
@@ -147,16 +152,14 @@ impl Trainer {
     /// Names the first thing that is not a finite number: a weight, the loss, or a gradient.
     fn not_finite(&mut self, batch: &Batch) -> Result<()> {
         let at = format!("at update {} (batch of {}, {} steps)", self.progress.step + 1, batch.size(), batch.steps);
-        let first = |values: &Tensor| host(values).iter().position(|value| !value.is_finite());
-        if let Some(index) = first(&self.theta) {
-            bail!("weight `{}` is not a finite number {at}", self.layout.at(index).name);
+        if let Some(name) = self.first_not_finite(&self.theta) {
+            bail!("weight `{name}` is not a finite number {at}");
         }
         self.engine.gradient(&self.theta, batch, &mut self.gradient)?;
-        match first(&self.gradient) {
-            Some(index) => bail!(
-                "the gradient of `{}` is not a finite number {at}; a lower learning rate or clip may help",
-                self.layout.at(index).name
-            ),
+        match self.first_not_finite(&self.gradient) {
+            Some(name) => {
+                bail!("the gradient of `{name}` is not a finite number {at}; a lower learning rate or clip may help")
+            }
             None => bail!("the loss is not a finite number {at}"),
         }
     }

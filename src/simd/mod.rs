@@ -28,6 +28,7 @@ pub struct Plain;
 pub struct Fma;
 
 /// AVX-512.
+#[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Wide;
 
@@ -59,6 +60,7 @@ impl Arch for Fma {
     }
 }
 
+#[cfg(target_arch = "x86_64")]
 impl Arch for Wide {
     const WIDE: bool = true;
     #[inline(always)]
@@ -67,12 +69,7 @@ impl Arch for Wide {
     }
     unsafe fn call(work: impl Work) {
         // SAFETY: promised by the caller.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            avx512(work)
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        work.run::<Wide>();
+        unsafe { avx512(work) }
     }
 }
 
