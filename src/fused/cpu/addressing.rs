@@ -1,7 +1,7 @@
 //! Addressing (paper, section 3.3): from what a head emits to its weighting over the N rows, and back.
 
 use super::plan::Plan;
-use super::vector::{axpy, dot, softmax, softmax_backward};
+use super::vector::{LANES, Lanes, axpy, dot, dots, lanes_mut, padded_softmax, softmax, softmax_backward};
 use crate::model::{Activation, SHARPEN_EPSILON};
 use crate::ops::COSINE_EPSILON;
 use crate::simd::Arch;
@@ -87,14 +87,16 @@ pub fn activate_backward<F: Float, A: Arch>(plan: &Plan, head: &mut [F], d: &mut
 /// 1 / |M_i| of every row i, the norm as in `ops::cosine_similarity`. memory (M, N) -> (N)
 #[inline(always)]
 pub fn inverse_norms<F: Float, A: Arch>(memory: &[F], norms: &mut [F]) {
-    norms.fill(F::of(COSINE_EPSILON));
-    if norms.is_empty() {
-        return;
-    }
-    for column in memory.chunks_exact(norms.len()) {
-        for (norm, value) in norms.iter_mut().zip(column) {
-            *norm = A::fma(*value, *value, *norm);
+    let step = norms.len() / LANES;
+    let (memory, epsilon) = (memory.as_chunks().0, Lanes::all(F::of(COSINE_EPSILON)));
+    for (p, norm) in lanes_mut(norms).enumerate() {
+        let mut squares = epsilon;
+        let mut at = p;
+        while at < memory.len() {
+            squares = Lanes(memory[at]).fma::<A>(Lanes(memory[at]), squares);
+            at += step;
         }
+        *norm = squares.0;
     }
     for norm in norms.iter_mut() {
         *norm = F::ONE / norm.sqrt();
@@ -116,7 +118,7 @@ pub struct Kept<'a, F> {
     pub weighting: &'a mut [F],
 }
 
-/// Eq. 5-9 for one head. `inverse_norm` and `prev_weighting` (N); `gated` is scratch.
+/// Eq. 5-9 for one head. `inverse_norm`, `prev_weighting` and `padding` (N); `gated` is scratch, a ring buffer.
 #[inline(always)]
 pub fn address<F: Float, A: Arch>(
     plan: &Plan,
@@ -124,36 +126,45 @@ pub fn address<F: Float, A: Arch>(
     inverse_norm: &[F],
     prev_weighting: &[F],
     kept: Kept<F>,
+    padding: &[F],
     gated: &mut [F],
 ) {
     let at = Emitted::of(plan);
     let Kept { similarity, content, shifted, weighting } = kept;
-    let (strength, gate, gamma) = (head[at.strength()], head[at.gate()], head[at.sharpening()]);
-    // Eq. 6: K = k . M_i / (|k| |M_i|)
-    let inverse_key = inverse_key_norm::<F, A>(&head[at.key()]);
+    scores::<F, A>(head, at, inverse_norm, padding, similarity, content);
+    padded_softmax::<F, A>(content, plan.n);
+    interpolate::<F, A>(head[at.gate()], content, prev_weighting, rows_of(gated, plan));
+    close(gated, plan);
+    // Eq. 8: w~(i) = sum_k s_k w^g((i + k - S / 2) mod N), plus the epsilon of Eq. 9
+    convolve::<F, A>(F::of(SHARPEN_EPSILON), head[at.shift()].iter(), gated, shifted);
+    // Eq. 9: w = softmax(gamma ln w~)
+    let gamma = head[at.sharpening()];
+    for ((w, shifted), padding) in weighting.iter_mut().zip(shifted.iter()).zip(padding) {
+        *w = A::fma(gamma, shifted.ln::<A>(), *padding);
+    }
+    padded_softmax::<F, A>(weighting, plan.n);
+}
+
+/// Eq. 6: K = k . M_i / (|k| |M_i|), in place of k . M_i; then what Eq. 5 takes the softmax of, strength K.
+#[inline(always)]
+fn scores<F: Float, A: Arch>(
+    head: &[F],
+    at: Emitted,
+    inverse_norm: &[F],
+    padding: &[F],
+    similarity: &mut [F],
+    content: &mut [F],
+) {
+    let (strength, inverse_key) = (head[at.strength()], inverse_key_norm::<F, A>(&head[at.key()]));
     for (k, norm) in similarity.iter_mut().zip(inverse_norm) {
         *k = *k * (*norm * inverse_key);
     }
-    // Eq. 5: w^c = softmax(strength K)
-    for (c, k) in content.iter_mut().zip(similarity.iter()) {
-        *c = strength * *k;
+    for (content, (k, padding)) in content.iter_mut().zip(similarity.iter().zip(padding)) {
+        *content = A::fma(strength, *k, *padding);
     }
-    softmax::<F, A>(content);
-    // Eq. 7: w^g = g w^c + (1 - g) prev_w
-    interpolate::<F, A>(gate, content, prev_weighting, ring(gated, plan));
-    close(gated, plan);
-    // Eq. 8: w~(i) = sum_k s_k w^g((i + k - S / 2) mod N), plus the epsilon of Eq. 9
-    shifted.fill(F::of(SHARPEN_EPSILON));
-    for (k, tap) in head[at.shift()].iter().enumerate() {
-        axpy::<F, A>(shifted, *tap, &gated[k..]);
-    }
-    // Eq. 9: w = softmax(gamma ln w~)
-    for (w, shifted) in weighting.iter_mut().zip(shifted.iter()) {
-        *w = gamma * shifted.ln::<A>();
-    }
-    softmax::<F, A>(weighting);
 }
 
+/// Eq. 7: w^g = g w^c + (1 - g) prev_w
 #[inline(always)]
 fn interpolate<F: Float, A: Arch>(gate: F, content: &[F], prev_weighting: &[F], gated: &mut [F]) {
     for (gated, (content, prev)) in gated.iter_mut().zip(content.iter().zip(prev_weighting)) {
@@ -161,32 +172,41 @@ fn interpolate<F: Float, A: Arch>(gate: F, content: &[F], prev_weighting: &[F], 
     }
 }
 
-/// The N rows in the middle of a ring buffer (N + S - 1), which has S / 2 more at each end.
+/// out(i) = start + sum_k taps_k ring(i + k)
 #[inline(always)]
-fn ring<'a, F>(buffer: &'a mut [F], plan: &Plan) -> &'a mut [F] {
-    &mut buffer[plan.s / 2..][..plan.n]
+fn convolve<'a, F: Float, A: Arch>(start: F, taps: impl Iterator<Item = &'a F>, ring: &[F], out: &mut [F]) {
+    out.fill(start);
+    for (k, &tap) in taps.enumerate() {
+        axpy::<F, A>(out, tap, &ring[k..]);
+    }
+}
+
+/// The rows in the middle of a ring buffer, which has S / 2 more at each end.
+#[inline(always)]
+fn rows_of<'a, F>(ring: &'a mut [F], plan: &Plan) -> &'a mut [F] {
+    &mut ring[plan.s / 2..][..plan.n_step]
 }
 
 /// Repeats the rows of a ring buffer at its ends, so that row i + k of the buffer is row (i + k - S / 2) mod N.
 #[inline(always)]
-fn close<F: Float>(buffer: &mut [F], plan: &Plan) {
+fn close<F: Float>(ring: &mut [F], plan: &Plan) {
     let half = plan.s / 2;
     for k in 0..half {
         // rows -half + k and N + k, modulo N
-        buffer[k] = buffer[half + (plan.n - 1 - (half - 1 - k) % plan.n)];
-        buffer[half + plan.n + k] = buffer[half + k % plan.n];
+        ring[k] = ring[half + (plan.n - 1 - (half - 1 - k) % plan.n)];
+        ring[half + plan.n + k] = ring[half + k % plan.n];
     }
 }
 
-/// The scratch of `address_backward`, each a ring buffer (N + S - 1).
+/// The scratch of `address_backward`, two ring buffers.
 pub struct BackwardScratch<'a, F> {
     pub gated: &'a mut [F],
     pub d_shifted: &'a mut [F],
 }
 
-/// Eq. 9-5 backwards. On entry `d_w` (N) holds the gradient of the weighting. On return `d_w` holds that of
-/// key . M_i, `d_prev` that of prev_weighting, `row_factor` has grown by what multiplies M_i in its own gradient, and
-/// `d` holds the gradients of the head's values, except what the memory adds to the key's.
+/// Eq. 9-5 backwards. On entry `d_weighting` (N) holds the gradient of the weighting, on return that of the previous one.
+/// `d_dots` (N) receives that of key . M_i, `row_factor` (N) grows by what multiplies M_i in its own gradient, and `d`
+/// holds the gradients of the head's values, except what the memory adds to the key's.
 #[inline(always)]
 #[allow(clippy::too_many_arguments)] // the forward's values and the gradients
 pub fn address_backward<F: Float, A: Arch>(
@@ -195,8 +215,8 @@ pub fn address_backward<F: Float, A: Arch>(
     inverse_norm: &[F],
     prev_weighting: &[F],
     kept: Kept<F>,
-    d_w: &mut [F],
-    d_prev: &mut [F],
+    d_weighting: &mut [F],
+    d_dots: &mut [F],
     row_factor: &mut [F],
     d: &mut [F],
     scratch: BackwardScratch<F>,
@@ -204,54 +224,81 @@ pub fn address_backward<F: Float, A: Arch>(
     let at = Emitted::of(plan);
     let Kept { similarity, content, shifted, weighting } = kept;
     let BackwardScratch { gated, d_shifted } = scratch;
-    let (strength, gate, gamma) = (head[at.strength()], head[at.gate()], head[at.sharpening()]);
-    // Eq. 9: w = softmax(u), u = gamma ln w~: d_u, then d_gamma = d_u . ln w~, d_w~ = d_u gamma / w~
-    softmax_backward::<F, A>(weighting, d_w);
-    let rows = ring(d_shifted, plan);
-    for (logarithm, shifted) in rows.iter_mut().zip(shifted.iter()) {
-        *logarithm = shifted.ln::<A>();
-    }
-    d[at.sharpening()] = dot::<F, A>(d_w, rows);
-    for (d_shifted, (d_u, shifted)) in rows.iter_mut().zip(d_w.iter().zip(shifted.iter())) {
-        *d_shifted = gamma * *d_u / *shifted;
-    }
-    // Eq. 8: d_s_k = sum_i d_w~(i) w^g(i + k - S/2), d_w^g(j) = sum_k s_k d_w~(j - k + S/2); d_w becomes d_w^g
-    interpolate::<F, A>(gate, content, prev_weighting, ring(gated, plan));
+    let gate = head[at.gate()];
+    let rows = rows_of(d_shifted, plan);
+    d[at.sharpening()] = sharpen_backward::<F, A>(head[at.sharpening()], weighting, shifted, d_weighting, rows);
+    // Eq. 8: d_s_k = sum_i d_w~(i) w^g(i + k - S/2), d_w^g(j) = sum_k s_k d_w~(j - k + S/2)
+    interpolate::<F, A>(gate, content, prev_weighting, rows_of(gated, plan));
     close(gated, plan);
-    let rows = &d_shifted[at.s / 2..][..plan.n];
     for (k, d_tap) in d[at.shift()].iter_mut().enumerate() {
         *d_tap = dot::<F, A>(rows, &gated[k..]);
     }
     close(d_shifted, plan);
-    d_w.fill(F::ZERO);
-    for (k, tap) in head[at.shift()].iter().enumerate() {
-        axpy::<F, A>(d_w, *tap, &d_shifted[at.s - 1 - k..]);
-    }
-    // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_g = d_w^g . (w^c - prev_w), d_prev_w = (1 - g) d_w^g, d_w^c = g d_w^g
-    d[at.gate()] = dot::<F, A>(d_w, content) - dot::<F, A>(d_w, prev_weighting);
-    for (d_prev, d_gated) in d_prev.iter_mut().zip(d_w.iter()) {
+    let d_gated = d_dots;
+    convolve::<F, A>(F::ZERO, head[at.shift()].iter().rev(), d_shifted, d_gated);
+    // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
+    for (d_prev, d_gated) in d_weighting.iter_mut().zip(d_gated.iter()) {
         *d_prev = (F::ONE - gate) * *d_gated;
     }
-    for d_gated in d_w.iter_mut() {
-        *d_gated = gate * *d_gated;
+    let [by_content, by_prev] = dots::<F, A, 2>(d_gated, [content, prev_weighting]);
+    d[at.gate()] = by_content - by_prev;
+    content_backward::<F, A>(head, at, similarity, content, inverse_norm, gate * by_content, d_gated, row_factor, d);
+}
+
+/// Eq. 9: d_u = w (d_w - d_w . w) by the softmax rule, then d_gamma = d_u . ln w~ (returned), d_w~ = d_u gamma / w~.
+#[inline(always)]
+fn sharpen_backward<F: Float, A: Arch>(
+    gamma: F,
+    weighting: &[F],
+    shifted: &[F],
+    d_u: &mut [F],
+    d_shifted: &mut [F],
+) -> F {
+    let (n, mean) = (d_u.len(), dot::<F, A>(weighting, d_u));
+    let (weighting, shifted, d_shifted) = (&weighting[..n], &shifted[..n], &mut d_shifted[..n]);
+    for i in 0..n {
+        d_u[i] = weighting[i] * (d_u[i] - mean);
+        d_shifted[i] = shifted[i].ln::<A>();
     }
-    // Eq. 5: w^c = softmax(v), v = strength K: d_v, then d_strength = d_v . K, d_K = strength d_v
-    softmax_backward::<F, A>(content, d_w);
-    let d_strength = dot::<F, A>(d_w, similarity);
-    d[at.strength()] = d_strength;
-    // Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|); through |M_i|: -d_K K / |M_i|^2 M_i;
-    // through |k|: -sum_i d_K K / |k|^2 k, and that sum is strength d_strength
+    let d_gamma = dot::<F, A>(d_u, d_shifted);
+    for i in 0..n {
+        d_shifted[i] = gamma * d_u[i] / shifted[i];
+    }
+    d_gamma
+}
+
+/// Eq. 5: w^c = softmax(v), v = strength K: d_v = w^c (g d_w^g - mean), d_strength = d_v . K, d_K = strength d_v.
+/// Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|), in place of d_w^g; through |M_i|: -d_K K / |M_i|^2 M_i;
+/// through |k|: -sum_i d_K K / |k|^2 k, and that sum is strength d_strength.
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn content_backward<F: Float, A: Arch>(
+    head: &[F],
+    at: Emitted,
+    similarity: &[F],
+    content: &[F],
+    inverse_norm: &[F],
+    mean: F,
+    d_dots: &mut [F],
+    row_factor: &mut [F],
+    d: &mut [F],
+) {
     let key = &head[at.key()];
-    let inverse_key = inverse_key_norm::<F, A>(key);
-    let through_norm = strength * d_strength * inverse_key * inverse_key;
+    let (strength, gate, inverse_key) = (head[at.strength()], head[at.gate()], inverse_key_norm::<F, A>(key));
+    let n = d_dots.len();
+    let (similarity, content, inverse_norm) = (&similarity[..n], &content[..n], &inverse_norm[..n]);
+    let row_factor = &mut row_factor[..n];
+    for i in 0..n {
+        d_dots[i] = content[i] * (gate * d_dots[i] - mean);
+    }
+    d[at.strength()] = dot::<F, A>(d_dots, similarity);
+    for i in 0..n {
+        let (d_k, norm) = (strength * d_dots[i], inverse_norm[i]);
+        row_factor[i] = A::fma(-(d_k * similarity[i]), norm * norm, row_factor[i]);
+        d_dots[i] = d_k * (inverse_key * norm);
+    }
+    let through_norm = strength * d[at.strength()] * inverse_key * inverse_key;
     for (d_key, key) in d[at.key()].iter_mut().zip(key) {
         *d_key = -(through_norm * *key);
-    }
-    let n = d_w.len();
-    let (similarity, inverse_norm, row_factor) = (&similarity[..n], &inverse_norm[..n], &mut row_factor[..n]);
-    for i in 0..n {
-        let (d_k, norm) = (strength * d_w[i], inverse_norm[i]);
-        row_factor[i] = A::fma(-(d_k * similarity[i]), norm * norm, row_factor[i]);
-        d_w[i] = d_k * (inverse_key * norm);
     }
 }

@@ -3,7 +3,7 @@
 use super::addressing::{BackwardScratch, Emitted, Kept, activate_backward, address_backward};
 use super::controller::{feedforward_backward, lstm_backward};
 use super::forward::{MICRO_BATCH, Slice, offsets};
-use super::memory::{add_scaled_rows, write, write_backward};
+use super::memory::{add_scaled_rows, write, write_backward, write_into};
 use super::plan::{Dense, Packed, Plan, Weights};
 use super::product::{Panels, Rows, product};
 use super::tape::{Field, Tape};
@@ -115,18 +115,24 @@ fn output<F: Float, A: Arch>(
 /// Fills `replayed` with the memories M_first .. M_{t-1} of the segment that step t is the last of.
 #[inline(always)]
 fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, at, segment) = (plan.n, Emitted::of(plan), tape.segment);
+    let (n, at, segment) = (plan.n_step, Emitted::of(plan), tape.segment);
     let index = (t - 1) / segment;
     let snapshot = tape.snapshot_row(b, index);
     tape.scratch.replayed.row_mut(b * segment).copy_from_slice(tape.snapshots.row(snapshot));
     for (place, step) in (index * segment + 1..t).enumerate() {
         let row = tape.row(b, step);
         let (before, after) = tape.scratch.replayed.pair(b * segment + place, b * segment + place + 1);
-        after.copy_from_slice(before);
+        if plan.write_heads == 0 {
+            after.copy_from_slice(before);
+        }
         for head in plan.read_heads..plan.all_heads() {
             let emitted = &tape.heads.row(row)[plan.head_at[head]..];
             let weighting = &tape.weighting.row(row)[head * n..(head + 1) * n];
-            write::<F, A>(after, weighting, &emitted[at.erase()], &emitted[at.add()]);
+            let (erase, add) = (&emitted[at.erase()], &emitted[at.add()]);
+            match head - plan.read_heads {
+                0 => write_into::<F, A>(before, weighting, erase, add, after),
+                _ => write::<F, A>(after, weighting, erase, add),
+            }
         }
     }
 }
@@ -134,7 +140,8 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
 /// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize, prev: usize, row: usize) {
-    let (n, m, at, segment, all) = (plan.n, plan.m, Emitted::of(plan), tape.segment, plan.all_heads());
+    let (n, m, at, segment, all) = (plan.n_step, plan.m, Emitted::of(plan), tape.segment, plan.all_heads());
+    let writes = plan.read_heads..all;
     let scratch = &mut tape.scratch;
     let memory = scratch.replayed.row(b * segment + (t - 1) % segment); // M_{t-1}
     let d_memory = scratch.d_memory.row_mut(b);
@@ -143,17 +150,23 @@ fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
     let (prev_weightings, weightings) = tape.weighting.pair(prev, row);
 
     // Eq. 3, 4: the writes in reverse head order, each with the memory it found
-    for head in plan.read_heads..all - 1 {
-        let place = head - plan.read_heads;
+    for head in writes.clone().skip(1) {
+        let (place, writer) = (head - plan.read_heads - 1, head - 1);
+        let emitted = &heads[plan.head_at[writer]..];
+        let (weighting, erase, add) = (&weightings[writer * n..][..n], &emitted[at.erase()], &emitted[at.add()]);
         if place == 0 {
-            scratch.between.row_mut(0).copy_from_slice(memory);
+            write_into::<F, A>(memory, weighting, erase, add, scratch.between.row_mut(0));
         } else {
             let (before, after) = scratch.between.pair(place - 1, place);
-            after.copy_from_slice(before);
+            write_into::<F, A>(before, weighting, erase, add, after);
         }
+    }
+    for head in writes.clone().rev() {
+        let found = if head == writes.start { memory } else { scratch.between.row(head - writes.start - 1) };
         let emitted = &heads[plan.head_at[head]..];
-        let weighting = &weightings[head * n..(head + 1) * n];
-        write::<F, A>(scratch.between.row_mut(place), weighting, &emitted[at.erase()], &emitted[at.add()]);
+        let (w, d_w) = (&weightings[head * n..][..n], &mut d_weightings[head * n..][..n]);
+        let (d_erase, d_add) = scratch.d_heads[plan.head_at[head]..][at.erase().start..at.add().end].split_at_mut(m);
+        write_backward::<F, A>(found, w, &emitted[at.erase()], &emitted[at.add()], d_memory, d_w, d_erase, d_add);
     }
     // the gradients of reads: from the output, and from the controller's input at step t + 1
     let d_reads = scratch.d_reads.row_mut(b);
@@ -161,60 +174,29 @@ fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
         *d_read += *d_shown;
     }
     // Eq. 2: d_w(i) += d_r . M_i, for all read heads
-    let d_read_rows = Rows { data: d_reads, at: &plan.read_at, step: 1 };
-    product::<F, A>(
-        true,
-        d_weightings,
-        &plan.weighting_at[..plan.read_heads],
-        n,
-        d_read_rows,
-        m,
-        Panels::rows(memory, 0, n),
-    );
+    let (readers, d_reads_by_head) =
+        (&plan.weighting_at[..plan.read_heads], Rows { data: d_reads, at: &plan.read_at, step: 1 });
+    product::<F, A>(true, d_weightings, readers, n, d_reads_by_head, m, Panels::rows(memory, 0, n));
 
     scratch.row_factor.fill(F::ZERO);
-    for head in (0..all).rev() {
-        let from = plan.head_at[head];
+    for head in 0..all {
         let range = head * n..(head + 1) * n;
-        let writes = head >= plan.read_heads;
-        let emitted = &mut heads[from..];
-        let d = &mut scratch.d_head;
-        let d_w = &mut scratch.d_w;
-        d_w.copy_from_slice(&d_weightings[range.clone()]);
-        if writes {
-            let place = head - plan.read_heads;
-            let found = if place == 0 { memory } else { scratch.between.row(place - 1) };
-            let (erase, add) = (&emitted[at.erase()], &emitted[at.add()]);
-            let (d_erase, d_add) = d[at.erase().start..].split_at_mut(m);
-            let w = &weightings[range.clone()];
-            write_backward::<F, A>(found, w, erase, add, d_memory, d_w, d_erase, d_add, &mut scratch.d_shifted);
-        }
+        let (emitted, d) = (&mut heads[plan.head_at[head]..], &mut scratch.d_heads[plan.head_at[head]..]);
         let kept = Kept {
             similarity: &mut tape.similarity.row_mut(row)[range.clone()],
             content: &mut tape.content.row_mut(row)[range.clone()],
             shifted: &mut tape.shifted.row_mut(row)[range.clone()],
             weighting: &mut weightings[range.clone()],
         };
-        let temporary = BackwardScratch { gated: &mut scratch.gated, d_shifted: &mut scratch.d_shifted };
+        let rings = BackwardScratch { gated: &mut scratch.gated, d_shifted: &mut scratch.d_shifted };
         let (norms, prev_w) = (tape.inverse_norm.row(row), &prev_weightings[range.clone()]);
-        let d_prev = &mut d_weightings[range.clone()];
-        address_backward::<F, A>(
-            plan,
-            emitted,
-            norms,
-            prev_w,
-            kept,
-            d_w,
-            d_prev,
-            &mut scratch.row_factor,
-            d,
-            temporary,
-        );
+        let (d_w, d_dots) = (&mut d_weightings[range.clone()], &mut scratch.d_dots[range]);
+        let row_factor = &mut scratch.row_factor;
+        address_backward::<F, A>(plan, emitted, norms, prev_w, kept, d_w, d_dots, row_factor, d, rings);
         // k . M_i: d_k += sum_i d_(k . M_i) M_i
-        dot_columns::<F, A>(true, &mut d[at.key()], d_w, memory);
-        scratch.d_dots[range].copy_from_slice(d_w);
-        scratch.factors[head * m..(head + 1) * m].copy_from_slice(&emitted[at.key()]);
-        activate_backward::<F, A>(plan, emitted, d, writes);
+        dot_columns::<F, A>(true, &mut d[at.key()], d_dots, memory);
+        scratch.factors[head * m..][..m].copy_from_slice(&emitted[at.key()]);
+        activate_backward::<F, A>(plan, emitted, d, writes.contains(&head));
     }
     // M_{t-1} from all sides: d_M_i += sum_heads d_(k . M_i) k + sum_reads w(i) d_r + row_factor(i) M_i
     let reads = plan.read_heads;

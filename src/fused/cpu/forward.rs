@@ -43,7 +43,7 @@ pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, slice: Slic
                 let snapshot = tape.snapshot_row(b, (t - 1) / tape.segment);
                 tape.snapshots.row_mut(snapshot).copy_from_slice(tape.memory.row(b));
             }
-            memory::<F, A>(plan, tape, b, tape.row(b, t - 1), row);
+            memory::<F, A>(plan, weights, tape, b, tape.row(b, t - 1), row);
         }
         logit_rows.clear();
         logit_rows.extend(active.iter().map(|&b| tape.logit_row(b, t)));
@@ -154,8 +154,8 @@ fn controller<F: Float, A: Arch>(
 
 /// All heads of one sequence in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
 #[inline(always)]
-fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, prev: usize, row: usize) {
-    let (n, m, at) = (plan.n, plan.m, Emitted::of(plan));
+fn memory<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, tape: &mut Tape<F>, b: usize, prev: usize, row: usize) {
+    let (n, m, at) = (plan.n_step, plan.m, Emitted::of(plan));
     if n == 0 {
         return;
     }
@@ -177,8 +177,8 @@ fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, prev: us
             shifted: &mut tape.shifted.row_mut(row)[range.clone()],
             weighting: &mut weightings[range.clone()],
         };
-        let norms = tape.inverse_norm.row(row);
-        address::<F, A>(plan, &heads[*from..], norms, &prev_weightings[range], kept, &mut tape.scratch.gated);
+        let (norms, prev, gated) = (tape.inverse_norm.row(row), &prev_weightings[range], &mut tape.scratch.gated);
+        address::<F, A>(plan, &heads[*from..], norms, prev, kept, &weights.padding, gated);
     }
     // Eq. 2
     let reads = &mut tape.shown.row_mut(row)[1 + plan.h..];

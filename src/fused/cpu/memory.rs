@@ -1,6 +1,6 @@
 //! Reading and writing the memory, stored (M, N) so that every loop runs over contiguous rows of N.
 
-use super::vector::{dot, dot_columns};
+use super::vector::{Lanes, dot_columns, lanes, lanes_mut};
 use crate::simd::Arch;
 use crate::simd::Float;
 
@@ -20,6 +20,18 @@ pub fn write<F: Float, A: Arch>(memory: &mut [F], weighting: &[F], erase: &[F], 
     }
 }
 
+/// `write`, from one memory into another.
+#[inline(always)]
+pub fn write_into<F: Float, A: Arch>(memory: &[F], weighting: &[F], erase: &[F], add: &[F], written: &mut [F]) {
+    let n = weighting.len();
+    let columns = memory.chunks_exact(n).zip(written.chunks_exact_mut(n));
+    for ((column, written), (e, a)) in columns.zip(erase.iter().zip(add)) {
+        for ((written, value), w) in written.iter_mut().zip(column).zip(weighting) {
+            *written = A::fma(*w, A::fma(-*e, *value, *a), *value);
+        }
+    }
+}
+
 /// Eq. 3, 4 backwards: `memory` is what the head found. d_memory turns from the gradient after the write into the one
 /// before it: d_M_i = d_M'_i (1 - w(i) e). d_w(i) += d_M'_i . (a - e M_i), d_e = -sum_i w(i) d_M'_i M_i, d_a = sum_i w(i) d_M'_i
 #[inline(always)]
@@ -33,34 +45,53 @@ pub fn write_backward<F: Float, A: Arch>(
     d_weighting: &mut [F],
     d_erase: &mut [F],
     d_add: &mut [F],
-    scratch: &mut [F],
 ) {
     let n = weighting.len();
-    dot_columns::<F, A>(false, d_add, weighting, d_memory);
-    for (m, (column, d_column)) in memory.chunks_exact(n).zip(d_memory.chunks_exact_mut(n)).enumerate() {
-        write_column_backward::<F, A>(column, weighting, erase[m], add[m], d_column, d_weighting, scratch);
-        d_erase[m] = -dot::<F, A>(column, scratch);
+    let (mut columns, mut d_columns) = (memory.chunks_exact(2 * n), d_memory.chunks_exact_mut(2 * n));
+    let mut m = 0;
+    for (pair, d_pair) in columns.by_ref().zip(d_columns.by_ref()) {
+        let (edits, d_edits) = ([(erase[m], add[m]), (erase[m + 1], add[m + 1])], &mut [(F::ZERO, F::ZERO); 2]);
+        let (first, second) = d_pair.split_at_mut(n);
+        columns_backward::<F, A, 2>(weighting, [&pair[..n], &pair[n..]], edits, [first, second], d_weighting, d_edits);
+        [(d_erase[m], d_add[m]), (d_erase[m + 1], d_add[m + 1])] = *d_edits;
+        m += 2;
+    }
+    if !columns.remainder().is_empty() {
+        let (column, d_edits) = (columns.remainder(), &mut [(F::ZERO, F::ZERO)]);
+        let edits = [(erase[m], add[m])];
+        columns_backward::<F, A, 1>(weighting, [column], edits, [d_columns.into_remainder()], d_weighting, d_edits);
+        [(d_erase[m], d_add[m])] = *d_edits;
     }
 }
 
-/// One column of `write_backward`; `d_written` (N) receives w(i) d_M'_i.
+/// C columns of `write_backward`, whose (e, a) are `edits`, in one pass.
 #[inline(always)]
-fn write_column_backward<F: Float, A: Arch>(
-    column: &[F],
+fn columns_backward<F: Float, A: Arch, const C: usize>(
     weighting: &[F],
-    e: F,
-    a: F,
-    d_column: &mut [F],
+    columns: [&[F]; C],
+    edits: [(F, F); C],
+    d_columns: [&mut [F]; C],
     d_weighting: &mut [F],
-    d_written: &mut [F],
+    d_edits: &mut [(F, F); C],
 ) {
-    let n = column.len();
-    let (weighting, d_column, d_weighting, d_written) =
-        (&weighting[..n], &mut d_column[..n], &mut d_weighting[..n], &mut d_written[..n]);
-    for i in 0..n {
-        d_weighting[i] = A::fma(d_column[i], A::fma(-e, column[i], a), d_weighting[i]);
-        d_written[i] = weighting[i] * d_column[i];
-        d_column[i] = A::fma(-e, d_written[i], d_column[i]);
+    let (mut d_erase, mut d_add) = ([Lanes::all(F::ZERO); C], [Lanes::all(F::ZERO); C]);
+    let edits = edits.map(|(e, a)| (Lanes::all(-e), Lanes::all(a)));
+    let columns = columns.map(|column| column.as_chunks().0);
+    let d_columns = d_columns.map(|column| column.as_chunks_mut().0);
+    for (p, (w, d_w)) in lanes(weighting).zip(lanes_mut(d_weighting)).enumerate() {
+        let mut d_w_sum = Lanes(*d_w);
+        for c in 0..C {
+            let (value, d_value, (minus_e, a)) = (Lanes(columns[c][p]), Lanes(d_columns[c][p]), edits[c]);
+            d_w_sum = d_value.fma::<A>(minus_e.fma::<A>(value, a), d_w_sum);
+            let d_written = w * d_value;
+            d_add[c] = d_add[c] + d_written;
+            d_erase[c] = d_written.fma::<A>(value, d_erase[c]);
+            d_columns[c][p] = minus_e.fma::<A>(d_written, d_value).0;
+        }
+        *d_w = d_w_sum.0;
+    }
+    for c in 0..C {
+        d_edits[c] = (-d_erase[c].sum(), d_add[c].sum());
     }
 }
 

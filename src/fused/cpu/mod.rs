@@ -104,7 +104,10 @@ impl<F: Float> Fused<F> {
             for b in 0..tape.lengths.len() {
                 for t in 1..=tape.lengths[b] {
                     let (place, row) = (Slice { batch, first }.row(b, t), tape.row(b, t));
-                    put(&mut trace.weightings, place, tape.weighting.row(row));
+                    for head in 0..all {
+                        let weighting = &tape.weighting.row(row)[head * plan.n_step..][..plan.n];
+                        put(&mut trace.weightings, place * all + head, weighting);
+                    }
                     put(&mut trace.reads, place, &tape.shown.row(row)[1 + plan.h..][..reads * plan.m]);
                     for head in reads..all {
                         let emitted = &tape.heads.row(row)[plan.head_at[head]..];

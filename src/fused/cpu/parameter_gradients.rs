@@ -62,20 +62,26 @@ impl<F: Float> Fused<F> {
                     let Some(at) = at else { continue };
                     fields.iter().enumerate().for_each(|(l, field)| add(at + l * plan.h, field.row(b)));
                 }
-                for (at, field) in [(starts.read, &scratch.d_reads), (starts.weighting, &scratch.d_weighting)] {
-                    let Some(at) = at else { continue };
-                    add(at, field.row(b));
+                if let Some(at) = starts.read {
+                    add(at, scratch.d_reads.row(b));
+                }
+                if let Some(at) = starts.weighting {
+                    for (head, d_w) in scratch.d_weighting.row(b).chunks_exact(plan.n_step).enumerate() {
+                        add(at + head * plan.n, &d_w[..plan.n]);
+                    }
                 }
                 if let Some((at, true)) = starts.memory {
                     let d_memory = scratch.d_memory.row(b); // (M, N), in theta (N, M)
-                    (0..plan.n * plan.m).for_each(|i| add(at + i % plan.n * plan.m + i / plan.n, &d_memory[i..=i]));
+                    for (m, column) in d_memory.chunks_exact(plan.n_step).enumerate() {
+                        (0..plan.n).for_each(|i| add(at + i * plan.m + m, &column[i..=i]));
+                    }
                 }
             }
         }
         if let Some(at) = starts.weighting {
-            let d = &mut gradient[at..at + self.weights.weighting.len()];
-            for (y, d) in self.weights.weighting.chunks_exact(plan.n).zip(d.chunks_exact_mut(plan.n)) {
-                softmax_backward::<F, simd::Plain>(y, d); // w_0 = softmax(..)
+            let d = &mut gradient[at..at + plan.all_heads() * plan.n];
+            for (y, d) in self.weights.weighting.chunks_exact(plan.n_step).zip(d.chunks_exact_mut(plan.n)) {
+                softmax_backward::<F, simd::Plain>(&y[..plan.n], d); // w_0 = softmax(..)
             }
         }
     }

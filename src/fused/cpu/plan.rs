@@ -1,7 +1,7 @@
 //! The sizes of a network, where its parameters lie in theta, and its weights packed for `product`.
 
 use super::product::{PANEL, Panels};
-use super::vector::softmax;
+use super::vector::{LANES, softmax};
 use crate::model::{Activation, CONSTANT_MEMORY, Config, ControllerConfig, Layout, MemoryStart, WeightingStart};
 use crate::simd::Arch;
 use crate::simd::Float;
@@ -12,6 +12,9 @@ pub struct Plan {
     pub x: usize,
     pub y: usize,
     pub n: usize,
+    /// N rounded up to whole parts: the stride of every vector over the memory's rows. Beyond N, memories, weightings and
+    /// their gradients hold zeros.
+    pub n_step: usize,
     pub m: usize,
     pub h: usize,
     pub s: usize,
@@ -26,7 +29,7 @@ pub struct Plan {
     pub output: Dense,
     /// Where each head's values start in a row of `heads`, read heads first.
     pub head_at: Vec<usize>,
-    /// Row offsets in (R + W, N) and (M, N), as `product` takes them.
+    /// Row offsets in the padded (R + W, N) and (M, N), as `product` takes them.
     pub weighting_at: Vec<usize>,
     pub memory_at: Vec<usize>,
     /// 0..M
@@ -167,6 +170,8 @@ pub struct Weights<F> {
     pub read: Vec<F>,      // (R, M)
     pub memory: Vec<F>,    // (M, N)
     pub weighting: Vec<F>, // (R + W, N)
+    /// 0 for a row, the lowest number beyond N: added before a softmax, it keeps the padding out. (n_step)
+    pub padding: Vec<F>,
 }
 
 impl Plan {
@@ -187,6 +192,7 @@ impl Plan {
         };
         let h = layers.hidden;
         let (n, m, s) = ntm.map_or((0, 0, 0), |ntm| (ntm.memory.rows, ntm.memory.width, ntm.shift_range));
+        let n_step = n.next_multiple_of(LANES);
         let (read_heads, write_heads) = ntm.map_or((0, 0), |ntm| (ntm.read_heads, ntm.write_heads));
 
         let mut controller = vec![];
@@ -225,6 +231,7 @@ impl Plan {
             x,
             y,
             n,
+            n_step,
             m,
             h,
             s,
@@ -236,8 +243,8 @@ impl Plan {
             controller,
             heads,
             output,
-            weighting_at: (0..read_heads + write_heads).map(|head| head * n).collect(),
-            memory_at: (0..m).map(|column| column * n).collect(),
+            weighting_at: (0..read_heads + write_heads).map(|head| head * n_step).collect(),
+            memory_at: (0..m).map(|column| column * n_step).collect(),
             columns: (0..m).collect(),
             read_at: (0..read_heads).map(|head| head * m).collect(),
             head_at,
@@ -264,19 +271,26 @@ impl Plan {
         weights.hidden = copy(self.starts.hidden, self.controller.len() * self.h);
         weights.cell = copy(self.starts.cell, self.controller.len() * self.h);
         weights.read = copy(self.starts.read, self.read_heads * self.m);
-        weights.memory = match self.starts.memory {
-            None => vec![F::of(CONSTANT_MEMORY); self.m * self.n],
-            Some((at, _)) => (0..self.m * self.n).map(|i| theta[at + i % self.n * self.m + i / self.n]).collect(),
-        };
-        weights.weighting = match self.starts.weighting {
-            Some(at) => theta[at..at + self.all_heads() * self.n].to_vec(),
-            None if self.starts.one_hot => {
-                (0..self.all_heads() * self.n).map(|i| F::of((i % self.n == 0) as u8 as f64)).collect()
+        let (n, step) = (self.n, self.n_step);
+        weights.padding = (0..step).map(|i| if i < n { F::ZERO } else { F::LOWEST }).collect();
+        weights.memory.clear();
+        weights.memory.resize(self.m * step, F::ZERO);
+        for (column, values) in weights.memory.chunks_exact_mut(step.max(1)).enumerate() {
+            for (row, value) in values[..n].iter_mut().enumerate() {
+                *value = self.starts.memory.map_or(F::of(CONSTANT_MEMORY), |(at, _)| theta[at + row * self.m + column]);
             }
-            None => vec![F::of(1.0 / self.n as f64); self.all_heads() * self.n],
-        };
-        if self.starts.weighting.is_some() {
-            weights.weighting.chunks_exact_mut(self.n).for_each(softmax::<F, A>);
+        }
+        weights.weighting.clear();
+        weights.weighting.resize(self.all_heads() * step, F::ZERO);
+        for (head, w) in weights.weighting.chunks_exact_mut(step.max(1)).enumerate() {
+            match self.starts.weighting {
+                Some(at) => {
+                    w[..n].copy_from_slice(&theta[at + head * n..][..n]);
+                    softmax::<F, A>(&mut w[..n]);
+                }
+                None if self.starts.one_hot => w[0] = F::ONE,
+                None => w[..n].fill(F::of(1.0 / n as f64)),
+            }
         }
     }
 }

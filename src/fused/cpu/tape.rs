@@ -106,12 +106,11 @@ pub struct Scratch<F: Float> {
     pub d_cell: Vec<Field<F>>,   // of each layer, by sequence (H)
     pub replayed: Field<F>,      // memories of the current segment, by sequence and step (M, N)
     pub between: Field<F>,       // memories between the write heads of one step (M, N)
-    pub d_w: Vec<F>,             // (N)
     pub d_shifted: Vec<F>,       // a ring buffer (N + S - 1)
     pub row_factor: Vec<F>,      // (N)
     pub d_dots: Vec<F>,          // of key . M_i, then the read weightings (R + W + R, N)
     pub factors: Vec<F>,         // keys, then d_reads (R + W + R, M)
-    pub d_head: Vec<F>,          // one head's gradients
+    pub d_heads: Vec<F>,         // of what the heads emit, after the activations
 }
 
 impl<F: Float> Tape<F> {
@@ -129,7 +128,7 @@ impl<F: Float> Tape<F> {
             lengths.iter().map(|steps| if keep { steps.div_ceil(segment) } else { 0 }),
         );
 
-        let (heads, cells) = (plan.all_heads() * plan.n, plan.m * plan.n);
+        let (heads, cells) = (plan.all_heads() * plan.n_step, plan.m * plan.n_step);
         self.layers.resize_with(plan.controller.len(), LayerTape::default);
         for (layer, dense) in self.layers.iter_mut().zip(&plan.controller) {
             layer.z.resize(rows, dense.input_step);
@@ -142,12 +141,12 @@ impl<F: Float> Tape<F> {
         for field in [&mut self.similarity, &mut self.content, &mut self.shifted, &mut self.weighting] {
             field.resize(rows, heads);
         }
-        self.inverse_norm.resize(rows, plan.n);
+        self.inverse_norm.resize(rows, plan.n_step);
         self.logits.resize(logit_rows, plan.output.output_step);
         self.memory.resize(lengths.len(), cells);
         self.snapshots.resize(snapshots, cells);
         self.scratch.hidden.resize(plan.h, F::ZERO);
-        self.scratch.gated.resize(plan.n + plan.s.saturating_sub(1), F::ZERO);
+        self.scratch.gated.resize(plan.n_step + plan.s.saturating_sub(1), F::ZERO);
     }
 
     /// The longest sequence's steps.
@@ -179,9 +178,9 @@ impl<F: Float> Tape<F> {
 impl<F: Float> Scratch<F> {
     /// Zeroes the gradients that pass from step to step, for `size` sequences and segments of `segment` steps.
     pub fn reset(&mut self, plan: &Plan, size: usize, segment: usize) {
-        let (heads, cells) = (plan.all_heads(), plan.m * plan.n);
+        let (heads, cells) = (plan.all_heads(), plan.m * plan.n_step);
         for (field, step) in [
-            (&mut self.d_weighting, heads * plan.n),
+            (&mut self.d_weighting, heads * plan.n_step),
             (&mut self.d_memory, cells),
             (&mut self.d_reads, plan.read_heads * plan.m),
         ] {
@@ -201,12 +200,11 @@ impl<F: Float> Scratch<F> {
         self.replayed.resize(size * segment, cells);
         self.between.resize(plan.write_heads.saturating_sub(1), cells);
         for (vector, length) in [
-            (&mut self.d_w, plan.n),
-            (&mut self.d_shifted, plan.n + plan.s.saturating_sub(1)),
-            (&mut self.row_factor, plan.n),
-            (&mut self.d_dots, (heads + plan.read_heads) * plan.n),
+            (&mut self.d_shifted, plan.n_step + plan.s.saturating_sub(1)),
+            (&mut self.row_factor, plan.n_step),
+            (&mut self.d_dots, (heads + plan.read_heads) * plan.n_step),
             (&mut self.factors, (heads + plan.read_heads) * plan.m),
-            (&mut self.d_head, 3 * plan.m + 3 + plan.s),
+            (&mut self.d_heads, plan.heads.outputs),
         ] {
             vector.resize(length, F::ZERO);
         }
