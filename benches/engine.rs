@@ -35,7 +35,7 @@ fn main() {
         let start = Instant::now();
         let sequences = recipe.task.evaluation_batch(1, &Point { length }, step * batch as u64, batch);
         machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
-        optimizer.update(&recipe.training.clip, &mut theta, &gradient, step + 1);
+        optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
         milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let peak = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {

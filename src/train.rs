@@ -118,7 +118,8 @@ impl Trainer {
         if !totals.nats.is_finite() {
             return self.not_finite(&batch);
         }
-        let norm = self.optimizer.update(&training.clip, &mut self.theta, &self.gradient, self.progress.step + 1);
+        let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
+        let norm = self.optimizer.update(&training.clip, factor, &mut self.theta, &self.gradient, step);
         if !norm.is_finite() {
             return self.not_finite(&batch);
         }
@@ -130,6 +131,11 @@ impl Trainer {
         window.updates += 1;
         window.grad_norms += norm;
         Ok(())
+    }
+
+    /// What the schedule multiplies the learning rate by at a step.
+    fn rate_factor(&self, step: u64) -> f64 {
+        self.recipe.training.schedule.factor(step, self.recipe.updates())
     }
 
     /// The name of the first parameter with a value in theta's order that is not a finite number.
@@ -215,7 +221,7 @@ impl Trainer {
             loss_bits: totals.loss_bits(),
             bit_errors: totals.bit_errors(),
             grad_norm: grad_norms / updates as f64,
-            learning_rate: self.recipe.training.optimizer.learning_rate(),
+            learning_rate: self.recipe.training.optimizer.learning_rate() * self.rate_factor(self.progress.step),
             sequences_per_second,
         }
     }

@@ -232,7 +232,7 @@ fn ten_training_steps_follow_the_definition() {
         for step in 0..10 {
             let batch = recipe.task.training_batch(1, step, 3);
             engine.gradient(&theta, &batch, &mut gradient).unwrap();
-            optimizer.update(&recipe.training.clip, &mut theta, &gradient, step + 1);
+            optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
         }
         theta
     });

@@ -55,6 +55,7 @@ fn kinds_of(path: &str) -> Vec<Value> {
         "model.controller" => values(model::ControllerConfig::kinds()),
         "training.clip" => values(optim::Clip::kinds()),
         "training.optimizer" => values(optim::Config::kinds()),
+        "training.schedule" => values(optim::Schedule::kinds()),
         _ => vec![],
     }
 }

@@ -30,6 +30,7 @@ pub struct Training {
     pub eval_every: u64,
     pub checkpoint_every: u64,
     pub optimizer: optim::Config,
+    pub schedule: optim::Schedule,
 }
 
 /// What is evaluated during training: the checkpoint `best` has the lowest loss over these lengths.
@@ -54,6 +55,7 @@ impl Default for Recipe {
                 eval_every: 1000,
                 checkpoint_every: 1000,
                 optimizer: optim::Config::kinds().remove(0),
+                schedule: optim::Schedule::kinds().remove(0),
             },
             evaluation: Evaluation { lengths: vec![20, 120], sequences: 20 },
         }
@@ -81,6 +83,7 @@ impl Recipe {
         check("training.report_every", training.report_every, 1, 1 << 50)?;
         training.clip.validate()?;
         training.optimizer.validate()?;
+        training.schedule.validate()?;
         check("evaluation.sequences", self.evaluation.sequences, 1, 1 << 20)?;
         for &length in &self.evaluation.lengths {
             check("evaluation.lengths", length, 1, 1_000_000)?;

@@ -1,6 +1,9 @@
 //! Clip and optimizer: a few operations on flat vectors of theta's length, with state that a checkpoint can hold.
 
 mod rule;
+mod schedule;
+
+pub use schedule::Schedule;
 
 use crate::flat;
 use crate::limits::{fraction, positive};
@@ -111,9 +114,9 @@ impl Optimizer {
         }
     }
 
-    /// Updates theta in place by the clipped gradient; `step` counts from 1. Returns the gradient's norm before the
-    /// clip; if that is not finite, nothing is updated.
-    pub fn update(&mut self, clip: &Clip, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
+    /// Updates theta in place by the clipped gradient; `step` counts from 1, `factor` multiplies the learning rate. Returns
+    /// the gradient's norm before the clip; if that is not finite, nothing is updated.
+    pub fn update(&mut self, clip: &Clip, factor: f64, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
         let _guard = tch::no_grad_guard();
         let on_host = flat::values(gradient);
         let norm = on_host.map_or_else(|| gradient.norm().double_value(&[]), norm);
@@ -121,7 +124,7 @@ impl Optimizer {
             return norm;
         }
         let (scale, limit) = clip.scale_and_limit(norm);
-        let rule = Rule::new(&self.config, step);
+        let rule = Rule::new(&self.config, factor, step);
         if let Some(gradient) = on_host {
             let values = |vector| flat::values_mut(vector).expect("all vectors lie where the gradient does");
             let mut states = self.state.iter_mut().map(|(_, vector)| values(vector));
@@ -147,7 +150,7 @@ mod tests {
             let mut optimizer = Optimizer::new(config, &theta);
             for (step, gradient) in gradients.iter().enumerate() {
                 let gradient = Tensor::from_slice(gradient).to_kind(kind);
-                optimizer.update(clip, &mut theta, &gradient, step as u64 + 1);
+                optimizer.update(clip, 1.0, &mut theta, &gradient, step as u64 + 1);
             }
             Vec::try_from(theta.to_kind(tch::Kind::Double)).unwrap()
         })

@@ -24,13 +24,13 @@ pub enum Rule {
 }
 
 impl Rule {
-    pub fn new(config: &Config, step: u64) -> Rule {
+    pub fn new(config: &Config, factor: f64, step: u64) -> Rule {
         match *config {
             Config::Rmsprop { learning_rate, momentum, decay, epsilon } => {
-                Rule::Rmsprop { learning_rate, momentum, decay, epsilon }
+                Rule::Rmsprop { learning_rate: learning_rate * factor, momentum, decay, epsilon }
             }
             Config::Adam { learning_rate, beta1, beta2, epsilon } => Rule::Adam {
-                rate: learning_rate / (1.0 - beta1.powf(step as f64)),
+                rate: learning_rate * factor / (1.0 - beta1.powf(step as f64)),
                 beta1,
                 beta2,
                 epsilon,

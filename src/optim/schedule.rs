@@ -1,0 +1,59 @@
+//! The learning rate over a run.
+
+use crate::limits::check;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// The `training.schedule` section of a recipe. Fractions are of the run's updates, so a run that is made longer decays later.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Schedule {
+    /// The optimizer's learning rate throughout.
+    Constant {},
+    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it at the last update.
+    Linear { hold: f64, end: f64 },
+}
+
+impl Schedule {
+    /// The default of every kind.
+    pub fn kinds() -> Vec<Schedule> {
+        vec![Schedule::Constant {}, Schedule::Linear { hold: 0.5, end: 0.0 }]
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            Schedule::Constant {} => Ok(()),
+            Schedule::Linear { hold, end } => {
+                check("training.schedule.hold", *hold, 0.0, 1.0)?;
+                check("training.schedule.end", *end, 0.0, 1.0)
+            }
+        }
+    }
+
+    /// What the learning rate is multiplied by at `step`, which counts from 1, of `updates`.
+    pub fn factor(&self, step: u64, updates: u64) -> f64 {
+        match self {
+            Schedule::Constant {} => 1.0,
+            Schedule::Linear { hold, end } => {
+                let done = (step - 1) as f64 / updates as f64;
+                let falling = ((done - hold) / (1.0 - hold).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+                1.0 - falling * (1.0 - end)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linear_schedule_holds_the_rate_then_falls_to_its_end() {
+        let schedule = Schedule::Linear { hold: 0.5, end: 0.2 };
+        let factors = [1, 51, 76, 101].map(|step| schedule.factor(step, 100));
+        for (factor, expected) in factors.iter().zip([1.0, 1.0, 0.6, 0.2]) {
+            assert!((factor - expected).abs() < 1e-12, "{factors:?}");
+        }
+        assert_eq!(Schedule::Linear { hold: 1.0, end: 0.0 }.factor(100, 100), 1.0);
+    }
+}
