@@ -176,18 +176,27 @@ fn loss_and_gradient_of_a_mixed_batch_are_the_means_over_its_sequences_alone() {
         };
         let apart = (loss(&batch) - alone.iter().map(loss).sum::<f64>() / 6.0).abs();
         assert!(apart < 1e-7 * loss(&batch), "{task}: losses differ by {apart:e}"); // the weights of the loss are f32
-        let gradients: [Box<dyn FnMut(&Batch) -> Vec<f64>>; 2] =
-            [Box::new(fused), Box::new(|batch| composed(&recipe, &theta, batch).1)];
-        for mut gradient in gradients {
-            let mixed = gradient(&batch);
-            let mut mean = vec![0.0; theta.len()];
-            for sequence in &alone {
-                mean.iter_mut().zip(gradient(sequence)).for_each(|(mean, value)| *mean += value / 6.0);
-            }
-            let apart = difference(&mixed, &mean, 0.0);
-            assert!(apart < 1e-7, "{task}: gradients differ by {apart:e}");
-        }
+        assert_mean_of(task, &theta, &batch, &alone, fused);
+        assert_mean_of(task, &theta, &batch, &alone, |batch| composed(&recipe, &theta, batch).1);
     }
+}
+
+/// The gradient of a batch is the mean of those of its sequences alone; the weights of the loss are f32.
+fn assert_mean_of(
+    name: &str,
+    theta: &[f64],
+    batch: &Batch,
+    alone: &[Batch],
+    mut gradient: impl FnMut(&Batch) -> Vec<f64>,
+) {
+    let together = gradient(batch);
+    let mut mean = vec![0.0; theta.len()];
+    for sequence in alone {
+        let share = gradient(sequence).into_iter().map(|value| value / alone.len() as f64);
+        mean.iter_mut().zip(share).for_each(|(mean, value)| *mean += value);
+    }
+    let apart = difference(&together, &mean, 0.0);
+    assert!(apart < 1e-7, "{name}: gradients differ by {apart:e}");
 }
 
 #[test]

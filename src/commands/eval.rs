@@ -3,6 +3,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
 use crate::display::print;
+use crate::limits::check;
 use crate::metrics::{Figure, Score};
 use crate::model::with_rows;
 use crate::tasks::{Source, points};
@@ -29,6 +30,7 @@ pub fn run(flags: Eval) -> Result<()> {
     let Checkpoint { mut recipe, mut theta, .. } = Checkpoint::load(&flags.checkpoint)?;
     let points = points(&grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?);
     if let Some(rows) = flags.rows {
+        check("--rows", rows, 1, 1 << 20)?;
         let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
         (recipe.model, theta) =
             with_rows(&recipe.model, x, y, &theta, rows).with_context(|| format!("`--rows {rows}`"))?;

@@ -3,7 +3,7 @@ use crate::cli::{EngineChoice, Train};
 use crate::config::Recipe;
 use crate::display::{Display, say};
 use crate::run::Run;
-use crate::tasks::Source;
+use crate::tasks::{Source, Task};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -69,12 +69,11 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
     };
     let (engine, device) = machine(&flags.machine, &recipe)?;
     let run = Run::create(&directory, &recipe)?;
-    say(&format!(
-        "training {} sequences of {} into {}",
-        recipe.training.sequences,
-        recipe.task.name(),
-        directory.display()
-    ));
+    let from = match &recipe.task {
+        Task::Sequences(task) => &task.train,
+        task => task.name(),
+    };
+    say(&format!("training {} sequences of {from} into {}", recipe.training.sequences, directory.display()));
     Ok((Trainer::new(recipe, source, engine, device), run))
 }
 

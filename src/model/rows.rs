@@ -84,11 +84,11 @@ mod tests {
     fn a_memory_that_starts_from_weights_and_a_network_without_memory_are_refused() {
         let before = config(3, MemoryStart::Learned, WeightingStart::Learned);
         let theta = Layout::new(&before, 9, 8).start(1);
-        let message = with_rows(&before, 9, 8, &theta, 4).err().expect("3 rows are known").to_string();
+        let message = with_rows(&before, 9, 8, &theta, 4).expect_err("3 rows are known").to_string();
         assert!(message.contains("the 3 rows of its start say nothing of 4\nhint: "), "{message}");
         with_rows(&before, 9, 8, &theta, 3).expect("3 rows are what it has");
         let lstm = Config::Lstm(Layers { hidden: 3, layers: 1 });
-        let message = with_rows(&lstm, 9, 8, &[], 4).err().expect("no memory").to_string();
+        let message = with_rows(&lstm, 9, 8, &[], 4).expect_err("no memory").to_string();
         assert!(message.contains("no memory rows"), "{message}");
     }
 }

@@ -25,6 +25,11 @@ impl File {
     /// Reads a file through. Its widths must be those given, if any.
     pub fn open(path: &str, loss: Loss, widths: Option<(usize, usize)>) -> Result<File> {
         let file = fs::File::open(path).with_context(|| format!("cannot read data file `{path}`"))?;
+        if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+            bail!(
+                "`{path}` is not a file that can be read again\nhint: a pipe or a device cannot be shuffled; write it to a file"
+            );
+        }
         let absolute = fs::canonicalize(path).with_context(|| format!("cannot find `{path}`"))?;
         let absolute = absolute.to_str().with_context(|| format!("the path of `{path}` is not UTF-8"))?.to_string();
         let mut reader = BufReader::with_capacity(1 << 20, file.try_clone()?);
