@@ -6,7 +6,7 @@ use ntm::engine::Engine;
 use ntm::fused::Fused;
 use ntm::model::Composed;
 use ntm::optim::Optimizer;
-use ntm::tasks::Point;
+use ntm::tasks::{Axis, Point, Source};
 use std::time::Instant;
 use tch::Tensor;
 
@@ -20,6 +20,7 @@ fn main() {
     let (batch, length, threads, updates) = (number(0, 1), number(1, 20), number(2, 1), number(3, 40));
 
     let recipe = Recipe::load("copy", &[]).expect("a built-in recipe");
+    let mut source = Source::open(&recipe.task).expect("it has no files");
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
     let mut machine: Box<dyn Engine> = match engine.as_str() {
         "fused" => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads")),
@@ -33,7 +34,8 @@ fn main() {
     let mut milliseconds = vec![];
     for step in 0..updates as u64 {
         let start = Instant::now();
-        let sequences = recipe.task.evaluation_batch(1, &Point { length }, step * batch as u64, batch);
+        let point = Point::new([(Axis::Length, length)]);
+        let sequences = source.evaluation_batch(1, &point, step * batch as u64, batch).expect("a batch");
         machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
         optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
         milliseconds.push(start.elapsed().as_secs_f64() * 1e3);

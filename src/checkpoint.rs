@@ -34,7 +34,9 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
-    pub loss_bits: f64,
+    /// Summed over the points of the evaluation: bits of a sequence, or squared errors.
+    #[serde(alias = "loss_bits")]
+    pub loss: f64,
 }
 
 /// Sums over the updates since the last report.

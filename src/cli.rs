@@ -52,17 +52,21 @@ pub struct Train {
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
-  ntm eval --checkpoint best.safetensors --lengths 10,20,50,120 --sequences 100 --json")]
+  ntm eval --checkpoint best.safetensors --lengths 10,20,50,120 --sequences 100 --json
+  ntm eval --checkpoint repeat-copy.safetensors --lengths 10,20 --repeats 10,20
+  ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024")]
 pub struct Eval {
     /// The checkpoint, a .safetensors file of `ntm train`
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
-    /// The lengths to measure at [default: the recipe's evaluation.lengths]
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
-    pub lengths: Vec<usize>,
-    /// Sequences per length
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub sequences: u32,
+    #[command(flatten)]
+    pub axes: Axes,
+    /// Sequences at each point [default: 100; of own data, all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub sequences: Option<u32>,
+    /// Memory rows, instead of as many as it was trained with
+    #[arg(long, value_name = "N")]
+    pub rows: Option<usize>,
     /// The seed of the sequences
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -71,6 +75,23 @@ pub struct Eval {
     pub json: bool,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Where to measure: the axes that the task has; several give a grid [default: the recipe's evaluation].
+#[derive(Args, Clone)]
+pub struct Axes {
+    /// Lengths of sequences (copy, repeat-copy, ngrams)
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub lengths: Vec<usize>,
+    /// Numbers of repeats (repeat-copy)
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub repeats: Vec<usize>,
+    /// Numbers of items (associative-recall)
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub items: Vec<usize>,
+    /// Numbers of vectors (priority-sort)
+    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    pub vectors: Vec<usize>,
 }
 
 /// Write the weights of a checkpoint in a format for other programs
@@ -104,6 +125,7 @@ pub enum Format {
 #[command(after_help = "Examples:
   ntm info
   ntm info copy --json
+  ntm info repeat-copy --sample --seed 3         one sequence, drawn
   ntm info --checkpoint runs/copy-1/checkpoints/latest.safetensors")]
 pub struct Info {
     /// A built-in recipe or the path of a JSON recipe
@@ -112,6 +134,14 @@ pub struct Info {
     /// The checkpoint, a .safetensors file of `ntm train`
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// Draw one sequence of the recipe's task, a row a step
+    #[arg(long, requires = "recipe", conflicts_with_all = ["checkpoint", "json"])]
+    pub sample: bool,
+    /// The seed of the sample
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "sample")]
+    pub seed: u64,
+    #[command(flatten)]
+    pub axes: Axes,
     /// Print JSON instead of text
     #[arg(long)]
     pub json: bool,

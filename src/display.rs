@@ -45,8 +45,8 @@ impl Display {
     }
 
     pub fn report(&self, report: &Report) {
-        let Report { sequences, loss_bits, bit_errors, sequences_per_second: rate, .. } = report;
-        let figures = format!("loss {loss_bits:.3} bits, {bit_errors:.2} wrong bits, {rate:.0} sequences/s");
+        let Report { sequences, figures, sequences_per_second: rate, .. } = report;
+        let figures = format!("{}, {rate:.0} sequences/s", figures.said());
         match &self.bar {
             Some(bar) => bar.set_message(figures),
             None => {
@@ -57,9 +57,11 @@ impl Display {
     }
 
     pub fn evaluation(&self, scores: &[Score]) {
-        let parts: Vec<String> =
-            scores.iter().map(|score| format!("{:.2} at length {}", score.bit_errors, score.length)).collect();
-        self.line(&format!("  evaluation: wrong bits {}", parts.join(", ")));
+        for score in scores {
+            let point = score.point.to_string();
+            let at = if point.is_empty() { String::new() } else { format!(" at {point}") };
+            self.line(&format!("  evaluation{at}: {}", score.figures.said()));
+        }
     }
 
     /// A line above the bar.

@@ -12,6 +12,8 @@ pub enum Purpose {
     TrainingShape = 2,
     TrainingSequence = 3,
     EvaluationSequence = 4,
+    /// The order of own sequences in an epoch.
+    DataOrder = 5,
 }
 
 /// The stream number `index` of a purpose: ChaCha with 8 rounds, its key made of seed and purpose.

@@ -114,7 +114,9 @@ impl Run {
             results: &'a [Score],
         }
         for score in scores {
-            self.scalars.add(&format!("eval/length_{}", score.length), score.scalars(), step);
+            let tag = score.point.tag();
+            let group = if tag.is_empty() { "eval".to_string() } else { format!("eval/{tag}") };
+            self.scalars.add(&group, score.figures.means(), step);
         }
         write_line(&mut self.evaluations, &Line { step, results: scores }).context("cannot write evaluations.jsonl")
     }

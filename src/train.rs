@@ -8,40 +8,38 @@ use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
 use crate::run::Run;
-use crate::tasks::{Batch, Point, Task};
+use crate::tasks::{Batch, Point, Source, points};
 use anyhow::{Result, bail};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
 /// The sequences that evaluation during training draws; `ntm eval` starts from another seed.
 const EVALUATION_SEED: u64 = 0;
-/// Sequences of one evaluation batch.
+/// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
 const EVALUATION_BATCH: usize = 20;
+const EVALUATION_STEPS: usize = 100_000;
 
-/// Mean cost and errors of `sequences` evaluation sequences at each length.
+/// Mean cost and errors of `sequences` evaluation sequences at each point.
 pub fn evaluate(
     engine: &mut dyn Engine,
     theta: &Tensor,
-    task: &Task,
-    lengths: &[usize],
+    source: &mut Source,
+    points: &[Point],
     sequences: usize,
     seed: u64,
 ) -> Result<Vec<Score>> {
-    let mut scores = Vec::with_capacity(lengths.len());
-    for &length in lengths {
+    let scoring = source.task.scoring();
+    let sequences = source.evaluation_count(sequences);
+    let mut scores = Vec::with_capacity(points.len());
+    for point in points {
         let mut totals = Totals::default();
-        for first in (0..sequences).step_by(EVALUATION_BATCH) {
-            let size = EVALUATION_BATCH.min(sequences - first);
-            let batch = task.evaluation_batch(seed, &Point { length }, first as u64, size);
-            totals.add(engine.forward(theta, &batch)?, &batch);
+        let together = (EVALUATION_STEPS / source.evaluation_steps(point).max(1)).clamp(1, EVALUATION_BATCH);
+        for first in (0..sequences).step_by(together) {
+            let size = together.min(sequences - first);
+            let batch = source.evaluation_batch(seed, point, first as u64, size)?;
+            totals.add(scoring, engine.forward(theta, &batch)?, &batch);
         }
-        scores.push(Score {
-            length,
-            sequences: totals.sequences,
-            loss_bits: totals.loss_bits(),
-            bit_errors: totals.bit_errors(),
-            exact: totals.exact,
-        });
+        scores.push(Score { point: point.clone(), sequences: totals.sequences, figures: totals.figures(scoring) });
     }
     Ok(scores)
 }
@@ -58,6 +56,7 @@ pub enum Ended {
 pub struct Trainer {
     pub recipe: Recipe,
     pub progress: Progress,
+    source: Source,
     engine: Box<dyn Engine>,
     layout: Layout,
     theta: Tensor,
@@ -67,22 +66,29 @@ pub struct Trainer {
 
 impl Trainer {
     /// A trainer at step 0, its weights drawn from the recipe's seed.
-    pub fn new(recipe: Recipe, engine: Box<dyn Engine>, device: Device) -> Trainer {
+    pub fn new(recipe: Recipe, source: Source, engine: Box<dyn Engine>, device: Device) -> Trainer {
         let theta = recipe.layout().start(recipe.training.seed);
-        Trainer::at(recipe, Progress::default(), &theta, engine, device)
+        Trainer::at(recipe, Progress::default(), &theta, source, engine, device)
     }
 
     /// A trainer where a checkpoint left off.
-    pub fn restore(checkpoint: &Checkpoint, engine: Box<dyn Engine>, device: Device) -> Trainer {
+    pub fn restore(checkpoint: &Checkpoint, source: Source, engine: Box<dyn Engine>, device: Device) -> Trainer {
         let Checkpoint { recipe, progress, theta, optimizer } = checkpoint;
-        let mut trainer = Trainer::at(recipe.clone(), progress.clone(), theta, engine, device);
+        let mut trainer = Trainer::at(recipe.clone(), progress.clone(), theta, source, engine, device);
         for ((_, state), (_, saved)) in trainer.optimizer.state.iter_mut().zip(optimizer) {
             state.copy_(&Tensor::from_slice(saved));
         }
         trainer
     }
 
-    fn at(recipe: Recipe, progress: Progress, theta: &[f32], engine: Box<dyn Engine>, device: Device) -> Trainer {
+    fn at(
+        recipe: Recipe,
+        progress: Progress,
+        theta: &[f32],
+        source: Source,
+        engine: Box<dyn Engine>,
+        device: Device,
+    ) -> Trainer {
         let theta = Tensor::from_slice(theta).to_device(device);
         Trainer {
             layout: recipe.layout(),
@@ -90,6 +96,7 @@ impl Trainer {
             optimizer: Optimizer::new(&recipe.training.optimizer, &theta),
             recipe,
             progress: Progress { engine: engine.name().to_string(), ..progress },
+            source,
             engine,
             theta,
         }
@@ -112,10 +119,11 @@ impl Trainer {
     /// One update: draw the batch of this step, gradient, clip, optimizer.
     pub fn update(&mut self) -> Result<()> {
         let training = &self.recipe.training;
-        let batch = self.recipe.task.training_batch(training.seed, self.progress.step, training.batch_size);
+        let batch = self.source.training_batch(training.seed, self.progress.step, training.batch_size)?;
         let mut totals = Totals::default();
-        totals.add(self.engine.gradient(&self.theta, &batch, &mut self.gradient)?, &batch);
-        if !totals.nats.is_finite() {
+        let logits = self.engine.gradient(&self.theta, &batch, &mut self.gradient)?;
+        totals.add(self.recipe.task.scoring(), logits, &batch);
+        if !totals.loss.is_finite() {
             return self.not_finite(&batch);
         }
         let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
@@ -127,7 +135,7 @@ impl Trainer {
         self.progress.step += 1;
         self.progress.sequences += batch.size() as u64;
         let window = &mut self.progress.window;
-        window.totals += totals;
+        window.totals += &totals;
         window.updates += 1;
         window.grad_norms += norm;
         Ok(())
@@ -218,28 +226,27 @@ impl Trainer {
             step: self.progress.step,
             sequences: self.progress.sequences,
             seconds: self.progress.seconds,
-            loss_bits: totals.loss_bits(),
-            bit_errors: totals.bit_errors(),
+            figures: totals.figures(self.recipe.task.scoring()).of_training(),
             grad_norm: grad_norms / updates as f64,
             learning_rate: self.recipe.training.optimizer.learning_rate() * self.rate_factor(self.progress.step),
             sequences_per_second,
         }
     }
 
-    /// Evaluates at the recipe's lengths and keeps the checkpoint with the lowest summed loss.
+    /// Evaluates at the recipe's points and keeps the checkpoint with the lowest summed loss.
     fn evaluate(&mut self, run: &mut Run, display: &mut Display) -> Result<()> {
-        let Recipe { task, evaluation, .. } = &self.recipe;
-        let scores =
-            evaluate(&mut *self.engine, &self.theta, task, &evaluation.lengths, evaluation.sequences, EVALUATION_SEED)?;
-        let loss_bits: f64 = scores.iter().map(|score| score.loss_bits).sum();
-        if !loss_bits.is_finite() {
+        let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
+        let (engine, source) = (&mut *self.engine, &mut self.source);
+        let scores = evaluate(engine, &self.theta, source, &points, sequences, EVALUATION_SEED)?;
+        let loss: f64 = scores.iter().map(|score| score.figures.loss()).sum();
+        if !loss.is_finite() {
             bail!("the loss of the evaluation is not a finite number at update {}", self.progress.step);
         }
         let step = self.progress.step;
         run.log_evaluation(step, &scores)?;
         display.evaluation(&scores);
-        if self.progress.best.as_ref().is_none_or(|best| loss_bits < best.loss_bits) {
-            self.progress.best = Some(Best { step, loss_bits });
+        if self.progress.best.as_ref().is_none_or(|best| loss < best.loss) {
+            self.progress.best = Some(Best { step, loss });
             self.checkpoint().save(&run.best())?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use ntm::fused::Fused;
 use ntm::model::Composed;
 use ntm::optim::Optimizer;
 use ntm::simd::Level;
-use ntm::tasks::Batch;
+use ntm::tasks::{Batch, Loss, Source};
 use tch::Tensor;
 
 fn composed(recipe: &Recipe, theta: &[f64], batch: &Batch) -> (Vec<f64>, Vec<f64>) {
@@ -116,6 +116,87 @@ fn in_f32_logits_and_every_gradient_equal_the_definition_to_1e_4_at_every_instru
             }
         }
     }
+}
+
+#[test]
+fn with_squared_loss_every_gradient_equals_the_definition() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        for lengths in LENGTHS {
+            let theta = weights(&recipe.layout(), 0.3, 20);
+            let mut batch = Batch { loss: Loss::Squared, ..batch(&recipe, lengths, 20) };
+            batch.targets.iter_mut().zip(batch.inputs.iter().cycle()).for_each(|(target, input)| *target = 2.0 * input);
+            let expected = composed(&recipe, &theta, &batch);
+            let mut gradient = vec![0.0; theta.len()];
+            let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+            let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
+            compare(&format!("{name}, lengths {lengths:?}"), &recipe, &batch, &logits, &gradient, &expected, 1e-9);
+        }
+    }
+}
+
+/// Sequence b of a batch, in a batch of its own.
+fn alone(batch: &Batch, b: usize) -> Batch {
+    let column = |values: &[f32]| -> Vec<f32> {
+        let rows = values.chunks(values.len() / batch.mask.len()).skip(b).step_by(batch.size());
+        rows.take(batch.lengths[b]).flatten().copied().collect()
+    };
+    Batch {
+        steps: batch.lengths[b],
+        lengths: vec![batch.lengths[b]],
+        inputs: column(&batch.inputs),
+        targets: column(&batch.targets),
+        mask: column(&batch.mask),
+        loss: batch.loss,
+    }
+}
+
+#[test]
+fn loss_and_gradient_of_a_mixed_batch_are_the_means_over_its_sequences_alone() {
+    for task in ["copy", "repeat-copy", "associative-recall"] {
+        let model = r#"{"controller": {"hidden": 6}, "memory": {"rows": 8, "width": 4}}"#;
+        let text = format!(r#"{{"task": {{"kind": "{task}", "width": 3}}, "model": {model}}}"#);
+        let recipe = Recipe::parse(&text, &[]).unwrap();
+        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let theta = weights(&recipe.layout(), 0.3, 1);
+        let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 6).unwrap();
+        assert!(batch.lengths.iter().any(|&length| length < batch.steps), "{task}: {:?}", batch.lengths);
+        let alone: Vec<Batch> = (0..6).map(|b| alone(&batch, b)).collect();
+
+        let mut engine = Fused::<f64>::new(&recipe.model, x, y, 1).unwrap();
+        let fused = |batch: &Batch| {
+            let mut gradient = vec![0.0; theta.len()];
+            engine.logits_and_gradient(&theta, batch, &mut gradient);
+            gradient
+        };
+        let definition = Composed::new(&recipe.model, x, y);
+        let loss = |batch: &Batch| {
+            let logits = definition.logits(&Tensor::from_slice(&theta), batch);
+            definition.loss(&logits, batch).double_value(&[])
+        };
+        let apart = (loss(&batch) - alone.iter().map(loss).sum::<f64>() / 6.0).abs();
+        assert!(apart < 1e-7 * loss(&batch), "{task}: losses differ by {apart:e}"); // the weights of the loss are f32
+        assert_mean_of(task, &theta, &batch, &alone, fused);
+        assert_mean_of(task, &theta, &batch, &alone, |batch| composed(&recipe, &theta, batch).1);
+    }
+}
+
+/// The gradient of a batch is the mean of those of its sequences alone; the weights of the loss are f32.
+fn assert_mean_of(
+    name: &str,
+    theta: &[f64],
+    batch: &Batch,
+    alone: &[Batch],
+    mut gradient: impl FnMut(&Batch) -> Vec<f64>,
+) {
+    let together = gradient(batch);
+    let mut mean = vec![0.0; theta.len()];
+    for sequence in alone {
+        let share = gradient(sequence).into_iter().map(|value| value / alone.len() as f64);
+        mean.iter_mut().zip(share).for_each(|(mean, value)| *mean += value);
+    }
+    let apart = difference(&together, &mean, 0.0);
+    assert!(apart < 1e-7, "{name}: gradients differ by {apart:e}");
 }
 
 #[test]
@@ -230,7 +311,7 @@ fn ten_training_steps_follow_the_definition() {
         let mut gradient = theta.zeros_like();
         let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
         for step in 0..10 {
-            let batch = recipe.task.training_batch(1, step, 3);
+            let batch = Source::open(&recipe.task).unwrap().training_batch(1, step, 3).unwrap();
             engine.gradient(&theta, &batch, &mut gradient).unwrap();
             optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
         }

@@ -8,7 +8,7 @@ use ntm::checkpoint::{Checkpoint, Progress};
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::engine::Engine;
 use ntm::model::Composed;
-use ntm::tasks::Point;
+use ntm::tasks::{Axis, Point, Source};
 use std::ffi::OsString;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -60,7 +60,8 @@ fn checkpoint(recipe: &str) -> Checkpoint {
 fn differences(checkpoint: &Checkpoint, directory: &Path) -> [f64; 2] {
     let Checkpoint { recipe, theta, .. } = checkpoint;
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-    let batch = recipe.task.evaluation_batch(3, &Point { length: 6 }, 0, 3);
+    let mut source = Source::open(&recipe.task).unwrap();
+    let batch = source.evaluation_batch(3, &Point::new([(Axis::Length, 6)]), 0, 3).unwrap();
     let [saved, inputs, outputs] = ["saved.safetensors", "inputs.npy", "logits.npy"].map(|name| directory.join(name));
     checkpoint.save(&saved).unwrap();
     let shape = [batch.steps as i64, 3, x as i64];

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{lines, python, succeeds, tiny_run};
+use common::{TINY, lines, python, succeeds, tiny_run};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -52,4 +52,18 @@ fn tensorboard_shows_a_resumed_run_as_one_curve() {
     succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
     let run = directory.path().join("run");
     assert_eq!(events(&run), logged(&run));
+}
+
+#[test]
+fn tensorboard_names_the_points_of_a_grid_and_the_figures_of_a_task() {
+    let directory = tempfile::tempdir().unwrap();
+    let sizes =
+        "--set task.max_length=2 --set task.max_repeats=2 --set evaluation.lengths=[2] --set evaluation.repeats=[1,3]";
+    let line = format!("train repeat-copy {TINY} {sizes} --sequences 10 --run-dir run");
+    succeeds(directory.path(), &line);
+    let run = directory.path().join("run");
+    let (found, evaluations) = (events(&run), lines(&run.join("evaluations.jsonl")));
+    let expected = evaluations[0]["results"][1]["marker_errors"].as_f64().unwrap() as f32;
+    assert_eq!(found["eval/length_2_repeats_3/marker_errors"], [(10, expected)]);
+    assert!(found.contains_key("train/marker_errors"), "{:?}", found.keys());
 }

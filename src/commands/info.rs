@@ -1,22 +1,48 @@
+use super::grid;
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::cli::Info;
 use crate::config::{BUILT_IN, Recipe};
 use crate::display::print;
+use crate::tasks::{Source, picture, points};
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
 pub fn run(flags: Info) -> Result<()> {
     let mut text = String::new();
+    if let (true, Some(name)) = (flags.sample, &flags.recipe) {
+        return print(&sample(name, &flags)?);
+    }
     match (&flags.recipe, &flags.checkpoint) {
         (None, None) => list(flags.json, &mut text),
-        (Some(name), _) => describe(&Recipe::load(name, &[])?, None, flags.json, &mut text),
+        (Some(name), _) => describe(&resolved(name)?, None, flags.json, &mut text),
         (None, Some(path)) => {
             let checkpoint = Checkpoint::load(path)?;
             describe(&checkpoint.recipe, Some(&checkpoint.progress), flags.json, &mut text)
         }
     }?;
     print(&text)
+}
+
+/// A recipe, with what the files of its task hold.
+fn resolved(name: &str) -> Result<Recipe> {
+    let mut recipe = Recipe::load(name, &[])?;
+    recipe.task = Source::open(&recipe.task)?.task;
+    Ok(recipe)
+}
+
+/// A sequence for each point that the flags name, drawn as rows of text.
+fn sample(name: &str, flags: &Info) -> Result<String> {
+    let mut source = Source::open(&Recipe::load(name, &[])?.task)?;
+    let task = source.task.clone();
+    let small = task.axes().iter().map(|axis| (axis.axis, vec![axis.sample])).collect();
+    let mut text = String::new();
+    for point in points(&grid(&flags.axes, &task, small)?) {
+        let batch = source.evaluation_batch(flags.seed, &point, 0, 1)?;
+        let point = if point.to_string().is_empty() { "first sequence".to_string() } else { point.to_string() };
+        writeln!(text, "{}, {point}, {} steps\n\n{}", task.name(), batch.steps, picture(&task, &batch))?;
+    }
+    Ok(text)
 }
 
 fn list(as_json: bool, out: &mut String) -> Result<()> {
@@ -29,10 +55,10 @@ fn list(as_json: bool, out: &mut String) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string_pretty(&recipes)?)?;
         return Ok(());
     }
-    writeln!(out, "{:<20} {:>10}  about", "recipe", "weights")?;
+    writeln!(out, "{:<32} {:>10}  about", "recipe", "weights")?;
     for recipe in recipes {
         let word = |field: &str| recipe[field].as_str().unwrap_or("").to_string();
-        writeln!(out, "{:<20} {:>10}  {}", word("name"), recipe["parameters"], word("about"))?;
+        writeln!(out, "{:<32} {:>10}  {}", word("name"), recipe["parameters"], word("about"))?;
     }
     Ok(())
 }
@@ -58,7 +84,7 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             progress.sequences, progress.step, progress.seconds
         )?;
         if let Some(best) = &progress.best {
-            writeln!(out, "best evaluation: {:.4} bits at update {}", best.loss_bits, best.step)?;
+            writeln!(out, "best evaluation: loss {:.4} at update {}", best.loss, best.step)?;
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;

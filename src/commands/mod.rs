@@ -5,13 +5,15 @@ mod export;
 mod info;
 mod train;
 
-use crate::cli::{Command, EngineChoice, Machine};
+use crate::cli::{Axes, Command, EngineChoice, Machine};
 use crate::config::Recipe;
 use crate::device;
 use crate::display::say;
 use crate::engine::Engine;
 use crate::fused::Fused;
+use crate::limits::check;
 use crate::model::Composed;
+use crate::tasks::{Axis, Grid, MOST, Task};
 use anyhow::{Result, bail};
 use std::process::ExitCode;
 use tch::Device;
@@ -27,6 +29,34 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Export(flags) => export::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Info(flags) => info::run(flags).map(|()| ExitCode::SUCCESS),
     }
+}
+
+/// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.
+fn grid(flags: &Axes, task: &Task, mut defaults: Grid) -> Result<Grid> {
+    let axes = task.axes();
+    for (axis, values) in [
+        (Axis::Length, &flags.lengths),
+        (Axis::Repeats, &flags.repeats),
+        (Axis::Items, &flags.items),
+        (Axis::Vectors, &flags.vectors),
+    ] {
+        if values.is_empty() {
+            continue;
+        }
+        let flag = format!("--{}", axis.plural());
+        let Some(varying) = axes.iter().find(|varying| varying.axis == axis) else {
+            let names: Vec<String> = axes.iter().map(|varying| format!("--{}", varying.axis.plural())).collect();
+            match names.is_empty() {
+                true => bail!("`{flag}`: {} has no axes, its sequences are those of its file", task.name()),
+                false => bail!("`{flag}` is no axis of {}\nhint: it has {}", task.name(), names.join(", ")),
+            }
+        };
+        for &value in values {
+            check(&flag, value, varying.least, MOST)?;
+        }
+        defaults.insert(axis, values.clone());
+    }
+    Ok(defaults)
 }
 
 /// The engine and the device that the flags ask for. With `--device auto` and no wish for the composed engine, that is

@@ -3,6 +3,7 @@ use crate::cli::{EngineChoice, Train};
 use crate::config::Recipe;
 use crate::display::{Display, say};
 use crate::run::Run;
+use crate::tasks::{Source, Task};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -55,7 +56,10 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     settings.extend(flags.sequences.map(|sequences| format!("training.sequences={sequences}")));
-    let recipe = Recipe::load(&flags.recipe, &settings)?;
+    let mut recipe = Recipe::load(&flags.recipe, &settings)?;
+    let source = Source::open(&recipe.task)?;
+    recipe.task = source.task.clone();
+    recipe.validate()?;
     let directory = match &flags.run_dir {
         Some(directory) => directory.clone(),
         None => {
@@ -65,13 +69,12 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
     };
     let (engine, device) = machine(&flags.machine, &recipe)?;
     let run = Run::create(&directory, &recipe)?;
-    say(&format!(
-        "training {} sequences of {} into {}",
-        recipe.training.sequences,
-        recipe.task.name(),
-        directory.display()
-    ));
-    Ok((Trainer::new(recipe, engine, device), run))
+    let from = match &recipe.task {
+        Task::Sequences(task) => &task.train,
+        task => task.name(),
+    };
+    say(&format!("training {} sequences of {from} into {}", recipe.training.sequences, directory.display()));
+    Ok((Trainer::new(recipe, source, engine, device), run))
 }
 
 /// None if there is nothing left to do.
@@ -92,6 +95,7 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
         say(&format!("{} is finished: {seen} sequences seen; more with --sequences", directory.display()));
         return Ok(None);
     }
+    let source = Source::open(&checkpoint.recipe.task)?;
     let mut flags = flags.machine.clone();
     if flags.engine == EngineChoice::Auto && checkpoint.progress.engine == "composed" {
         flags.engine = EngineChoice::Composed; // to go on bit for bit, with the engine that began
@@ -99,7 +103,7 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
     let (engine, device) = machine(&flags, &checkpoint.recipe)?;
     let run = Run::resume(directory, &checkpoint)?;
     say(&format!("going on with {} at {seen} sequences", directory.display()));
-    Ok(Some((Trainer::restore(&checkpoint, engine, device), run)))
+    Ok(Some((Trainer::restore(&checkpoint, source, engine, device), run)))
 }
 
 /// Holds the number of the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.

@@ -1,7 +1,7 @@
 //! From a name, a file and flags to a resolved recipe: what the user wrote is laid over the defaults of the kinds
 //! they chose, field by field, so that every error can name the field, the source and the nearest known name.
 
-use super::Recipe;
+use super::{Evaluation, Recipe};
 use crate::{model, optim, tasks};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -37,11 +37,19 @@ impl Recipe {
             set(&mut user, setting)?;
         }
         let mut resolved = serde_json::to_value(Recipe::default())?;
+        if let Some(kind) = user["task"].get("kind") {
+            resolved["evaluation"] = evaluation(choose_kind("task", kind)?)?; // its axes are those of the task
+        }
         overlay(&mut resolved, user, "")?;
         let recipe: Recipe = serde_json::from_value(resolved)?;
         recipe.validate()?;
         Ok(recipe)
     }
+}
+
+/// The default evaluation of a task.
+fn evaluation(task: Value) -> Result<Value> {
+    Ok(serde_json::to_value(Evaluation::of(&serde_json::from_value(task)?))?)
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.
@@ -117,7 +125,7 @@ fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
     if !fits {
         bail!("`{path}` is {value}, expected {expected}");
     }
-    let choices = model::choices(path);
+    let choices = if path == "task.loss" { &["cross-entropy", "squared"] } else { model::choices(path) };
     match value.as_str() {
         Some(word) if !choices.is_empty() && !choices.contains(&word) => {
             bail!("`{path}` is {value}, allowed: {}{}", choices.join(", "), did_you_mean(word, choices.iter().copied()))
@@ -144,7 +152,7 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         .with_context(|| format!("`--set {setting}` has no `=`\nhint: for instance --set training.batch_size=16"))?;
     let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_string()));
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-    let mut place = recipe;
+    let mut place = &mut *recipe;
     for part in section.split('.').filter(|part| !part.is_empty()) {
         let object = place.as_object_mut().with_context(|| format!("`--set {key}`: no section holds `{part}`"))?;
         place = object.entry(part).or_insert_with(|| Value::Object(Map::new()));
@@ -154,7 +162,13 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         let new = choose_kind(section, &value)?;
         object.retain(|field, _| new.get(field).is_some());
     }
-    object.insert(name.to_string(), value);
+    object.insert(name.to_string(), value.clone());
+    if (section, name) == ("task", "kind") {
+        let known = evaluation(choose_kind(section, &value)?)?;
+        if let Some(Value::Object(evaluation)) = recipe.get_mut("evaluation") {
+            evaluation.retain(|field, _| known.get(field).is_some());
+        }
+    }
     Ok(())
 }
 
@@ -225,7 +239,7 @@ mod tests {
             (r#"{"training": {"batch_size": 0}}"#, vec![], "`training.batch_size` is 0, allowed: 1 to"),
             (r#"{"training": {"batch_size": 1.5}}"#, vec![], "`training.batch_size` is 1.5, expected a whole number"),
             (r#"{"model": {"shift_range": 4}}"#, vec![], "`model.shift_range` is 4, allowed: odd"),
-            (r#"{"task": {"kind": "cop"}}"#, vec![], "`task.kind` is \"cop\", allowed: copy; did you mean `copy`?"),
+            (r#"{"task": {"kind": "cop"}}"#, vec![], "`task.kind` is \"cop\", allowed: copy, repeat-copy,"),
             (
                 r#"{"model": {"init": {"memory": "zeros"}}}"#,
                 vec![],

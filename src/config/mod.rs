@@ -33,18 +33,32 @@ pub struct Training {
     pub schedule: optim::Schedule,
 }
 
-/// What is evaluated during training: the checkpoint `best` has the lowest loss over these lengths.
+/// What is evaluated during training: the checkpoint `best` has the lowest loss over these points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    pub lengths: Vec<usize>,
+    /// Values for each axis of the task.
+    #[serde(flatten)]
+    pub grid: tasks::Grid,
+    /// At each point. For own data no more than the file holds, and 0 means all of it.
     pub sequences: usize,
+}
+
+impl Evaluation {
+    /// Where a task is evaluated unless its recipe says more.
+    pub fn of(task: &tasks::Task) -> Evaluation {
+        let grid: tasks::Grid = task.axes().into_iter().map(|axis| (axis.axis, axis.evaluation)).collect();
+        let sequences = if grid.is_empty() { 0 } else { 20 };
+        Evaluation { grid, sequences }
+    }
 }
 
 impl Default for Recipe {
     fn default() -> Self {
+        let task = tasks::Task::kinds().remove(0);
         Recipe {
             about: String::new(),
-            task: tasks::Task::kinds().remove(0),
+            evaluation: Evaluation::of(&task),
+            task,
             model: model::Config::kinds().remove(0),
             training: Training {
                 batch_size: 1,
@@ -57,7 +71,6 @@ impl Default for Recipe {
                 optimizer: optim::Config::kinds().remove(0),
                 schedule: optim::Schedule::kinds().remove(0),
             },
-            evaluation: Evaluation { lengths: vec![20, 120], sequences: 20 },
         }
     }
 }
@@ -84,15 +97,20 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
-        check("evaluation.sequences", self.evaluation.sequences, 1, 1 << 20)?;
-        for &length in &self.evaluation.lengths {
-            check("evaluation.lengths", length, 1, 1_000_000)?;
-        }
-        if self.evaluation.lengths.is_empty() && training.eval_every > 0 {
-            bail!(
-                "`evaluation.lengths` is empty, but `training.eval_every` is {}\nhint: name a length, or set `training.eval_every` to 0",
-                training.eval_every
-            );
+        let axes = self.task.axes();
+        check("evaluation.sequences", self.evaluation.sequences, !axes.is_empty() as usize, 1 << 20)?;
+        for axis in axes {
+            let field = format!("evaluation.{}", axis.axis.plural());
+            let values = self.evaluation.grid.get(&axis.axis).map_or(&[][..], Vec::as_slice);
+            for &value in values {
+                check(&field, value, axis.least, tasks::MOST)?;
+            }
+            if values.is_empty() && training.eval_every > 0 {
+                bail!(
+                    "`{field}` is empty, but `training.eval_every` is {}\nhint: name a value, or set `training.eval_every` to 0",
+                    training.eval_every
+                );
+            }
         }
         self.check_memory()
     }

@@ -4,7 +4,7 @@ use super::Network;
 use super::config::Config;
 use super::parameters::{Layout, Parameters};
 use crate::engine::{Engine, Trace};
-use crate::tasks::Batch;
+use crate::tasks::{Batch, Loss};
 use anyhow::Result;
 use tch::{Device, Kind, Reduction, Tensor};
 
@@ -37,11 +37,17 @@ impl Composed {
         Network::new(&self.config, &Parameters::new(&self.layout, theta))
     }
 
-    /// The training loss (a scalar): the weighted sum of the sigmoid cross-entropies of all outputs.
+    /// The training loss (a scalar): the weighted sum of the sigmoid cross-entropies, or squared errors, of all outputs.
     pub fn loss(&self, logits: &Tensor, batch: &Batch) -> Tensor {
         let targets = tensor(&batch.targets, batch, self.output_width, logits);
         let weights = tensor(&batch.loss_weights(self.output_width as usize), batch, 1, logits);
-        logits.binary_cross_entropy_with_logits(&targets, Some(&weights.expand_as(logits)), None, Reduction::Sum)
+        match batch.loss {
+            Loss::CrossEntropy => {
+                let weights = weights.expand_as(logits);
+                logits.binary_cross_entropy_with_logits(&targets, Some(&weights), None, Reduction::Sum)
+            }
+            Loss::Squared => (weights * (logits - targets).square()).sum(logits.kind()),
+        }
     }
 
     fn keep(&mut self, logits: &Tensor) -> Result<&[f32]> {

@@ -20,12 +20,14 @@ mod lstm;
 mod memory;
 mod ntm;
 mod parameters;
+mod rows;
 
 pub use composed::Composed;
 pub use config::{
     Activation, Activations, Config, ControllerConfig, Init, MemoryStart, Ntm as NtmConfig, WeightingStart, choices,
 };
 pub use parameters::{Layout, Parameter, Parameters};
+pub use rows::with_rows;
 
 use tch::Tensor;
 

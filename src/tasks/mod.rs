@@ -1,13 +1,34 @@
 //! Tasks: where sequences come from. A batch of training step k is a pure function of (seed, k).
 
+mod associative_recall;
+mod axes;
+mod batch;
 mod copy;
+mod files;
+mod generator;
+mod line;
+mod ngrams;
+mod picture;
+mod priority_sort;
+#[cfg(test)]
+mod properties;
+mod repeat_copy;
+mod sequences;
+mod source;
 
+pub use associative_recall::AssociativeRecall;
+pub use axes::{Axis, Grid, MOST, Point, Varying, points};
+pub use batch::{Batch, Column, Loss};
 pub use copy::Copy;
+pub use generator::Generator;
+pub use ngrams::{Ngrams, optimum};
+pub use picture::picture;
+pub use priority_sort::PrioritySort;
+pub use repeat_copy::RepeatCopy;
+pub use sequences::Sequences;
+pub use source::Source;
 
-use crate::random::{Purpose, stream};
 use anyhow::Result;
-use rand::Rng;
-use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 /// The task of a recipe: its kind and its sizes.
@@ -15,119 +36,142 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Task {
     Copy(Copy),
+    RepeatCopy(RepeatCopy),
+    AssociativeRecall(AssociativeRecall),
+    Ngrams(Ngrams),
+    PrioritySort(PrioritySort),
+    Sequences(Sequences),
 }
 
-/// A batch on the host, time-major and row-major. Sequences shorter than `steps` are padded at their end.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Batch {
-    /// T, the steps of the longest sequence.
-    pub steps: usize,
-    /// The steps of each sequence (B).
-    pub lengths: Vec<usize>,
-    pub inputs: Vec<f32>,  // (T, B, X)
-    pub targets: Vec<f32>, // (T, B, Y)
-    /// 1 where the output counts, else 0.
-    pub mask: Vec<f32>, // (T, B)
+/// A task by where its sequences come from.
+pub enum Origin<'a> {
+    Generated(&'a dyn Generator),
+    Files(&'a Sequences),
 }
 
-impl Batch {
-    /// B, the number of sequences.
-    pub fn size(&self) -> usize {
-        self.lengths.len()
+/// Some channels that belong together.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    pub name: &'static str,
+    pub width: usize,
+}
+
+impl Channels {
+    pub fn new(name: &'static str, width: usize) -> Channels {
+        Channels { name, width }
     }
 
-    /// An empty batch of zeros for sequences of the given steps.
-    fn zeros(lengths: Vec<usize>, input_width: usize, output_width: usize) -> Batch {
-        let steps = lengths.iter().copied().max().unwrap_or(0);
-        let rows = steps * lengths.len();
-        Batch {
-            steps,
-            lengths,
-            inputs: vec![0.0; rows * input_width],
-            targets: vec![0.0; rows * output_width],
-            mask: vec![0.0; rows],
-        }
-    }
-
-    /// What each masked output weighs in the training loss, which is the mean over the batch of each
-    /// sequence's mean cross-entropy per target bit: mask / (B * masked steps of the sequence * Y). Shape (T, B).
-    pub fn loss_weights(&self, output_width: usize) -> Vec<f32> {
-        let size = self.size();
-        let mut masked_steps = vec![0.0; size];
-        for (i, mask) in self.mask.iter().enumerate() {
-            masked_steps[i % size] += mask;
-        }
-        let weight = |(i, mask): (usize, &f32)| mask / (size * output_width) as f32 / masked_steps[i % size].max(1.0);
-        self.mask.iter().enumerate().map(weight).collect()
+    /// The number of all channels.
+    pub fn width(groups: &[Channels]) -> usize {
+        groups.iter().map(|group| group.width).sum()
     }
 }
 
-/// One point of the space a task is evaluated over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    pub length: usize,
+/// What is counted of a task's answers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scoring {
+    /// Wrong bits.
+    Bits,
+    /// Wrong bits, the last channel, an end marker, apart.
+    BitsAndMarker,
+    /// Wrong bits, also at each position of the answer.
+    BitsByPosition,
+    /// Wrong bits, and beside their cost the Bayes optimum for contexts of this many bits.
+    BitsAndOptimum { context: usize },
+    /// Squared errors.
+    Squares,
 }
 
 impl Task {
     /// The default task of every kind, for recipes that leave fields out.
     pub fn kinds() -> Vec<Task> {
-        vec![Task::Copy(Copy::default())]
+        vec![
+            Task::Copy(Copy::default()),
+            Task::RepeatCopy(RepeatCopy::default()),
+            Task::AssociativeRecall(AssociativeRecall::default()),
+            Task::Ngrams(Ngrams::default()),
+            Task::PrioritySort(PrioritySort::default()),
+            Task::Sequences(Sequences::default()),
+        ]
     }
 
     pub fn name(&self) -> &'static str {
         match self {
             Task::Copy(_) => "copy",
+            Task::RepeatCopy(_) => "repeat-copy",
+            Task::AssociativeRecall(_) => "associative-recall",
+            Task::Ngrams(_) => "ngrams",
+            Task::PrioritySort(_) => "priority-sort",
+            Task::Sequences(_) => "sequences",
+        }
+    }
+
+    pub fn origin(&self) -> Origin<'_> {
+        match self {
+            Task::Copy(task) => Origin::Generated(task),
+            Task::RepeatCopy(task) => Origin::Generated(task),
+            Task::AssociativeRecall(task) => Origin::Generated(task),
+            Task::Ngrams(task) => Origin::Generated(task),
+            Task::PrioritySort(task) => Origin::Generated(task),
+            Task::Sequences(task) => Origin::Files(task),
+        }
+    }
+
+    /// The groups of input and of output channels.
+    pub fn channels(&self) -> (Vec<Channels>, Vec<Channels>) {
+        match self.origin() {
+            Origin::Generated(task) => (task.inputs(), task.outputs()),
+            Origin::Files(task) => {
+                (vec![Channels::new("input", task.input_width)], vec![Channels::new("target", task.output_width)])
+            }
         }
     }
 
     /// X, the values per step that go in.
     pub fn input_width(&self) -> usize {
-        match self {
-            Task::Copy(task) => task.input_width(),
-        }
+        Channels::width(&self.channels().0)
     }
 
     /// Y, the values per step that come out.
     pub fn output_width(&self) -> usize {
-        match self {
-            Task::Copy(task) => task.output_width(),
+        Channels::width(&self.channels().1)
+    }
+
+    /// What its sequences vary in; own data vary as they do.
+    pub fn axes(&self) -> Vec<Varying> {
+        match self.origin() {
+            Origin::Generated(task) => task.axes(),
+            Origin::Files(_) => vec![],
+        }
+    }
+
+    pub fn scoring(&self) -> Scoring {
+        match self.origin() {
+            Origin::Generated(task) => task.scoring(),
+            Origin::Files(task) => task.scoring(),
         }
     }
 
     /// Checks the sizes; the error names the field, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
-        match self {
-            Task::Copy(task) => task.validate(),
+        match self.origin() {
+            Origin::Generated(task) => task.validate(),
+            Origin::Files(task) => task.validate(),
         }
     }
 
     /// The most steps a training sequence can have.
     pub fn max_steps(&self) -> usize {
-        match self {
-            Task::Copy(task) => Copy::steps(task.max_length),
+        match self.origin() {
+            Origin::Generated(task) => {
+                task.steps(&Point::new(task.axes().iter().map(|axis| (axis.axis, *axis.training.end()))))
+            }
+            Origin::Files(task) => task.max_steps,
         }
     }
 
-    /// The batch of training step `step`, drawn from (seed, step) alone. Its sequences share one length.
-    pub fn training_batch(&self, seed: u64, step: u64, size: usize) -> Batch {
-        let Task::Copy(task) = self;
-        let length = stream(seed, Purpose::TrainingShape, step).random_range(task.min_length..=task.max_length);
-        let first = step * size as u64;
-        self.batch(&Point { length }, size, |b| stream(seed, Purpose::TrainingSequence, first + b))
-    }
-
-    /// The evaluation sequences `first..first + size` at a point: no training run ever draws them.
-    pub fn evaluation_batch(&self, seed: u64, point: &Point, first: u64, size: usize) -> Batch {
-        self.batch(point, size, |b| stream(seed, Purpose::EvaluationSequence, first + b))
-    }
-
-    /// A batch at a point, sequence b drawn from its own stream.
-    fn batch(&self, point: &Point, size: usize, stream: impl Fn(u64) -> ChaCha8Rng) -> Batch {
-        let Task::Copy(task) = self;
-        let mut batch = Batch::zeros(vec![Copy::steps(point.length); size], self.input_width(), self.output_width());
-        for b in 0..size {
-            task.draw(&mut stream(b as u64), point.length, b, &mut batch);
-        }
-        batch
+    /// A point to look at.
+    pub fn sample(&self) -> Point {
+        Point::new(self.axes().iter().map(|axis| (axis.axis, axis.sample)))
     }
 }

@@ -4,9 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod own_data;
 mod reading;
 mod refusals;
 mod stops;
+mod tasks;
 mod training;
 
 use common::{Ran, command, tiny_run};

@@ -65,6 +65,7 @@ pub fn batch(recipe: &Recipe, lengths: &[usize], seed: u64) -> Batch {
         inputs: (0..steps * size * x).map(|_| rng.sample(StandardNormal)).collect(),
         targets: (0..steps * size * y).map(|_| rng.random_range(0..2) as f32).collect(),
         mask: vec![0.0; steps * size],
+        ..Batch::default()
     };
     for t in 0..steps {
         for (b, &length) in lengths.iter().enumerate() {

@@ -10,6 +10,7 @@ use super::tape::{Field, Tape};
 use super::vector::{axpy, dot_columns};
 use crate::simd::Arch;
 use crate::simd::Float;
+use crate::tasks::Loss;
 
 /// On entry the tape holds a forward pass. On return `logits`, `heads` and the layers' `gates` hold the gradients before
 /// their activations (from which the weight gradients follow), and the scratch holds those of the first state.
@@ -49,7 +50,7 @@ pub fn backward<F: Float, A: Arch>(
     }
 }
 
-/// d_logits = weight (sigmoid(logits) - targets), in place of the logits.
+/// d_logits = weight (sigmoid(logits) - targets), or 2 weight (logits - targets), in place of the logits.
 #[inline(always)]
 fn loss<F: Float, A: Arch>(plan: &Plan, slice: Slice, loss_weights: &[f32], tape: &mut Tape<F>) {
     for b in 0..tape.lengths.len() {
@@ -58,8 +59,18 @@ fn loss<F: Float, A: Arch>(plan: &Plan, slice: Slice, loss_weights: &[f32], tape
             let weight = F::of(loss_weights[row] as f64);
             let targets = &slice.batch.targets[row * plan.y..][..plan.y];
             let logit_row = tape.logit_row(b, t);
-            for (logit, target) in tape.logits.row_mut(logit_row).iter_mut().zip(targets) {
-                *logit = weight * (logit.sigmoid::<A>() - F::of(*target as f64));
+            let pairs = tape.logits.row_mut(logit_row).iter_mut().zip(targets);
+            match slice.batch.loss {
+                Loss::CrossEntropy => {
+                    for (logit, target) in pairs {
+                        *logit = weight * (logit.sigmoid::<A>() - F::of(*target as f64));
+                    }
+                }
+                Loss::Squared => {
+                    for (logit, target) in pairs {
+                        *logit = F::of(2.0) * weight * (*logit - F::of(*target as f64));
+                    }
+                }
             }
         }
     }

@@ -1,0 +1,145 @@
+//! Associative recall (Graves et al. 2014, section 4.3): see a list of items, then one of them again, and answer with
+//! the item that followed it.
+//!
+//!     step            0  1  2  3  4  5  6  7  8  9 10 11         2 items of 2 vectors, so T = 2 * 3 + 4 + 2
+//!     input   data    .  1  0  .  1  1  .  1  0  .  .  .
+//!             ...     .  0  0  .  0  1  .  0  0  .  .  .         `width` channels of data
+//!             item    1  .  .  1  .  .  .  .  .  .  .  .         comes before each item
+//!             query   .  .  .  .  .  .  1  .  .  1  .  .         stands around the query
+//!     target  data    .  .  .  .  .  .  .  .  .  .  1  1
+//!             ...     .  .  .  .  .  .  .  .  .  .  0  1
+//!     mask            .  .  .  .  .  .  .  .  .  .  1  1         only these steps count
+//!
+//! The query is uniform among all items but the last, which nothing follows. Items are drawn independently, so two of
+//! 18 bits are alike once in 2^18 pairs; then only the order of drawing says which one was meant.
+
+use super::batch::bits;
+use super::{Axis, Channels, Column, Generator, MOST, Point, Varying};
+use crate::limits::check;
+use anyhow::Result;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Sizes of the task. The number of items in training is uniform in `min_items..=max_items`, both ends included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AssociativeRecall {
+    pub width: usize,
+    /// The vectors of an item.
+    pub item_length: usize,
+    pub min_items: usize,
+    pub max_items: usize,
+    pub mixed_lengths: bool,
+}
+
+impl Default for AssociativeRecall {
+    fn default() -> Self {
+        AssociativeRecall { width: 6, item_length: 3, min_items: 2, max_items: 6, mixed_lengths: true }
+    }
+}
+
+impl Generator for AssociativeRecall {
+    fn inputs(&self) -> Vec<Channels> {
+        vec![Channels::new("data", self.width), Channels::new("item", 1), Channels::new("query", 1)]
+    }
+
+    fn outputs(&self) -> Vec<Channels> {
+        vec![Channels::new("data", self.width)]
+    }
+
+    fn axes(&self) -> Vec<Varying> {
+        let training = self.min_items..=self.max_items;
+        vec![Varying { axis: Axis::Items, least: 2, training, evaluation: vec![6, 20], sample: 3 }]
+    }
+
+    fn mixed_lengths(&self) -> bool {
+        self.mixed_lengths
+    }
+
+    fn validate(&self) -> Result<()> {
+        check("task.width", self.width, 1, 4096)?;
+        check("task.item_length", self.item_length, 1, 10_000)?;
+        check("task.min_items", self.min_items, 2, MOST)?;
+        check("task.max_items", self.max_items, self.min_items, MOST)
+    }
+
+    fn steps(&self, point: &Point) -> usize {
+        point.at(Axis::Items) * (1 + self.item_length) + (self.item_length + 2) + self.item_length
+    }
+
+    fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let (count, length, width) = (point.at(Axis::Items), self.item_length, self.width);
+        let items: Vec<Vec<f32>> = (0..count * length).map(|_| bits(rng, width)).collect();
+        let item = |index: usize| &items[index * length..][..length];
+        let mut t = 0;
+        for index in 0..count {
+            column.input(t)[width] = 1.0;
+            for (vector, t) in item(index).iter().zip(t + 1..) {
+                column.input(t)[..width].copy_from_slice(vector);
+            }
+            t += 1 + length;
+        }
+        let query = rng.random_range(0..count - 1);
+        column.input(t)[width + 1] = 1.0;
+        for (vector, t) in item(query).iter().zip(t + 1..) {
+            column.input(t)[..width].copy_from_slice(vector);
+        }
+        t += 1 + length;
+        column.input(t)[width + 1] = 1.0;
+        for (vector, t) in item(query + 1).iter().zip(t + 1..) {
+            column.answer(t).copy_from_slice(vector);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AssociativeRecall;
+    use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
+    use crate::tasks::{Axis, Point, Task};
+
+    /// The list as items of vectors, and the query: cut at the delimiters.
+    fn read(drawn: &Drawn) -> (Vec<Vec<Vec<f32>>>, Vec<Vec<f32>>) {
+        let (mut items, mut query, mut queries) = (vec![], vec![], 0);
+        for input in &drawn.input {
+            match (input[6] == 1.0, input[7] == 1.0, queries) {
+                (true, false, 0) => items.push(vec![]),
+                (false, true, _) => queries += 1,
+                (false, false, 0) => items.last_mut().expect("a delimiter before each item").push(input[..6].to_vec()),
+                (false, false, 1) => query.push(input[..6].to_vec()),
+                _ => assert!(input.iter().all(|&value| value == 0.0), "nothing follows the query"),
+            }
+        }
+        assert_eq!(queries, 2, "a delimiter before the query and one after it");
+        assert!(items.iter().chain([&query]).all(|item| item.len() == 3));
+        (items, query)
+    }
+
+    #[test]
+    fn the_answer_is_the_item_after_the_query_and_the_query_is_never_the_last() {
+        assert_answers_follow(&Task::AssociativeRecall(AssociativeRecall::default()), |drawn| {
+            let (items, query) = read(drawn);
+            let at: Vec<usize> = (0..items.len() - 1).filter(|&i| items[i] == query).collect();
+            // two like items are possible, though rare: then the answer must follow one of them
+            let at = *at.iter().find(|&&i| items[i + 1] == drawn.answers()).expect("an item before the last");
+            items[at + 1].clone()
+        });
+    }
+
+    #[test]
+    fn both_ends_of_the_number_of_items_are_drawn() {
+        assert_uniform(&Task::AssociativeRecall(AssociativeRecall::default()), 2..=6, |drawn| read(drawn).0.len());
+    }
+
+    #[test]
+    fn every_item_but_the_last_is_asked_for_equally_often() {
+        let task = Task::AssociativeRecall(AssociativeRecall::default());
+        let mut asked = [0; 6];
+        for drawn in Drawn::evaluation(&task, &Point::new([(Axis::Items, 6)]), 4000) {
+            let (items, query) = read(&drawn);
+            asked[items.iter().position(|item| *item == query).expect("one of the list")] += 1;
+        }
+        // 800 each, standard deviation 25
+        assert!(asked[..5].iter().all(|count| (670..930).contains(count)) && asked[5] == 0, "{asked:?}");
+    }
+}

@@ -1,0 +1,104 @@
+//! A batch of sequences on the host: what an engine runs and what a task writes.
+
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+
+/// A batch, time-major and row-major. Sequences shorter than `steps` are padded at their end.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// T, the steps of the longest sequence.
+    pub steps: usize,
+    /// The steps of each sequence (B).
+    pub lengths: Vec<usize>,
+    pub inputs: Vec<f32>,  // (T, B, X)
+    pub targets: Vec<f32>, // (T, B, Y)
+    /// 1 where the output counts, else 0.
+    pub mask: Vec<f32>, // (T, B)
+    pub loss: Loss,
+}
+
+/// What the training loss takes the mean of, for each output that counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Loss {
+    /// Sigmoid cross-entropy of a logit and a target of 0 or 1.
+    #[default]
+    CrossEntropy,
+    /// The square of output minus target.
+    Squared,
+}
+
+impl Batch {
+    /// B, the number of sequences.
+    pub fn size(&self) -> usize {
+        self.lengths.len()
+    }
+
+    /// An empty batch of zeros for sequences of the given steps.
+    pub fn zeros(lengths: Vec<usize>, input_width: usize, output_width: usize) -> Batch {
+        let steps = lengths.iter().copied().max().unwrap_or(0);
+        let rows = steps * lengths.len();
+        Batch {
+            steps,
+            lengths,
+            inputs: vec![0.0; rows * input_width],
+            targets: vec![0.0; rows * output_width],
+            mask: vec![0.0; rows],
+            loss: Loss::default(),
+        }
+    }
+
+    /// What each masked output weighs in the training loss, which is the mean over the batch of each
+    /// sequence's mean loss per target value: mask / (B * masked steps of the sequence * Y). Shape (T, B).
+    pub fn loss_weights(&self, output_width: usize) -> Vec<f32> {
+        let size = self.size();
+        let mut masked_steps = vec![0.0; size];
+        for (i, mask) in self.mask.iter().enumerate() {
+            masked_steps[i % size] += mask;
+        }
+        let weight = |(i, mask): (usize, &f32)| mask / (size * output_width) as f32 / masked_steps[i % size].max(1.0);
+        self.mask.iter().enumerate().map(weight).collect()
+    }
+
+    /// Sequence b, to be written or read.
+    pub fn column(&mut self, b: usize) -> Column<'_> {
+        Column { b, batch: self }
+    }
+}
+
+/// One sequence of a batch.
+pub struct Column<'a> {
+    batch: &'a mut Batch,
+    b: usize,
+}
+
+impl Column<'_> {
+    fn row(&self, t: usize) -> usize {
+        t * self.batch.size() + self.b
+    }
+
+    /// The input at step t, counted from 0. (X)
+    pub fn input(&mut self, t: usize) -> &mut [f32] {
+        let (row, width) = (self.row(t), self.batch.inputs.len() / self.batch.mask.len());
+        &mut self.batch.inputs[row * width..][..width]
+    }
+
+    /// The target at step t, which now counts. (Y)
+    pub fn answer(&mut self, t: usize) -> &mut [f32] {
+        let (row, width) = (self.row(t), self.batch.targets.len() / self.batch.mask.len());
+        self.batch.mask[row] = 1.0;
+        &mut self.batch.targets[row * width..][..width]
+    }
+}
+
+/// Fair random bits.
+pub fn bits(rng: &mut impl RngCore, width: usize) -> Vec<f32> {
+    let mut word = 0;
+    let bit = |i: usize| {
+        if i.is_multiple_of(32) {
+            word = rng.next_u32();
+        }
+        (word >> (i % 32) & 1) as f32
+    };
+    (0..width).map(bit).collect()
+}

@@ -1,0 +1,58 @@
+//! What the generated tasks share: batches as pure functions of (seed, step).
+
+use super::{Batch, Channels, Column, Point, Scoring, Varying};
+use crate::random::{Purpose, stream};
+use anyhow::Result;
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+/// A task that draws its sequences.
+pub trait Generator {
+    /// The groups of input channels, X together.
+    fn inputs(&self) -> Vec<Channels>;
+    /// The groups of output channels, Y together.
+    fn outputs(&self) -> Vec<Channels>;
+    fn axes(&self) -> Vec<Varying>;
+    /// Whether each sequence of a training batch has a shape of its own.
+    fn mixed_lengths(&self) -> bool {
+        false
+    }
+    fn scoring(&self) -> Scoring {
+        Scoring::Bits
+    }
+    /// Checks the sizes; the error names the field, its value and what is allowed.
+    fn validate(&self) -> Result<()>;
+    /// T at a point.
+    fn steps(&self, point: &Point) -> usize;
+    /// Writes one sequence into a column of zeros.
+    fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column);
+}
+
+/// The batch of training step `step`, drawn from (seed, step) alone.
+pub fn training_batch(task: &dyn Generator, seed: u64, step: u64, size: usize) -> Batch {
+    let first = step * size as u64;
+    let axes = task.axes();
+    let shape = |index| {
+        let mut rng = stream(seed, Purpose::TrainingShape, index);
+        Point::new(axes.iter().map(|axis| (axis.axis, rng.random_range(axis.training.clone()))))
+    };
+    // at batch size 1 both are `step`
+    let index = |b| if task.mixed_lengths() { first + b } else { step };
+    let points: Vec<Point> = (0..size as u64).map(|b| shape(index(b))).collect();
+    batch(task, &points, |b| stream(seed, Purpose::TrainingSequence, first + b))
+}
+
+/// The evaluation sequences `first..first + size` at a point: no training run ever draws them.
+pub fn evaluation_batch(task: &dyn Generator, seed: u64, point: &Point, first: u64, size: usize) -> Batch {
+    batch(task, &vec![point.clone(); size], |b| stream(seed, Purpose::EvaluationSequence, first + b))
+}
+
+/// A sequence at each point, number b drawn from its own stream.
+fn batch(task: &dyn Generator, points: &[Point], stream: impl Fn(u64) -> ChaCha8Rng) -> Batch {
+    let lengths = points.iter().map(|point| task.steps(point)).collect();
+    let mut batch = Batch::zeros(lengths, Channels::width(&task.inputs()), Channels::width(&task.outputs()));
+    for (b, point) in points.iter().enumerate() {
+        task.draw(point, &mut stream(b as u64), &mut batch.column(b));
+    }
+    batch
+}

@@ -1,0 +1,145 @@
+//! Repeat copy (Graves et al. 2014, section 4.2): see a sequence of random bits and a number, then write the sequence
+//! that many times, then an end marker.
+//!
+//!     step            0  1  2  3  4  5  6  7     length 2, repeats 2, so T = 2 + 1 + 2 * 2 + 1
+//!     input   data    1  0  .  .  .  .  .  .
+//!             ...     0  1  .  .  .  .  .  .     `width` channels of data
+//!             end     .  .  1  .  .  .  .  .     one channel for the end marker
+//!             repeats .  .  r  .  .  .  .  .     one channel for the number of repeats, normalised
+//!     target  data    .  .  .  1  0  1  0  .
+//!             ...     .  .  .  0  1  0  1  .
+//!             end     .  .  .  .  .  .  .  1     one channel for the end marker
+//!     mask            .  .  .  1  1  1  1  1     only these steps count
+//!
+//! The paper has the number alone. It is normalised to mean 0 and variance 1 over the training range, so the number in
+//! the middle of an odd range, or the only one, is 0 and could not be seen: the end marker beside it can.
+
+use super::batch::bits;
+use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
+use crate::limits::check;
+use anyhow::Result;
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+/// Sizes of the repeat copy task. Training lengths and repeats are uniform in their ranges, both ends included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RepeatCopy {
+    pub width: usize,
+    pub min_length: usize,
+    pub max_length: usize,
+    pub min_repeats: usize,
+    pub max_repeats: usize,
+    pub mixed_lengths: bool,
+}
+
+impl Default for RepeatCopy {
+    fn default() -> Self {
+        RepeatCopy { width: 8, min_length: 1, max_length: 10, min_repeats: 1, max_repeats: 10, mixed_lengths: true }
+    }
+}
+
+impl RepeatCopy {
+    /// Of mean 0 and variance 1 for repeats uniform over the training range; 0 where there is one value only.
+    fn normalised(&self, repeats: usize) -> f32 {
+        let (low, high) = (self.min_repeats as f64, self.max_repeats as f64);
+        let values = high - low + 1.0;
+        let deviation = ((values * values - 1.0) / 12.0).sqrt(); // of a discrete uniform distribution
+        ((repeats as f64 - (low + high) / 2.0) / if deviation > 0.0 { deviation } else { 1.0 }) as f32
+    }
+}
+
+impl Generator for RepeatCopy {
+    fn inputs(&self) -> Vec<Channels> {
+        vec![Channels::new("data", self.width), Channels::new("end", 1), Channels::new("repeats", 1)]
+    }
+
+    fn outputs(&self) -> Vec<Channels> {
+        vec![Channels::new("data", self.width), Channels::new("end", 1)]
+    }
+
+    fn axes(&self) -> Vec<Varying> {
+        let (lengths, repeats) = (self.min_length..=self.max_length, self.min_repeats..=self.max_repeats);
+        let evaluation = vec![10, 20];
+        vec![
+            Varying { axis: Axis::Length, least: 1, training: lengths, evaluation: evaluation.clone(), sample: 3 },
+            Varying { axis: Axis::Repeats, least: 1, training: repeats, evaluation, sample: 3 },
+        ]
+    }
+
+    fn mixed_lengths(&self) -> bool {
+        self.mixed_lengths
+    }
+
+    fn scoring(&self) -> Scoring {
+        Scoring::BitsAndMarker
+    }
+
+    fn validate(&self) -> Result<()> {
+        check("task.width", self.width, 1, 4096)?;
+        check("task.min_length", self.min_length, 1, MOST)?;
+        check("task.max_length", self.max_length, self.min_length, MOST)?;
+        check("task.min_repeats", self.min_repeats, 1, MOST)?;
+        check("task.max_repeats", self.max_repeats, self.min_repeats, MOST)
+    }
+
+    fn steps(&self, point: &Point) -> usize {
+        let (length, repeats) = (point.at(Axis::Length), point.at(Axis::Repeats));
+        length + 1 + length * repeats + 1
+    }
+
+    fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let (length, repeats, width) = (point.at(Axis::Length), point.at(Axis::Repeats), self.width);
+        for t in 0..length {
+            let data = bits(rng, width);
+            column.input(t)[..width].copy_from_slice(&data);
+            for repeat in 0..repeats {
+                column.answer(length + 1 + repeat * length + t)[..width].copy_from_slice(&data);
+            }
+        }
+        column.input(length)[width..].copy_from_slice(&[1.0, self.normalised(repeats)]);
+        column.answer(length + 1 + length * repeats)[width] = 1.0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RepeatCopy;
+    use crate::tasks::Task;
+    use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
+
+    fn length(drawn: &Drawn) -> usize {
+        drawn.input.iter().position(|input| input[8] == 1.0).expect("an end marker")
+    }
+
+    /// Of 1 to 10, mean 5.5, variance 8.25.
+    fn repeats(drawn: &Drawn) -> usize {
+        (drawn.input[length(drawn)][9] * 8.25f32.sqrt() + 5.5).round() as usize
+    }
+
+    #[test]
+    fn the_answer_is_the_sequence_as_often_as_the_number_says_and_then_the_marker() {
+        assert_answers_follow(&Task::RepeatCopy(RepeatCopy::default()), |drawn| {
+            let data = &drawn.input[..length(drawn)];
+            assert!(drawn.input[data.len() + 1..].iter().flatten().all(|&value| value == 0.0));
+            let step = |i: usize| [&data[i % data.len()][..8], &[0.0]].concat();
+            let marker = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0].to_vec();
+            (0..data.len() * repeats(drawn)).map(step).chain([marker]).collect()
+        });
+    }
+
+    #[test]
+    fn both_ends_of_lengths_and_repeats_are_drawn() {
+        let task = Task::RepeatCopy(RepeatCopy::default());
+        assert_uniform(&task, 1..=10, length);
+        assert_uniform(&task, 1..=10, repeats);
+    }
+
+    #[test]
+    fn the_number_has_mean_0_and_variance_1_over_its_range_and_a_single_one_is_0() {
+        let task = RepeatCopy { min_repeats: 3, max_repeats: 9, ..RepeatCopy::default() };
+        let values: Vec<f32> = (3..=9).map(|repeats| task.normalised(repeats)).collect();
+        assert!(values.iter().sum::<f32>().abs() < 1e-6, "{values:?}");
+        assert!((values.iter().map(|value| value * value).sum::<f32>() / 7.0 - 1.0).abs() < 1e-6, "{values:?}");
+        assert_eq!(RepeatCopy { max_repeats: 3, ..task }.normalised(3), 0.0);
+    }
+}
