@@ -25,6 +25,9 @@ pub struct Progress {
     pub seconds: f64,
     /// The best evaluation so far.
     pub best: Option<Best>,
+    /// The first evaluation within the recipe's `solved` threshold.
+    #[serde(default)]
+    pub solved: Option<Solved>,
     /// The engine that trains: a resumed run goes on with it.
     pub engine: String,
     /// What has been summed since the last report.
@@ -37,6 +40,14 @@ pub struct Best {
     /// Summed over the points of the evaluation: bits of a sequence, or squared errors.
     #[serde(alias = "loss_bits")]
     pub loss: f64,
+}
+
+/// Where a run was solved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Solved {
+    pub step: u64,
+    pub sequences: u64,
+    pub seconds: f64,
 }
 
 /// Sums over the updates since the last report.

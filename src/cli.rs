@@ -24,6 +24,7 @@ pub enum Command {
   ntm train                                      the copy task, seed 1, into runs/copy-1
   ntm train copy-feedforward --seed 7 --sequences 50000
   ntm train copy --set training.batch_size=16 --set training.optimizer.learning_rate=1e-3
+  ntm train associative-recall --seeds 1..10     ten runs side by side, and a summary
   ntm train --resume runs/copy-1                 goes on exactly where that run stopped")]
 pub struct Train {
     /// A built-in recipe (`ntm info` lists them) or the path of a JSON recipe
@@ -35,6 +36,12 @@ pub struct Train {
     /// The seed of weights and data (short for --set training.seed=N)
     #[arg(long, value_name = "N", conflicts_with = "resume")]
     pub seed: Option<u64>,
+    /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9
+    #[arg(long, value_name = "A..B", conflicts_with_all = ["seed", "resume"])]
+    pub seeds: Option<Seeds>,
+    /// How many seeds train at the same time [default: cores / threads of each]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
     /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total
     #[arg(long, value_name = "N")]
     pub sequences: Option<u64>,
@@ -46,6 +53,32 @@ pub struct Train {
     pub resume: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// Several seeds: a range with both ends, or a list.
+#[derive(Clone)]
+pub struct Seeds(pub Vec<u64>);
+
+impl std::str::FromStr for Seeds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Seeds, String> {
+        let number =
+            |part: &str| part.trim().parse().map_err(|_| format!("`{part}` is no seed: a whole number, 0 or more"));
+        let mut seeds: Vec<u64> = match text.split_once("..") {
+            Some((first, last)) => (number(first)?..=number(last)?).take(10_001).collect(),
+            None => text.split(',').map(number).collect::<Result<_, _>>()?,
+        };
+        let count = seeds.len();
+        seeds.sort_unstable();
+        seeds.dedup();
+        match seeds.len() {
+            0 => Err("no seed lies in this range: the first number is the smaller one".to_string()),
+            10_001.. => Err("more than 10,000 seeds".to_string()),
+            distinct if distinct < count => Err("a seed stands here twice".to_string()),
+            _ => Ok(Seeds(seeds)),
+        }
+    }
 }
 
 /// Measure a checkpoint on fresh sequences that no training run draws

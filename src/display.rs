@@ -17,29 +17,35 @@ pub fn print(text: &str) -> Result<()> {
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
 }
 
-pub struct Display {
-    bar: Option<ProgressBar>,
-    total: u64,
+/// What shows the progress of a run.
+pub enum Display {
+    Bar(ProgressBar),
+    /// A line a report; `total` sequences in all.
+    Lines {
+        total: u64,
+    },
+    /// For a run that is one of many.
+    Silent,
 }
 
 impl Display {
     /// For a run of `total` sequences, `done` of them behind it.
     pub fn new(total: u64, done: u64) -> Display {
-        let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(total).with_position(done);
-            bar.set_style(
-                ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} sequences, {eta} left  {msg}")
-                    .expect("a fixed template"),
-            );
-            bar.reset_eta();
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Display { bar, total }
+        if !std::io::stderr().is_terminal() {
+            return Display::Lines { total };
+        }
+        let bar = ProgressBar::new(total).with_position(done);
+        bar.set_style(
+            ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} sequences, {eta} left  {msg}")
+                .expect("a fixed template"),
+        );
+        bar.reset_eta();
+        bar.enable_steady_tick(Duration::from_millis(200));
+        Display::Bar(bar)
     }
 
     pub fn tick(&self, sequences: u64) {
-        if let Some(bar) = &self.bar {
+        if let Display::Bar(bar) = self {
             bar.set_position(sequences);
         }
     }
@@ -47,12 +53,13 @@ impl Display {
     pub fn report(&self, report: &Report) {
         let Report { sequences, figures, sequences_per_second: rate, .. } = report;
         let figures = format!("{}, {rate:.0} sequences/s", figures.said());
-        match &self.bar {
-            Some(bar) => bar.set_message(figures),
-            None => {
-                let left = Duration::from_secs_f64((self.total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
+        match self {
+            Display::Bar(bar) => bar.set_message(figures),
+            Display::Lines { total } => {
+                let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
                 say(&format!("{sequences} sequences: {figures}, {} left", HumanDuration(left)));
             }
+            Display::Silent => {}
         }
     }
 
@@ -66,15 +73,16 @@ impl Display {
 
     /// A line above the bar.
     pub fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.println(text),
-            None => say(text),
+        match self {
+            Display::Bar(bar) => bar.println(text),
+            Display::Lines { .. } => say(text),
+            Display::Silent => {}
         }
     }
 
     /// Ends the bar and leaves its last state on the screen.
     pub fn close(&self) {
-        if let Some(bar) = &self.bar {
+        if let Display::Bar(bar) = self {
             bar.abandon();
         }
     }

@@ -20,6 +20,7 @@ pub mod optim;
 pub mod random;
 pub mod run;
 pub mod simd;
+pub mod study;
 pub mod tasks;
 pub mod tensorboard;
 pub mod train;

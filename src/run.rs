@@ -45,6 +45,10 @@ impl Run {
         write_atomically(&self.directory.join(RECIPE), text.as_bytes())
     }
 
+    pub fn is_in(directory: &Path) -> bool {
+        directory.join(RECIPE).exists()
+    }
+
     /// The last checkpoint of the run in a directory; changes nothing.
     pub fn last_checkpoint(directory: &Path) -> Result<Checkpoint> {
         let shown = directory.display();
@@ -102,6 +106,11 @@ impl Run {
         self.directory.join("checkpoints/best.safetensors")
     }
 
+    /// The results of the last evaluation; null if there was none.
+    pub fn last_evaluation(&self) -> Value {
+        last_results(&self.directory.join(EVALUATIONS))
+    }
+
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
         self.scalars.add("train", report.scalars(), report.step);
         write_line(&mut self.metrics, report).context("cannot write metrics.jsonl")
@@ -120,6 +129,13 @@ impl Run {
         }
         write_line(&mut self.evaluations, &Line { step, results: scores }).context("cannot write evaluations.jsonl")
     }
+}
+
+/// The results of the last whole line of evaluations.jsonl; null if there is none.
+fn last_results(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let last = text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
+    last.map_or(Value::Null, |mut line| line["results"].take())
 }
 
 fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Training: the update, the loop around it, and evaluation. Knows no flags.
 
-use crate::checkpoint::{Best, Checkpoint, Progress, Window};
+use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
 use crate::config::Recipe;
 use crate::display::Display;
 use crate::engine::Engine;
@@ -47,7 +47,7 @@ pub fn evaluate(
 /// How a call of `Trainer::run` ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ended {
-    /// All sequences of the recipe have been seen.
+    /// All sequences of the recipe have been seen, or it is solved and asks to stop there.
     Finished,
     /// The signal of this number asked to stop; the run is saved.
     Stopped(i32),
@@ -113,7 +113,7 @@ impl Trainer {
     }
 
     pub fn finished(&self) -> bool {
-        self.progress.step >= self.recipe.updates()
+        self.progress.step >= self.recipe.updates() || self.recipe.solved.stop && self.progress.solved.is_some()
     }
 
     /// One update: draw the batch of this step, gradient, clip, optimizer.
@@ -209,7 +209,7 @@ impl Trainer {
             if measured {
                 self.evaluate(run, display)?;
             }
-            if saved || last || stopped.is_some() {
+            if saved || self.finished() || stopped.is_some() {
                 self.checkpoint().save(&run.latest())?;
             }
             if let Some(signal) = stopped {
@@ -245,6 +245,11 @@ impl Trainer {
         let step = self.progress.step;
         run.log_evaluation(step, &scores)?;
         display.evaluation(&scores);
+        if self.progress.solved.is_none() && self.recipe.solved.by(&scores) {
+            let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
+            self.progress.solved = Some(Solved { step, sequences, seconds });
+            display.line(&format!("  solved after {sequences} sequences, {seconds:.1} s"));
+        }
         if self.progress.best.as_ref().is_none_or(|best| loss < best.loss) {
             self.progress.best = Some(Best { step, loss });
             self.checkpoint().save(&run.best())?;

@@ -3,6 +3,8 @@
 mod eval;
 mod export;
 mod info;
+mod signals;
+mod study;
 mod train;
 
 use crate::cli::{Axes, Command, EngineChoice, Machine};
@@ -59,28 +61,55 @@ fn grid(flags: &Axes, task: &Task, mut defaults: Grid) -> Result<Grid> {
     Ok(defaults)
 }
 
-/// The engine and the device that the flags ask for. With `--device auto` and no wish for the composed engine, that is
-/// the fused engine on the CPU: faster than the composed one on a CUDA device.
-fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Device)> {
-    let wants_composed = flags.engine == EngineChoice::Composed;
-    let (device, why) = match flags.device.as_str() {
-        "auto" if !wants_composed => (Device::Cpu, "where the fused engine runs"),
-        device => device::choose(device)?,
-    };
-    let on_cuda = matches!(device, Device::Cuda(_));
-    if on_cuda && flags.engine == EngineChoice::Fused {
-        bail!("the fused engine runs on the CPU only so far\nhint: `--device cpu`, or `--engine composed`");
+/// What the machine flags come to.
+struct Choice {
+    device: Device,
+    why: &'static str,
+    fused: bool,
+    threads: usize,
+}
+
+impl Choice {
+    /// With `--device auto` and no wish for the composed engine, that is the fused engine on the CPU: faster than the
+    /// composed one on a CUDA device. `threads` where no flag says how many.
+    fn new(flags: &Machine, threads: usize) -> Result<Choice> {
+        let wants_composed = flags.engine == EngineChoice::Composed;
+        let (device, why) = match flags.device.as_str() {
+            "auto" if !wants_composed => (Device::Cpu, "where the fused engine runs"),
+            device => device::choose(device)?,
+        };
+        let on_cuda = matches!(device, Device::Cuda(_));
+        if on_cuda && flags.engine == EngineChoice::Fused {
+            bail!("the fused engine runs on the CPU only so far\nhint: `--device cpu`, or `--engine composed`");
+        }
+        let (fused, threads) = (!wants_composed && !on_cuda, flags.threads.map_or(threads, usize::from));
+        // the fused engine has threads of its own, and libtorch's would only wait beside them
+        tch::set_num_threads(if fused { 1 } else { threads as i32 });
+        Ok(Choice { device, why, fused, threads })
     }
-    let fused = !wants_composed && !on_cuda;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = flags.threads.map_or(cores, usize::from);
-    // the fused engine has threads of its own, and libtorch's would only wait beside them
-    tch::set_num_threads(if fused { 1 } else { threads as i32 });
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-    let engine: Box<dyn Engine> = match fused {
-        true => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads)?),
-        false => Box::new(Composed::new(&recipe.model, x, y)),
-    };
-    say(&format!("{} engine on {} ({why}), {threads} threads", engine.name(), device::name(device)));
-    Ok((engine, device))
+
+    fn engine(&self, recipe: &Recipe) -> Result<Box<dyn Engine>> {
+        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        Ok(match self.fused {
+            true => Box::new(Fused::<f32>::new(&recipe.model, x, y, self.threads)?),
+            false => Box::new(Composed::new(&recipe.model, x, y)),
+        })
+    }
+
+    fn say(&self) {
+        let engine = if self.fused { "fused" } else { "composed" };
+        say(&format!("{engine} engine on {} ({}), threads: {}", device::name(self.device), self.why, self.threads));
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The engine and the device for one recipe.
+fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Device)> {
+    let choice = Choice::new(flags, cores())?;
+    let engine = choice.engine(recipe)?;
+    choice.say();
+    Ok((engine, choice.device))
 }

@@ -1,20 +1,21 @@
-use super::machine;
+use super::signals::stop_signal;
+use super::{machine, study};
 use crate::cli::{EngineChoice, Train};
 use crate::config::Recipe;
 use crate::display::{Display, say};
 use crate::run::Run;
+use crate::study::Study;
 use crate::tasks::{Source, Task};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, anyhow, bail};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 pub fn run(flags: Train) -> Result<ExitCode> {
-    let stop = stop_flag()?;
+    let stop = stop_signal()?;
+    if flags.seeds.is_some() || flags.resume.as_deref().is_some_and(Study::is_in) {
+        return study::run(&flags, stop);
+    }
     let started = match &flags.resume {
         Some(directory) => resume(directory, &flags)?,
         None => Some(begin(&flags)?),
@@ -23,8 +24,7 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     let directory = run.directory().display().to_string();
     let total = trainer.recipe.updates() * trainer.recipe.training.batch_size as u64;
     let mut display = Display::new(total, trainer.progress.sequences);
-    let signal = || Some(stop.load(Ordering::Relaxed) as i32).filter(|&signal| signal != 0);
-    let ended = trainer.run(&mut run, &mut display, signal);
+    let ended = trainer.run(&mut run, &mut display, stop);
     display.close();
     let ended = ended.map_err(|error| {
         let latest = run.latest().display().to_string();
@@ -52,7 +52,8 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     }
 }
 
-fn begin(flags: &Train) -> Result<(Trainer, Run)> {
+/// The recipe that the flags make, and its sequences.
+pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     settings.extend(flags.sequences.map(|sequences| format!("training.sequences={sequences}")));
@@ -60,13 +61,18 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
-    let directory = match &flags.run_dir {
-        Some(directory) => directory.clone(),
-        None => {
-            let name = PathBuf::from(&flags.recipe).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            PathBuf::from(format!("runs/{name}-{}", recipe.training.seed))
-        }
-    };
+    Ok((recipe, source))
+}
+
+/// Where a run goes: as told, or `runs/<recipe>-<suffix>`.
+pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
+    let name = PathBuf::from(&flags.recipe).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    flags.run_dir.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{name}-{suffix}")))
+}
+
+fn begin(flags: &Train) -> Result<(Trainer, Run)> {
+    let (recipe, source) = recipe(flags)?;
+    let directory = directory(flags, &recipe.training.seed.to_string());
     let (engine, device) = machine(&flags.machine, &recipe)?;
     let run = Run::create(&directory, &recipe)?;
     let from = match &recipe.task {
@@ -104,26 +110,4 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
     let run = Run::resume(directory, &checkpoint)?;
     say(&format!("going on with {} at {seen} sequences", directory.display()));
     Ok(Some((Trainer::restore(&checkpoint, source, engine, device), run)))
-}
-
-/// Holds the number of the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once.
-fn stop_flag() -> Result<Arc<AtomicUsize>> {
-    let stop = Arc::new(AtomicUsize::new(0));
-    let armed = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !ignored(signal)) {
-        flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?; // before arming: the first passes
-        flag::register(signal, armed.clone())?;
-        flag::register_usize(signal, stop.clone(), signal as usize)?;
-    }
-    Ok(stop)
-}
-
-/// Whether this process was started with the signal ignored, as by nohup; then it stays so.
-fn ignored(signal: i32) -> bool {
-    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: asks for the present action only; the struct is plain data, zeros are a valid value.
-    unsafe {
-        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
-            && action.assume_init().sa_sigaction == libc::SIG_IGN
-    }
 }

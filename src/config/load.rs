@@ -1,7 +1,7 @@
 //! From a name, a file and flags to a resolved recipe: what the user wrote is laid over the defaults of the kinds
 //! they chose, field by field, so that every error can name the field, the source and the nearest known name.
 
-use super::{Evaluation, Recipe};
+use super::{Evaluation, METRICS, Recipe, Solved};
 use crate::{model, optim, tasks};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -37,8 +37,11 @@ impl Recipe {
             set(&mut user, setting)?;
         }
         let mut resolved = serde_json::to_value(Recipe::default())?;
-        if let Some(kind) = user["task"].get("kind") {
-            resolved["evaluation"] = evaluation(choose_kind("task", kind)?)?; // its axes are those of the task
+        if let Some(task) = user.get("task") {
+            overlay(&mut resolved["task"], task.clone(), "task")?;
+            let task: tasks::Task = serde_json::from_value(resolved["task"].clone())?;
+            resolved["evaluation"] = serde_json::to_value(Evaluation::of(&task))?; // its axes are those of the task
+            resolved["solved"] = serde_json::to_value(Solved::of(&task))?; // and its figures
         }
         overlay(&mut resolved, user, "")?;
         let recipe: Recipe = serde_json::from_value(resolved)?;
@@ -125,7 +128,11 @@ fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
     if !fits {
         bail!("`{path}` is {value}, expected {expected}");
     }
-    let choices = if path == "task.loss" { &["cross-entropy", "squared"] } else { model::choices(path) };
+    let choices = match path {
+        "task.loss" => &["cross-entropy", "squared"],
+        "solved.metric" => METRICS,
+        path => model::choices(path),
+    };
     match value.as_str() {
         Some(word) if !choices.is_empty() && !choices.contains(&word) => {
             bail!("`{path}` is {value}, allowed: {}{}", choices.join(", "), did_you_mean(word, choices.iter().copied()))

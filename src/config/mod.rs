@@ -1,8 +1,10 @@
 //! The recipe: one experiment, task + model + training. Defaults < recipe file < flags.
 
 mod load;
+mod solved;
 
 pub use load::BUILT_IN;
+pub use solved::{METRICS, Solved};
 
 use crate::limits::check;
 use crate::{model, optim, tasks};
@@ -17,6 +19,7 @@ pub struct Recipe {
     pub model: model::Config,
     pub training: Training,
     pub evaluation: Evaluation,
+    pub solved: Solved,
 }
 
 /// How a model is trained. The `_every` fields count updates, 0 means never.
@@ -58,6 +61,7 @@ impl Default for Recipe {
         Recipe {
             about: String::new(),
             evaluation: Evaluation::of(&task),
+            solved: Solved::of(&task),
             task,
             model: model::Config::kinds().remove(0),
             training: Training {
@@ -97,6 +101,7 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
+        self.solved.validate()?;
         let axes = self.task.axes();
         check("evaluation.sequences", self.evaluation.sequences, !axes.is_empty() as usize, 1 << 20)?;
         for axis in axes {

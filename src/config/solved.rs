@@ -1,0 +1,94 @@
+//! When a run counts as solved.
+
+use crate::limits::check;
+use crate::metrics::Score;
+use crate::tasks::{Scoring, Task};
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// The `solved` section of a recipe: a threshold for every point of an evaluation during training.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Solved {
+    pub metric: Metric,
+    pub at_most: f64,
+    /// Whether the run ends there.
+    pub stop: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Wrong bits of a sequence, an end marker that is counted apart among them.
+    BitErrors,
+    LossBits,
+    /// Bits above the Bayes optimum of the same sequences.
+    ExcessBits,
+    SquaredError,
+}
+
+impl Solved {
+    /// For recipes that say nothing.
+    pub fn of(task: &Task) -> Solved {
+        let (metric, at_most) = match task.scoring() {
+            Scoring::Squares => (Metric::SquaredError, 0.01),
+            Scoring::BitsAndOptimum { .. } => (Metric::ExcessBits, 1.0),
+            Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => (Metric::BitErrors, 0.0),
+        };
+        Solved { metric, at_most, stop: false }
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        check("solved.at_most", self.at_most, 0.0, 1e6)
+    }
+
+    /// Whether every score is within the threshold.
+    pub fn by(&self, scores: &[Score]) -> bool {
+        !scores.is_empty() && scores.iter().all(|score| self.metric.of(score) <= self.at_most)
+    }
+}
+
+impl Metric {
+    /// Infinite where the task has no such figure.
+    fn of(self, score: &Score) -> f64 {
+        let figure = |name| score.figures.means().find(|(found, _)| *found == name).map(|(_, value)| value);
+        let value = match self {
+            Metric::BitErrors => figure("bit_errors").map(|bits| bits + figure("marker_errors").unwrap_or(0.0)),
+            Metric::LossBits => figure("loss_bits"),
+            Metric::ExcessBits => figure("loss_bits").zip(figure("optimum_bits")).map(|(loss, best)| loss - best),
+            Metric::SquaredError => figure("squared_error"),
+        };
+        value.unwrap_or(f64::INFINITY)
+    }
+}
+
+/// The words that `solved.metric` can be.
+pub const METRICS: &[&str] = &["bit_errors", "loss_bits", "excess_bits", "squared_error"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Figure, Figures};
+    use crate::tasks::Point;
+
+    fn score(figures: &[(&'static str, f64)]) -> Score {
+        let figures = Figures(figures.iter().map(|(name, value)| (*name, Figure::Mean(*value))).collect());
+        Score { point: Point::default(), sequences: 1, figures }
+    }
+
+    #[test]
+    fn every_point_must_be_within_the_threshold() {
+        let solved = Solved { metric: Metric::BitErrors, at_most: 0.5, stop: false };
+        let (good, bad) = (score(&[("bit_errors", 0.5)]), score(&[("bit_errors", 0.6)]));
+        assert!(solved.by(&[good.clone(), good.clone()]));
+        assert!(!solved.by(&[good, bad]));
+        assert!(!solved.by(&[]), "nothing measured is nothing solved");
+    }
+
+    #[test]
+    fn markers_count_as_bits_excess_is_above_the_optimum_and_a_metric_the_task_lacks_is_never_reached() {
+        let solved = |metric| Solved { metric, at_most: 0.5, stop: false };
+        assert!(!solved(Metric::BitErrors).by(&[score(&[("bit_errors", 0.0), ("marker_errors", 1.0)])]));
+        assert!(solved(Metric::ExcessBits).by(&[score(&[("loss_bits", 128.4), ("optimum_bits", 128.0)])]));
+        assert!(!solved(Metric::SquaredError).by(&[score(&[("loss_bits", 0.0)])]));
+    }
+}
