@@ -1,10 +1,10 @@
 use super::grid;
 use crate::checkpoint::{Checkpoint, Progress};
-use crate::cli::Info;
+use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
 use crate::display::print;
 use crate::tasks::{Source, picture, points};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -12,6 +12,10 @@ pub fn run(flags: Info) -> Result<()> {
     let mut text = String::new();
     if let (true, Some(name)) = (flags.sample, &flags.recipe) {
         return print(&sample(name, &flags)?);
+    }
+    let Axes { lengths, repeats, items, vectors } = &flags.axes;
+    if [lengths, repeats, items, vectors].iter().any(|values| !values.is_empty()) {
+        bail!("an axis is the shape of a sample\nhint: add --sample");
     }
     match (&flags.recipe, &flags.checkpoint) {
         (None, None) => list(flags.json, &mut text),

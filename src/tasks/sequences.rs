@@ -43,7 +43,7 @@ impl Sequences {
 
     /// X and Y, once they are known.
     pub fn widths(&self) -> Option<(usize, usize)> {
-        Some((self.input_width, self.output_width)).filter(|widths| *widths != (0, 0))
+        Some((self.input_width, self.output_width)).filter(|(x, y)| *x > 0 && *y > 0)
     }
 
     pub fn scoring(&self) -> Scoring {

@@ -52,7 +52,7 @@ impl Source {
             if !content.is_empty() && *content != file.content {
                 bail!(
                     "`{}` is not what it was when this run began: {}, it was {content}\n\
-                     hint: put the file back, or begin a new run",
+                     hint: put the file back, or begin a new run from a recipe without `train_content` and `eval_content`",
                     file.path,
                     file.content
                 );

@@ -34,6 +34,8 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("eval --checkpoint nowhere.safetensors", 1, &["cannot read", "`nowhere.safetensors`"]),
         ("eval CHECKPOINT --lengths 0", 1, &["`--lengths` is 0", "allowed: 1 to"]),
         ("eval CHECKPOINT --lengths 3,x", 2, &["'x'", "--lengths"]),
+        ("eval CHECKPOINT --items 3", 1, &["`--items` is no axis of copy", "hint: it has --lengths"]),
+        ("eval CHECKPOINT --rows 0", 1, &["`--rows` is 0", "allowed: 1 to"]),
         ("export CHECKPOINT --format zip --output out", 2, &["'zip'", "--format", "npz"]),
         ("export CHECKPOINT --format npz --output no/where.npz", 1, &["cannot write", "`no/where.npz`"]),
         ("info copi", 1, &["no recipe `copi`", "hint: `ntm info` lists"]),
