@@ -73,6 +73,9 @@ pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
 fn begin(flags: &Train) -> Result<(Trainer, Run)> {
     let (recipe, source) = recipe(flags)?;
     let directory = directory(flags, &recipe.training.seed.to_string());
+    if Study::is_in(&directory) {
+        bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
+    }
     let (engine, device) = machine(&flags.machine, &recipe)?;
     let run = Run::create(&directory, &recipe)?;
     let from = match &recipe.task {
@@ -97,8 +100,10 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
             checkpoint.recipe.training.sequences
         );
     }
-    if wanted == checkpoint.progress.step {
-        say(&format!("{} is finished: {seen} sequences seen; more with --sequences", directory.display()));
+    let solved = checkpoint.recipe.solved.stop && checkpoint.progress.solved.is_some();
+    if wanted == checkpoint.progress.step || solved {
+        let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
+        say(&format!("{} is finished: {seen} sequences seen; {cure}", directory.display()));
         return Ok(None);
     }
     let source = Source::open(&checkpoint.recipe.task)?;

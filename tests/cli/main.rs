@@ -8,6 +8,7 @@ mod own_data;
 mod reading;
 mod refusals;
 mod stops;
+mod studies;
 mod tasks;
 mod training;
 

@@ -1,0 +1,94 @@
+//! `ntm train --seeds`: many seeds of one recipe, and when a run is solved.
+
+use crate::common::{Ran, TINY, assert_same_tensors, command, ntm, refused, succeeds};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+fn json_of(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn each_seed_of_a_study_trains_as_it_would_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let ran = succeeds(here, &format!("train {TINY} --seeds 3..5 --jobs 2 --sequences 20 --run-dir study"));
+    for seed in 3..=5 {
+        succeeds(here, &format!("train {TINY} --seed {seed} --sequences 20 --run-dir alone-{seed}"));
+        let latest = "checkpoints/latest.safetensors";
+        assert_same_tensors(
+            &here.join(format!("study/seed-{seed}")).join(latest),
+            &here.join(format!("alone-{seed}")).join(latest),
+        );
+    }
+    let rows: Vec<&str> = ran.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(rows, ["seed", "3", "4", "5", "solved:"], "{}", ran.stdout);
+    let summary = json_of(&here.join("study/summary.json"));
+    assert_eq!((&summary["seeds"], &summary["solved"]), (&json!(3), &json!(0)));
+    assert_eq!(summary["outcomes"][2]["seed"], 5);
+    assert_eq!(summary["outcomes"][2]["results"][1]["length"], 4, "the last evaluation is in it");
+}
+
+#[test]
+fn a_study_that_was_stopped_goes_on_to_the_same_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let line = |run: &str| format!("train {TINY} --seeds 1..3 --jobs 1 --sequences 3000 --run-dir {run}");
+    let mut child = command(here, &line("study")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !here.join("study/seed-2/metrics.jsonl").exists() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(2));
+    }
+    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let ran = Ran::new(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(143), "{}", ran.stderr);
+    assert!(ran.stderr.contains("go on with: ntm train --resume study"), "{}", ran.stderr);
+    assert!(!here.join("study/seed-3").exists(), "the third seed had not begun");
+
+    succeeds(here, "train --resume study --threads 1");
+    succeeds(here, &line("uninterrupted"));
+    for seed in 1..=3 {
+        let of = |run: &str| here.join(format!("{run}/seed-{seed}/checkpoints/latest.safetensors"));
+        assert_same_tensors(&of("study"), &of("uninterrupted"));
+    }
+}
+
+#[test]
+fn a_run_is_solved_at_the_first_evaluation_within_its_threshold_and_may_stop_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let set = "--set solved.metric=loss_bits --set solved.at_most=1000 --set solved.stop=true";
+    let ran = succeeds(here, &format!("train {TINY} {set} --sequences 50 --run-dir run"));
+    assert!(ran.stderr.contains("solved after 10 sequences"), "{}", ran.stderr);
+    let info = succeeds(here, "info --checkpoint run/checkpoints/latest.safetensors --json").json();
+    assert_eq!((&info["progress"]["sequences"], &info["progress"]["solved"]["step"]), (&json!(10), &json!(10)));
+    let again = ntm(here, "train --resume run");
+    assert!(again.code == Some(0) && again.stderr.contains("finished"), "{}", again.stderr);
+}
+
+#[test]
+fn wrong_seeds_and_directories_in_use_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    for (seeds, expected) in [
+        ("5..1", "no seed lies in this range"),
+        ("1,2,1", "a seed stands here twice"),
+        ("1..x", "`x` is no seed"),
+        ("1..99999", "more than 10,000 seeds"),
+    ] {
+        let message = refused(here, &format!("train {TINY} --seeds {seeds}"), 2);
+        assert!(message.contains(expected), "{message}");
+    }
+    succeeds(here, &format!("train {TINY} --seeds 1 --sequences 5 --run-dir study"));
+    let message = refused(here, &format!("train {TINY} --seeds 1..2 --sequences 5 --run-dir study"), 1);
+    assert!(
+        message.contains("`study` holds a run already\nhint: go on with it by `ntm train --resume study`"),
+        "{message}"
+    );
+    let message = refused(here, &format!("train {TINY} --seed 1 --sequences 5 --run-dir study"), 1);
+    assert!(message.contains("`study` holds a seed study already"), "{message}");
+}
