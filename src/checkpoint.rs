@@ -56,6 +56,9 @@ pub struct Window {
     pub totals: Totals,
     pub updates: u64,
     pub grad_norms: f64,
+    /// After the clip; 0 where that is not known.
+    #[serde(default)]
+    pub clipped_norms: f64,
 }
 
 pub struct Checkpoint {

@@ -24,6 +24,8 @@ pub trait Engine {
 #[derive(Clone, Debug, Default)]
 pub struct Trace {
     pub weightings: Vec<f32>, // (T, B, R + W, N), read heads first
+    /// Strength, gate and sharpening of each head.
+    pub scalars: Vec<f32>, // (T, B, R + W, 3)
     pub reads: Vec<f32>,      // (T, B, R, M)
     pub erases: Vec<f32>,     // (T, B, W, M)
     pub adds: Vec<f32>,       // (T, B, W, M)

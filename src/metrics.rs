@@ -170,17 +170,19 @@ pub struct Report {
     #[serde(flatten)]
     pub figures: Figures,
     pub grad_norm: f64,
+    /// After the clip, for TensorBoard alone.
+    #[serde(skip)]
+    pub clipped_norm: Option<f64>,
     pub learning_rate: f64,
     pub sequences_per_second: f64,
 }
 
 impl Report {
     pub fn scalars(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        self.figures.means().chain([
-            ("grad_norm", self.grad_norm),
-            ("learning_rate", self.learning_rate),
-            ("sequences_per_second", self.sequences_per_second),
-        ])
+        let norm = [("grad_norm", self.grad_norm)].into_iter();
+        let norms = norm.chain(self.clipped_norm.map(|norm| ("grad_norm_clipped", norm)));
+        let rates = [("learning_rate", self.learning_rate), ("sequences_per_second", self.sequences_per_second)];
+        self.figures.means().chain(norms).chain(rates)
     }
 }
 

@@ -3,7 +3,8 @@
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::config::Recipe;
 use crate::metrics::{Report, Score};
-use crate::tensorboard::Scalars;
+use crate::model::Layout;
+use crate::tensorboard::{Events, Look};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
@@ -19,7 +20,7 @@ pub struct Run {
     directory: PathBuf,
     metrics: File,
     evaluations: File,
-    scalars: Scalars,
+    events: Events,
 }
 
 impl Run {
@@ -34,8 +35,9 @@ impl Run {
         }
         fs::create_dir_all(directory.join("checkpoints"))
             .with_context(|| format!("cannot make run directory `{shown}`"))?;
-        let run = Run::open(directory)?;
+        let mut run = Run::open(directory, None)?;
         run.write_recipe(recipe)?;
+        run.describe(recipe)?;
         Ok(run)
     }
 
@@ -66,12 +68,14 @@ impl Run {
         for log in [METRICS, EVALUATIONS] {
             drop_after(&directory.join(log), checkpoint.progress.step)?;
         }
-        let run = Run::open(directory)?;
+        let mut run = Run::open(directory, Some(checkpoint.progress.step + 1))?;
         run.write_recipe(&checkpoint.recipe)?;
+        run.describe(&checkpoint.recipe)?;
         Ok(run)
     }
 
-    fn open(directory: &Path) -> Result<Run> {
+    /// `from`: the first step that a resumed run logs again.
+    fn open(directory: &Path, from: Option<u64>) -> Result<Run> {
         let append = |name: &str| {
             let path = directory.join(name);
             OpenOptions::new()
@@ -84,8 +88,16 @@ impl Run {
             directory: directory.to_path_buf(),
             metrics: append(METRICS)?,
             evaluations: append(EVALUATIONS)?,
-            scalars: Scalars::new(directory),
+            events: Events::new(directory, from)?,
         })
+    }
+
+    /// Tells TensorBoard what this run is.
+    fn describe(&mut self, recipe: &Recipe) -> Result<()> {
+        let command: Vec<String> = std::env::args().collect();
+        self.events.text("recipe", &format!("```json\n{}\n```", serde_json::to_string_pretty(recipe)?))?;
+        self.events.text("command", &format!("`{}`, ntm {}", command.join(" "), env!("CARGO_PKG_VERSION")))?;
+        self.events.parameters(&serde_json::to_value(recipe)?)
     }
 
     pub fn directory(&self) -> &Path {
@@ -112,7 +124,7 @@ impl Run {
     }
 
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
-        self.scalars.add("train", report.scalars(), report.step);
+        self.events.scalars("train", report.scalars(), report.step)?;
         write_line(&mut self.metrics, report).context("cannot write metrics.jsonl")
     }
 
@@ -125,9 +137,31 @@ impl Run {
         for score in scores {
             let tag = score.point.tag();
             let group = if tag.is_empty() { "eval".to_string() } else { format!("eval/{tag}") };
-            self.scalars.add(&group, score.figures.means(), step);
+            self.events.scalars(&group, score.figures.means(), step)?;
         }
         write_line(&mut self.evaluations, &Line { step, results: scores }).context("cannot write evaluations.jsonl")
+    }
+
+    /// For TensorBoard: the distribution of every tensor, and what the machine does with one sequence.
+    pub fn log_machine(
+        &mut self,
+        step: u64,
+        layout: &Layout,
+        theta: &[f32],
+        gradient: &[f32],
+        look: &Look,
+    ) -> Result<()> {
+        for (group, values) in [("weights", theta), ("gradients", gradient)] {
+            let tensors =
+                layout.parameters.iter().map(|parameter| (parameter.name.as_str(), &values[parameter.range()]));
+            self.events.histograms(group, tensors, step)?;
+        }
+        self.events.look(look, step)
+    }
+
+    /// Tells TensorBoard that this session is over.
+    pub fn log_end(&mut self, finished: bool) -> Result<()> {
+        self.events.ended(finished)
     }
 }
 

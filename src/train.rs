@@ -9,6 +9,7 @@ use crate::model::Layout;
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::tasks::{Batch, Point, Source, points};
+use crate::tensorboard::Look;
 use anyhow::{Result, bail};
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -18,6 +19,8 @@ const EVALUATION_SEED: u64 = 0;
 /// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
 const EVALUATION_BATCH: usize = 20;
 const EVALUATION_STEPS: usize = 100_000;
+/// The most steps of a sequence that is looked at.
+const LOOK_STEPS: usize = 640;
 
 /// Mean cost and errors of `sequences` evaluation sequences at each point.
 pub fn evaluate(
@@ -138,6 +141,7 @@ impl Trainer {
         window.totals += &totals;
         window.updates += 1;
         window.grad_norms += norm;
+        window.clipped_norms += training.clip.clipped(norm).unwrap_or(0.0);
         Ok(())
     }
 
@@ -213,24 +217,40 @@ impl Trainer {
                 self.checkpoint().save(&run.latest())?;
             }
             if let Some(signal) = stopped {
+                run.log_end(false)?;
                 return Ok(Ended::Stopped(signal));
             }
         }
+        run.log_end(true)?;
         Ok(Ended::Finished)
     }
 
     /// The means since the last report.
     fn report(&mut self, sequences_per_second: f64) -> Report {
-        let Window { totals, updates, grad_norms } = std::mem::take(&mut self.progress.window);
+        let Window { totals, updates, grad_norms, clipped_norms } = std::mem::take(&mut self.progress.window);
         Report {
             step: self.progress.step,
             sequences: self.progress.sequences,
             seconds: self.progress.seconds,
             figures: totals.figures(self.recipe.task.scoring()).of_training(),
             grad_norm: grad_norms / updates as f64,
+            clipped_norm: self.recipe.training.clip.clipped(0.0).map(|_| clipped_norms / updates as f64),
             learning_rate: self.recipe.training.optimizer.learning_rate() * self.rate_factor(self.progress.step),
             sequences_per_second,
         }
+    }
+
+    /// Logs what the machine does with one sequence of the first point that is not too long to look at.
+    fn look(&mut self, run: &mut Run, points: &[Point]) -> Result<()> {
+        let Some(point) = points.iter().find(|point| self.source.evaluation_steps(point) <= LOOK_STEPS) else {
+            return Ok(());
+        };
+        let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
+        let logits = self.engine.forward(&self.theta, &batch)?.to_vec();
+        let trace = self.engine.trace(&self.theta, &batch)?;
+        let (read_heads, write_heads) = self.recipe.model.heads();
+        let look = Look { batch: &batch, logits: &logits, trace: &trace, read_heads, write_heads };
+        run.log_machine(self.progress.step, &self.layout, &host(&self.theta), &host(&self.gradient), &look)
     }
 
     /// Evaluates at the recipe's points and keeps the checkpoint with the lowest summed loss.
@@ -245,6 +265,7 @@ impl Trainer {
         let step = self.progress.step;
         run.log_evaluation(step, &scores)?;
         display.evaluation(&scores);
+        self.look(run, &points)?;
         if self.progress.solved.is_none() && self.recipe.solved.by(&scores) {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });

@@ -289,6 +289,7 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
         let wide = |values: &[f32]| values.iter().map(|&value| value as f64).collect::<Vec<_>>();
         for (field, values, expected) in [
             ("weightings", &traced.weightings, &expected.weightings),
+            ("strength, gate, sharpening", &traced.scalars, &expected.scalars),
             ("reads", &traced.reads, &expected.reads),
             ("erases", &traced.erases, &expected.erases),
             ("adds", &traced.adds, &expected.adds),

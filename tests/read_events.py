@@ -1,14 +1,51 @@
-"""Prints the scalars of an event directory as TensorBoard reads them: JSON, {tag: [[step, value], ...]}.
+"""Prints what TensorBoard reads in an event directory, as JSON.
 
-    read_events.py DIRECTORY
+    read_events.py DIRECTORY    {"scalars": {tag: [[step, value], ...]}, "histograms": {tag: [[step, number, sum], ...]},
+                                 "images": {tag: [[step, width, height, gray pixels row by row], ...]},
+                                 "texts": {tag: text}, "parameters": {name: value}}
 """
 
 import json
 import sys
 
-from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+from tensorboard.backend.event_processing.event_accumulator import (
+    HISTOGRAMS, IMAGES, SCALARS, TENSORS, EventAccumulator,
+)
+from tensorboard.plugins.hparams import plugin_data_pb2
 
-events = EventAccumulator(sys.argv[1], size_guidance={SCALARS: 0})  # 0: keep all
+from png import gray
+
+ALL = 0  # keep every event
+events = EventAccumulator(sys.argv[1], size_guidance={SCALARS: ALL, HISTOGRAMS: ALL, IMAGES: ALL, TENSORS: ALL})
 events.Reload()
-scalars = {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in events.Tags()[SCALARS]}
-print(json.dumps(scalars))
+tags = events.Tags()
+
+
+def image(event):
+    width, height, pixels = gray(event.encoded_image_string)
+    assert (width, height) == (event.width, event.height), f"{event.width} x {event.height} of a PNG {width} x {height}"
+    return [event.step, width, height, pixels]
+
+
+def histogram(event):
+    value = event.histogram_value
+    return [event.step, value.num, value.sum]
+
+
+parameters = {}
+for content in events.summary_metadata.values():
+    if content.plugin_data.plugin_name == "hparams":
+        data = plugin_data_pb2.HParamsPluginData.FromString(content.plugin_data.content)
+        for name, value in data.session_start_info.hparams.items():
+            parameters[name] = getattr(value, value.WhichOneof("kind"))
+
+texts = {
+    tag: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in tags[TENSORS] if tag.endswith("text_summary")
+}
+print(json.dumps({
+    "scalars": {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in tags[SCALARS]},
+    "histograms": {tag: [histogram(event) for event in events.Histograms(tag)] for tag in tags[HISTOGRAMS]},
+    "images": {tag: [image(event) for event in events.Images(tag)] for tag in tags[IMAGES]},
+    "texts": texts,
+    "parameters": parameters,
+}))

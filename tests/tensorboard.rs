@@ -11,9 +11,27 @@ use std::path::Path;
 /// Steps and values by tag. Event files hold f32.
 type Scalars = BTreeMap<String, Vec<(u64, f32)>>;
 
-fn events(run: &Path) -> Scalars {
+/// All that TensorBoard reads.
+#[derive(serde::Deserialize)]
+struct Read {
+    scalars: Scalars,
+    /// Step, number and sum of the values.
+    histograms: BTreeMap<String, Vec<(u64, f64, f64)>>,
+    /// Step, width, height, grey pixels.
+    images: BTreeMap<String, Vec<(u64, usize, usize, Vec<u8>)>>,
+    texts: BTreeMap<String, String>,
+    parameters: BTreeMap<String, Value>,
+}
+
+fn read(run: &Path) -> Read {
     let text = python([Path::new("tests/read_events.py"), run]);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error} in\n{text}"))
+}
+
+/// The scalars that the logs have as well.
+fn logged_scalars(read: Read) -> Scalars {
+    let others = |tag: &str| tag.starts_with("heads/") || tag == "train/grad_norm_clipped";
+    read.scalars.into_iter().filter(|(tag, _)| !others(tag)).collect()
 }
 
 /// What the logs of a run say, under the tags it should have in TensorBoard.
@@ -41,7 +59,7 @@ fn logged(run: &Path) -> Scalars {
 fn tensorboard_lists_the_scalars_of_a_run_with_the_values_of_its_logs() {
     let directory = tiny_run();
     let run = directory.path().join("run");
-    let found = events(&run);
+    let found = logged_scalars(read(&run));
     assert_eq!(found.len(), 5 + 2 * 2, "five of training, two of each evaluated length: {:?}", found.keys());
     assert_eq!(found, logged(&run));
 }
@@ -51,7 +69,78 @@ fn tensorboard_shows_a_resumed_run_as_one_curve() {
     let directory = tiny_run();
     succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
     let run = directory.path().join("run");
-    assert_eq!(events(&run), logged(&run));
+    assert_eq!(logged_scalars(read(&run)), logged(&run));
+}
+
+#[test]
+fn a_run_that_was_killed_after_its_checkpoint_and_resumed_shows_no_step_twice() {
+    let directory = tiny_run();
+    let run = directory.path().join("run");
+    // as after kill -9: the logs are ahead of the checkpoint, and the event file ends in the middle of a record
+    let kept = std::fs::read(run.join("checkpoints/latest.safetensors")).unwrap();
+    succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
+    std::fs::write(run.join("checkpoints/latest.safetensors"), kept).unwrap();
+    let mut files: Vec<_> = std::fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.to_string_lossy().contains("tfevents"));
+    files.sort();
+    let last = std::fs::OpenOptions::new().write(true).open(files.last().unwrap()).unwrap();
+    last.set_len(last.metadata().unwrap().len() - 5).unwrap();
+    succeeds(directory.path(), "train --resume run --sequences 60 --threads 1");
+    let found = logged_scalars(read(&run));
+    assert_eq!(found["train/loss_bits"].len(), 60 / 5);
+    assert_eq!(found, logged(&run));
+}
+
+#[test]
+fn every_evaluation_logs_heads_tensors_and_pictures_of_a_sequence_as_it_was() {
+    let directory = tiny_run();
+    let run = directory.path().join("run");
+    let read = read(&run);
+    let steps = |steps: Vec<u64>| assert_eq!(steps, [10, 20]);
+    for name in ["strength", "gate", "sharpening", "entropy_bits"] {
+        for head in ["read_0", "write_0"] {
+            steps(read.scalars[&format!("heads/{head}/{name}")].iter().map(|(step, _)| *step).collect());
+        }
+    }
+    for (step, entropy) in &read.scalars["heads/read_0/entropy_bits"] {
+        assert!((0.0..=3.0).contains(entropy), "of 8 rows, step {step}: {entropy}");
+    }
+    let info = succeeds(directory.path(), "info copy --json").json();
+    for tensor in info["tensors"].as_array().unwrap() {
+        for group in ["weights", "gradients"] {
+            let name = format!("{group}/{}", tensor["name"].as_str().unwrap());
+            steps(read.histograms[&name].iter().map(|(step, ..)| *step).collect());
+        }
+    }
+    // the output's bias has 3 values, whose sum the checkpoint tells as well
+    let tensors = common::tensors(&run.join("checkpoints/latest.safetensors"));
+    let bias = tensors["model.output.bias"].1.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes) as f64);
+    let (_, number, sum) = read.histograms["weights/output.bias"][1];
+    assert!(number == 3.0 && (sum - bias.sum::<f64>()).abs() < 1e-6, "{number} values, sum {sum}");
+
+    // copy of length 2, T = 5: 4 input channels; blocks of 16 x 16 pixels. What was seen is what is to be said, 3 steps later.
+    let (_, width, height, inputs) = &read.images["look/1_inputs"][0];
+    let (_, _, _, targets) = &read.images["look/2_targets"][0];
+    assert_eq!((*width, *height), (5 * 16, 4 * 16));
+    for y in 0..3 * 16 {
+        for x in 0..2 * 16 {
+            assert_eq!(inputs[y * 80 + x], targets[y * 80 + x + 3 * 16], "column {x}, row {y}");
+        }
+    }
+    assert_eq!(inputs[(3 * 16 + 8) * 80 + 2 * 16 + 8], 255, "the end marker at step 2");
+    for tag in ["3_outputs", "4_weightings_read_0", "4_weightings_write_0", "5_reads_read_0", "6_adds_write_0"] {
+        assert_eq!(read.images[&format!("look/{tag}")].len(), 2, "{tag}");
+    }
+}
+
+#[test]
+fn a_run_tells_tensorboard_its_recipe_its_command_and_its_parameters() {
+    let directory = tiny_run();
+    let read = read(&directory.path().join("run"));
+    assert!(read.texts["recipe/text_summary"].contains("\"batch_size\": 1"), "{:?}", read.texts);
+    assert!(read.texts["command/text_summary"].contains("--sequences 20"), "{:?}", read.texts);
+    assert_eq!(read.parameters["training.sequences"], 20.0);
+    assert_eq!(read.parameters["model.controller.kind"], "lstm");
 }
 
 #[test]
@@ -62,7 +151,7 @@ fn tensorboard_names_the_points_of_a_grid_and_the_figures_of_a_task() {
     let line = format!("train repeat-copy {TINY} {sizes} --sequences 10 --run-dir run");
     succeeds(directory.path(), &line);
     let run = directory.path().join("run");
-    let (found, evaluations) = (events(&run), lines(&run.join("evaluations.jsonl")));
+    let (found, evaluations) = (read(&run).scalars, lines(&run.join("evaluations.jsonl")));
     let expected = evaluations[0]["results"][1]["marker_errors"].as_f64().unwrap() as f32;
     assert_eq!(found["eval/length_2_repeats_3/marker_errors"], [(10, expected)]);
     assert!(found.contains_key("train/marker_errors"), "{:?}", found.keys());

@@ -90,6 +90,9 @@ impl Engine for Composed {
         for input in tensor(&batch.inputs, batch, self.input_width, theta).unbind(0) {
             state = network.step(&input, &state).1;
             append(&mut trace.weightings, state.weightings.iter())?;
+            let scalars: Vec<Tensor> =
+                state.addressings.iter().map(|a| Tensor::cat(&[&a.strength, &a.gate, &a.sharpening], 1)).collect();
+            append(&mut trace.scalars, scalars.iter())?;
             append(&mut trace.reads, state.reads.iter())?;
             append(&mut trace.erases, state.edits.iter().map(|edit| &edit.erase))?;
             append(&mut trace.adds, state.edits.iter().map(|edit| &edit.add))?;

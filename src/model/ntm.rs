@@ -1,6 +1,7 @@
 //! The machine: controller, heads and memory, one step at a time.
 
 use super::CONSTANT_MEMORY;
+use super::addressing::Addressing;
 use super::config::{MemoryStart, Ntm as Config, WeightingStart};
 use super::controller::{Controller, ControllerState};
 use super::head::{ReadHead, WriteHead};
@@ -31,6 +32,8 @@ pub struct State {
     pub weightings: Vec<Tensor>, // R + W times (B, N), read heads first
     pub reads: Vec<Tensor>,      // R times (B, M)
     pub edits: Vec<Edit>,        // W times
+    /// What the heads asked for, R + W times, read heads first.
+    pub addressings: Vec<Addressing>,
 }
 
 impl Ntm {
@@ -67,6 +70,7 @@ impl Ntm {
             weightings: rows(&self.start.weighting),
             reads: rows(&self.start.read),
             edits: vec![],
+            addressings: vec![],
         }
     }
 
@@ -77,11 +81,14 @@ impl Ntm {
 
         let (read_weightings, write_weightings) = prev.weightings.split_at(self.read_heads.len());
         let mut weightings = Vec::with_capacity(prev.weightings.len());
+        let mut addressings = Vec::with_capacity(prev.weightings.len());
         let mut reads = Vec::with_capacity(self.read_heads.len());
         for (head, prev_weighting) in self.read_heads.iter().zip(read_weightings) {
-            let weighting = head.forward(&hidden).weighting(&prev.memory, prev_weighting);
+            let addressing = head.forward(&hidden);
+            let weighting = addressing.weighting(&prev.memory, prev_weighting);
             reads.push(read(&prev.memory, &weighting));
             weightings.push(weighting);
+            addressings.push(addressing);
         }
         let mut memory = prev.memory.shallow_clone();
         let mut edits = Vec::with_capacity(self.write_heads.len());
@@ -90,11 +97,12 @@ impl Ntm {
             let weighting = addressing.weighting(&prev.memory, prev_weighting);
             memory = write(&memory, &weighting, &edit);
             weightings.push(weighting);
+            addressings.push(addressing);
             edits.push(edit);
         }
 
         let shown: Vec<&Tensor> = std::iter::once(&hidden).chain(&reads).collect();
         let logits = self.output.forward(&Tensor::cat(&shown, 1));
-        (logits, State { controller, memory, weightings, reads, edits })
+        (logits, State { controller, memory, weightings, reads, edits, addressings })
     }
 }

@@ -51,6 +51,15 @@ impl Clip {
         }
     }
 
+    /// The norm after the clip of a gradient of this norm, where that follows from it.
+    pub fn clipped(&self, norm: f64) -> Option<f64> {
+        match self {
+            Clip::Norm { at } => Some(norm.min(*at)),
+            Clip::Value { .. } => None,
+            Clip::None {} => Some(norm),
+        }
+    }
+
     /// What each element is multiplied by, then limited to (+-), for a gradient of this norm.
     fn scale_and_limit(&self, norm: f64) -> (f64, f64) {
         match self {

@@ -91,6 +91,7 @@ impl<F: Float> Fused<F> {
         let room = |values: usize| vec![0.0; batch.steps * size * values];
         let mut trace = Trace {
             weightings: room(all * plan.n),
+            scalars: room(all * 3),
             reads: room(reads * plan.m),
             erases: room(plan.write_heads * plan.m),
             adds: room(plan.write_heads * plan.m),
@@ -107,6 +108,9 @@ impl<F: Float> Fused<F> {
                     for head in 0..all {
                         let weighting = &tape.weighting.row(row)[head * plan.n_step..][..plan.n];
                         put(&mut trace.weightings, place * all + head, weighting);
+                        let emitted = &tape.heads.row(row)[plan.head_at[head]..];
+                        let scalars = [at.strength(), at.gate(), at.sharpening()].map(|at| emitted[at]);
+                        put(&mut trace.scalars, place * all + head, &scalars);
                     }
                     put(&mut trace.reads, place, &tape.shown.row(row)[1 + plan.h..][..reads * plan.m]);
                     for head in reads..all {

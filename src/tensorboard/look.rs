@@ -1,0 +1,112 @@
+//! A look at the machine with one sequence: what it saw, said, and where its heads were.
+
+use crate::engine::Trace;
+use crate::tasks::Batch;
+
+/// Pictures are about this wide and high, in pixels; a value has one pixel at least.
+const WIDE: usize = 640;
+const HIGH: usize = 256;
+
+/// One sequence and what the machine made of it. `batch` holds this sequence alone.
+pub struct Look<'a> {
+    pub batch: &'a Batch,
+    pub logits: &'a [f32], // (T, 1, Y)
+    pub trace: &'a Trace,
+    pub read_heads: usize,
+    pub write_heads: usize,
+}
+
+/// Eight bits a channel, row by row from the top.
+pub struct Picture {
+    pub tag: String,
+    pub width: usize,
+    pub height: usize,
+    pub rgb: Vec<u8>,
+}
+
+impl Look<'_> {
+    /// Time runs to the right; channels, memory columns and memory rows run down.
+    pub fn pictures(&self) -> Vec<Picture> {
+        let (steps, all) = (self.batch.steps, self.read_heads + self.write_heads);
+        let outputs: Vec<f32> = self.logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect();
+        let mut pictures = vec![
+            picture("look/1_inputs", steps, &self.batch.inputs),
+            picture("look/2_targets", steps, &self.batch.targets),
+            picture("look/3_outputs", steps, &outputs),
+        ];
+        for (index, head) in self.names().into_iter().enumerate() {
+            let of_head = |values: &[f32], heads: usize, place: usize| -> Vec<f32> {
+                let width = values.len() / steps / heads;
+                values.chunks(width).skip(place).step_by(heads).flatten().copied().collect()
+            };
+            let weightings = of_head(&self.trace.weightings, all, index);
+            pictures.push(picture(&format!("look/4_weightings_{head}"), steps, &weightings));
+            let (name, vectors) = match index.checked_sub(self.read_heads) {
+                None => ("5_reads", of_head(&self.trace.reads, self.read_heads, index)),
+                Some(writer) => ("6_adds", of_head(&self.trace.adds, self.write_heads, writer)),
+            };
+            pictures.push(picture(&format!("look/{name}_{head}"), steps, &vectors));
+        }
+        pictures
+    }
+
+    /// For each head the means over the steps of its strength, gate and sharpening, and of the entropy of its weighting.
+    pub fn heads(&self) -> Vec<(String, [(&'static str, f64); 4])> {
+        let (steps, names) = (self.batch.steps, self.names());
+        let rows = self.trace.weightings.len() / (steps * names.len()).max(1);
+        let means = |head: usize| {
+            let places = (0..steps).map(|t| t * names.len() + head);
+            let mean = |value: &dyn Fn(usize) -> f64| places.clone().map(value).sum::<f64>() / steps as f64;
+            let scalar = |index: usize| mean(&|place| self.trace.scalars[place * 3 + index] as f64);
+            let entropy = mean(&|place| entropy_bits(&self.trace.weightings[place * rows..][..rows]));
+            [("strength", scalar(0)), ("gate", scalar(1)), ("sharpening", scalar(2)), ("entropy_bits", entropy)]
+        };
+        names.iter().enumerate().map(|(index, name)| (name.clone(), means(index))).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let reads = (0..self.read_heads).map(|head| format!("read_{head}"));
+        reads.chain((0..self.write_heads).map(|head| format!("write_{head}"))).collect()
+    }
+}
+
+fn entropy_bits(weighting: &[f32]) -> f64 {
+    weighting.iter().map(|&w| w as f64).filter(|&w| w > 0.0).map(|w| -w * w.log2()).sum()
+}
+
+/// Values (T, height) as grey, black for the least and white for the most, each a block of pixels.
+fn picture(tag: &str, steps: usize, values: &[f32]) -> Picture {
+    let rows = values.len() / steps;
+    let (least, most) =
+        values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
+    let scale = if most > least { 255.0 / (most - least) } else { 0.0 };
+    let (across, down) = ((WIDE / steps).clamp(1, 16), (HIGH / rows).clamp(1, 16));
+    let (width, height) = (steps * across, rows * down);
+    let mut rgb = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            let value = values[x / across * rows + y / down];
+            rgb.extend([((value - least) * scale).round() as u8; 3]);
+        }
+    }
+    Picture { tag: tag.to_string(), width, height, rgb }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_has_time_to_the_right_and_a_block_of_grey_for_every_value() {
+        let picture = picture("x", 2, &[0.0, 1.0, 2.0, 4.0]);
+        assert_eq!((picture.width, picture.height), (32, 32));
+        let grey = |x: usize, y: usize| picture.rgb[(y * 32 + x) * 3];
+        assert_eq!([grey(0, 0), grey(15, 31), grey(16, 15), grey(31, 31)], [0, 64, 128, 255]);
+    }
+
+    #[test]
+    fn the_entropy_of_a_sure_weighting_is_0_bits_and_of_an_even_one_over_four_rows_2() {
+        assert_eq!(entropy_bits(&[0.0, 1.0, 0.0, 0.0]), 0.0);
+        assert_eq!(entropy_bits(&[0.25; 4]), 2.0);
+    }
+}
