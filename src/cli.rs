@@ -97,6 +97,8 @@ pub enum Format {
     Safetensors,
     /// Weights alone, for numpy.load
     Npz,
+    /// A module for torch.jit.load: forward, and step from state to state
+    Torchscript,
 }
 
 /// List the built-in recipes, or describe a recipe or a checkpoint

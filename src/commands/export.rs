@@ -1,7 +1,7 @@
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::cli::{Export, Format};
 use crate::display::say;
-use crate::export::{npz, safetensors};
+use crate::export::{npz, safetensors, torchscript};
 use anyhow::{Result, bail};
 
 pub fn run(flags: Export) -> Result<()> {
@@ -13,6 +13,11 @@ pub fn run(flags: Export) -> Result<()> {
     match flags.format {
         Format::Safetensors => safetensors::write(&checkpoint, output)?,
         Format::Npz => npz::write(&checkpoint, output)?,
+        Format::Torchscript => {
+            let (bytes, difference) = torchscript::encode(&checkpoint)?;
+            write_atomically(output, &bytes)?;
+            say(&format!("its logits differ from the engine's by at most {difference:.0e}"));
+        }
     }
     say(&format!("wrote {}", output.display()));
     Ok(())

@@ -1,0 +1,85 @@
+//! TorchScript: a module compiled from source, whose parameters have PyTorch's names and gradients.
+
+mod source;
+
+use crate::checkpoint::Checkpoint;
+use crate::engine::Engine;
+use crate::fused::Fused;
+use crate::shim::Script;
+use anyhow::{Context, Result, ensure};
+use std::collections::{BTreeMap, HashMap};
+use tch::{CModule, Tensor};
+
+/// The largest difference from the engine that an export may have, relative to the largest logit above 1.
+const TOLERANCE: f64 = 1e-5;
+
+/// A tensor by its name below some module, and whether it is learned.
+type Named<'a> = (&'a str, &'a Tensor, bool);
+
+/// The bytes of the file, and how far the module that they load as is from the engine.
+pub fn encode(checkpoint: &Checkpoint) -> Result<(Vec<u8>, f64)> {
+    let layout = checkpoint.recipe.layout();
+    let tensors: Vec<Tensor> = layout
+        .parameters
+        .iter()
+        .map(|parameter| {
+            let shape: Vec<i64> = parameter.shape.iter().map(|&size| size as i64).collect();
+            Tensor::from_slice(&checkpoint.theta[parameter.range()]).view(shape.as_slice())
+        })
+        .collect();
+    let named: Vec<Named> = std::iter::zip(&layout.parameters, &tensors)
+        .map(|(parameter, tensor)| (parameter.name.as_str(), tensor, parameter.learned))
+        .collect();
+    let sources: HashMap<&str, String> = source::sources(&checkpoint.recipe.model).into_iter().collect();
+
+    let mut script = module("", &named, &sources)?;
+    let recipe = serde_json::to_string(&checkpoint.recipe)?;
+    let progress = serde_json::to_string(&checkpoint.progress)?;
+    script.text("recipe", &recipe)?;
+    script.text("progress", &progress)?;
+    let bytes = script.save(&[("recipe.json", &recipe), ("progress.json", &progress)])?;
+    let difference = difference(checkpoint, &bytes).context("the exported module cannot be run")?;
+    ensure!(
+        difference <= TOLERANCE,
+        "the exported module differs from the engine by {difference:e}, allowed: {TOLERANCE:e}\n\
+         hint: very large weights can do this; does an earlier checkpoint of the run export?"
+    );
+    Ok((bytes, difference))
+}
+
+/// The module at `path`, "" being the root: its tensors, its submodules, then its methods, which call theirs.
+fn module(path: &str, named: &[Named], sources: &HashMap<&str, String>) -> Result<Script> {
+    let mut script = Script::new(&format!("__torch__.ntm_{}", path.replace('.', "_")))?; // a number is no part of a type
+    let mut children: BTreeMap<&str, Vec<Named>> = BTreeMap::new();
+    for &(name, tensor, learned) in named {
+        match name.split_once('.') {
+            None => script.tensor(name, tensor, learned)?,
+            Some((child, rest)) => children.entry(child).or_default().push((rest, tensor, learned)),
+        }
+    }
+    for (child, named) in children {
+        let path = if path.is_empty() { child.to_string() } else { format!("{path}.{child}") };
+        script.child(child, &module(&path, &named, sources)?)?;
+    }
+    if let Some(source) = sources.get(path) {
+        script.define(source).with_context(|| format!("in the TorchScript source of `{path}`"))?;
+    }
+    Ok(script)
+}
+
+/// The largest difference between the logits of the module in `bytes` and those of the engine on two random sequences,
+/// relative to the largest logit above 1.
+fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
+    let recipe = &checkpoint.recipe;
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let batch = recipe.task.training_batch(recipe.training.seed, 0, 2);
+    let mut engine = Fused::<f32>::new(&recipe.model, x, y, 1)?;
+    let logits = engine.forward(&Tensor::from_slice(&checkpoint.theta), &batch)?;
+    let logits = Tensor::from_slice(logits).view([batch.steps as i64, 2, y as i64]);
+
+    let inputs = Tensor::from_slice(&batch.inputs).view([batch.steps as i64, 2, x as i64]);
+    let _guard = tch::no_grad_guard();
+    let found = CModule::load_data(&mut &*bytes)?.forward_ts(&[inputs])?;
+    let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
+    Ok(largest(&(found - &logits)) / largest(&logits).max(1.0))
+}
