@@ -1,6 +1,7 @@
 //! Formats for other programs, a file or a folder each.
 
 pub mod npz;
+pub mod onnx;
 pub mod safetensors;
 pub mod torchscript;
 

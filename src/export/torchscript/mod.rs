@@ -3,12 +3,11 @@
 mod source;
 
 use crate::checkpoint::Checkpoint;
-use crate::engine::Engine;
 use crate::fused::Fused;
 use crate::shim::Script;
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, HashMap};
-use tch::{CModule, Tensor};
+use tch::{CModule, Device, Kind, Tensor};
 
 /// The largest difference from the engine that an export may have, relative to the largest logit above 1.
 const TOLERANCE: f64 = 1e-5;
@@ -42,7 +41,7 @@ pub fn encode(checkpoint: &Checkpoint) -> Result<(Vec<u8>, f64)> {
     ensure!(
         difference <= TOLERANCE,
         "the exported module differs from the engine by {difference:e}, allowed: {TOLERANCE:e}\n\
-         hint: very large weights can do this; does an earlier checkpoint of the run export?"
+         hint: please report this with the checkpoint; `--format npz` gives its weights"
     );
     Ok((bytes, difference))
 }
@@ -68,18 +67,44 @@ fn module(path: &str, named: &[Named], sources: &HashMap<&str, String>) -> Resul
 }
 
 /// The largest difference between the logits of the module in `bytes` and those of the engine on two random sequences,
-/// relative to the largest logit above 1.
+/// relative to the largest logit above 1. Both run in f64: a recurrence can amplify the rounding of f32 beyond any bound,
+/// and that is no error of the export.
 fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
     let recipe = &checkpoint.recipe;
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
     let batch = recipe.task.training_batch(recipe.training.seed, 0, 2);
-    let mut engine = Fused::<f32>::new(&recipe.model, x, y, 1)?;
-    let logits = engine.forward(&Tensor::from_slice(&checkpoint.theta), &batch)?;
-    let logits = Tensor::from_slice(logits).view([batch.steps as i64, 2, y as i64]);
+    let theta: Vec<f64> = checkpoint.theta.iter().map(|&value| value.into()).collect();
+    let mut engine = Fused::<f64>::new(&recipe.model, x, y, 1)?;
+    let logits = Tensor::from_slice(engine.logits(&theta, &batch)).view([batch.steps as i64, 2, y as i64]);
 
-    let inputs = Tensor::from_slice(&batch.inputs).view([batch.steps as i64, 2, x as i64]);
     let _guard = tch::no_grad_guard();
-    let found = CModule::load_data(&mut &*bytes)?.forward_ts(&[inputs])?;
+    let mut module = CModule::load_data(&mut &*bytes)?;
+    module.to(Device::Cpu, Kind::Double, false);
+    let inputs = Tensor::from_slice(&batch.inputs).view([batch.steps as i64, 2, x as i64]);
+    let found = module.forward_ts(&[inputs.to_kind(Kind::Double)])?;
     let largest = |tensor: &Tensor| tensor.abs().max().double_value(&[]);
     Ok(largest(&(found - &logits)) / largest(&logits).max(1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::Progress;
+    use crate::config::Recipe;
+
+    #[test]
+    fn a_module_with_other_weights_than_the_engine_is_noticed() {
+        let recipe = Recipe::parse(r#"{"model": {"memory": {"rows": 4, "width": 2}}}"#, &[]).unwrap();
+        let theta = recipe.layout().start(1);
+        let mut checkpoint = Checkpoint { recipe, progress: Progress::default(), theta, optimizer: vec![] };
+        let (bytes, same) = encode(&checkpoint).unwrap();
+        assert!(same < 1e-6, "{same:e}");
+        for name in ["controller.weight_hh_l0", "heads.write.0.weight", "init.read", "output.bias"] {
+            let at = checkpoint.recipe.layout().get(name).offset;
+            checkpoint.theta[at] += 0.5;
+            let other = difference(&checkpoint, &bytes).unwrap();
+            assert!(other > TOLERANCE, "{name}: {other:e}");
+            checkpoint.theta[at] -= 0.5;
+        }
+    }
 }
