@@ -8,7 +8,10 @@ use clap::error::ErrorKind;
 
 pub fn run(flags: Export) -> Result<()> {
     if flags.onnx_graph.is_some() && flags.format != Format::Onnx {
-        Cli::command().error(ErrorKind::ArgumentConflict, "`--onnx-graph` goes with `--format onnx` alone").exit();
+        let mut cli = Cli::command();
+        cli.build(); // else its usage line does not begin with `ntm`
+        let export = cli.find_subcommand_mut("export").expect("this command");
+        export.error(ErrorKind::ArgumentConflict, "`--onnx-graph` goes with `--format onnx` alone").exit();
     }
     let output = &flags.output;
     if output.exists() && !flags.force {
