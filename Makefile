@@ -25,7 +25,7 @@ test: setup .venv-test/.complete
 bench: setup .venv-bench/.complete
 	python3 benches/compare.py
 
-# What the tests read our files with (NumPy, safetensors, TensorBoard); what the benchmarks compare with (JAX, PyTorch).
+# What the tests read our files with (NumPy, safetensors, TensorBoard, onnxruntime); what the benchmarks compare with (JAX, PyTorch).
 .venv-test/.complete: tests/requirements.txt
 .venv-bench/.complete: benches/requirements.txt
 .venv-%/.complete:

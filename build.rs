@@ -1,7 +1,8 @@
-//! Two things: the path of libtorch in every binary and test (an rpath), so that nothing needs LD_LIBRARY_PATH;
-//! and the list of the recipes in tasks/, which the binary contains.
+//! Three things: the path of libtorch in every binary and test (an rpath), so that nothing needs LD_LIBRARY_PATH;
+//! the C++ of src/shim; and the list of the recipes in tasks/, which the binary contains.
 
-use std::{env, fs, path::PathBuf};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -9,6 +10,16 @@ fn main() {
         .expect("torch-sys did not say where libtorch is; run `make setup`, or set LIBTORCH to a libtorch 2.11 folder");
     println!("cargo:rustc-link-search=native={lib}");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+
+    println!("cargo:rerun-if-changed=src/shim/script.cpp");
+    let include = Path::new(&lib).with_file_name("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .includes([&include, &include.join("torch/csrc/api/include")])
+        .warnings(false) // libtorch's headers have some
+        .file("src/shim/script.cpp")
+        .compile("ntm_shim");
 
     println!("cargo:rerun-if-changed=tasks");
     let mut files: Vec<PathBuf> =

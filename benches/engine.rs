@@ -1,5 +1,6 @@
 //! Times the engines: `cargo bench --bench engine -- ENGINE BATCH LENGTH THREADS [UPDATES]`
 //! Prints one line of JSON: milliseconds of every update (batch, forward, backward, clip, optimizer) of the copy recipe, and peak memory.
+//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone.
 
 use ntm::config::Recipe;
 use ntm::engine::Engine;
@@ -23,11 +24,11 @@ fn main() {
     let mut source = Source::open(&recipe.task).expect("it has no files");
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
     let mut machine: Box<dyn Engine> = match engine.as_str() {
-        "fused" => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads")),
+        "fused" | "forward" => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads")),
         "composed" => Box::new(Composed::new(&recipe.model, x, y)),
-        other => return eprintln!("no engine {other}: fused or composed"),
+        other => return eprintln!("no engine {other}: fused, composed or forward"),
     };
-    tch::set_num_threads(if engine == "fused" { 1 } else { threads as i32 });
+    tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
     let mut theta = Tensor::from_slice(&recipe.layout().start(1));
     let mut gradient = theta.zeros_like();
     let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
@@ -36,8 +37,12 @@ fn main() {
         let start = Instant::now();
         let point = Point::new([(Axis::Length, length)]);
         let sequences = source.evaluation_batch(1, &point, step * batch as u64, batch).expect("a batch");
-        machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
-        optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
+        if engine == "forward" {
+            machine.forward(&theta, &sequences).expect("logits");
+        } else {
+            machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
+            optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
+        }
         milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let peak = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {

@@ -127,9 +127,12 @@ pub struct Axes {
     pub vectors: Vec<usize>,
 }
 
-/// Write the weights of a checkpoint in a format for other programs
+/// Write a checkpoint in a format for other programs: the weights alone, or a program that runs
 #[derive(Args)]
 #[command(after_help = "Examples:
+  ntm export --checkpoint best.safetensors --format onnx --output copy.onnx
+  ntm export --checkpoint best.safetensors --format onnx --onnx-graph step --output step.onnx
+  ntm export --checkpoint best.safetensors --format torchscript --output copy.pt
   ntm export --checkpoint best.safetensors --format npz --output copy.npz")]
 pub struct Export {
     /// The checkpoint, a .safetensors file of `ntm train`
@@ -137,6 +140,9 @@ pub struct Export {
     pub checkpoint: PathBuf,
     #[arg(long)]
     pub format: Format,
+    /// Which graph an ONNX file holds [default: sequence]
+    #[arg(long, value_name = "GRAPH")]
+    pub onnx_graph: Option<OnnxGraph>,
     /// The file to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -145,12 +151,26 @@ pub struct Export {
     pub force: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum Format {
     /// Weights alone, PyTorch's names
     Safetensors,
     /// Weights alone, for numpy.load
     Npz,
+    /// A module for torch.jit.load: forward, and step from state to state
+    Torchscript,
+    /// A graph for onnxruntime and others
+    Onnx,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum OnnxGraph {
+    /// All steps of a sequence: inputs (steps, batch, width) to logits
+    Sequence,
+    /// One step, with the state as inputs (prev_...) and outputs
+    Step,
+    /// The first state, for `step`
+    Init,
 }
 
 /// List the built-in recipes, or describe a recipe or a checkpoint

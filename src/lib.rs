@@ -19,6 +19,7 @@ pub mod ops;
 pub mod optim;
 pub mod random;
 pub mod run;
+pub mod shim;
 pub mod simd;
 pub mod study;
 pub mod tasks;

@@ -11,14 +11,16 @@ use std::path::Path;
 /// Steps and values by tag. Event files hold f32.
 type Scalars = BTreeMap<String, Vec<(u64, f32)>>;
 
+/// Step, width, height, grey pixels.
+type Image = (u64, usize, usize, Vec<u8>);
+
 /// All that TensorBoard reads.
 #[derive(serde::Deserialize)]
 struct Read {
     scalars: Scalars,
     /// Step, number and sum of the values.
     histograms: BTreeMap<String, Vec<(u64, f64, f64)>>,
-    /// Step, width, height, grey pixels.
-    images: BTreeMap<String, Vec<(u64, usize, usize, Vec<u8>)>>,
+    images: BTreeMap<String, Vec<Image>>,
     texts: BTreeMap<String, String>,
     parameters: BTreeMap<String, Value>,
 }

@@ -1,10 +1,18 @@
-use crate::checkpoint::Checkpoint;
-use crate::cli::{Export, Format};
+use crate::checkpoint::{Checkpoint, write_atomically};
+use crate::cli::{Cli, Export, Format, OnnxGraph};
 use crate::display::say;
-use crate::export::{npz, safetensors};
+use crate::export::{npz, onnx, safetensors, torchscript};
 use anyhow::{Result, bail};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 
 pub fn run(flags: Export) -> Result<()> {
+    if flags.onnx_graph.is_some() && flags.format != Format::Onnx {
+        let mut cli = Cli::command();
+        cli.build(); // else its usage line does not begin with `ntm`
+        let export = cli.find_subcommand_mut("export").expect("this command");
+        export.error(ErrorKind::ArgumentConflict, "`--onnx-graph` goes with `--format onnx` alone").exit();
+    }
     let output = &flags.output;
     if output.exists() && !flags.force {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
@@ -13,6 +21,19 @@ pub fn run(flags: Export) -> Result<()> {
     match flags.format {
         Format::Safetensors => safetensors::write(&checkpoint, output)?,
         Format::Npz => npz::write(&checkpoint, output)?,
+        Format::Torchscript => {
+            let (bytes, difference) = torchscript::encode(&checkpoint)?;
+            write_atomically(output, &bytes)?;
+            say(&format!("its logits differ from the engine's by at most {difference:.0e}"));
+        }
+        Format::Onnx => {
+            let bytes = match flags.onnx_graph.unwrap_or(OnnxGraph::Sequence) {
+                OnnxGraph::Sequence => onnx::sequence(&checkpoint)?,
+                OnnxGraph::Step => onnx::step(&checkpoint)?,
+                OnnxGraph::Init => onnx::init(&checkpoint)?,
+            };
+            write_atomically(output, &bytes)?;
+        }
     }
     say(&format!("wrote {}", output.display()));
     Ok(())

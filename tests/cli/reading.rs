@@ -116,7 +116,7 @@ fn export_writes_the_weights_under_pytorchs_names() {
 #[test]
 fn export_overwrites_a_file_only_when_told_to() {
     let directory = tiny_run();
-    for format in ["safetensors", "npz"] {
+    for format in ["safetensors", "npz", "torchscript", "onnx"] {
         let output = directory.path().join("out");
         fs::write(&output, "precious").unwrap();
         let line = format!("export --checkpoint run/checkpoints/latest.safetensors --format {format} --output out");
@@ -128,4 +128,18 @@ fn export_overwrites_a_file_only_when_told_to() {
         fs::remove_file(&output).unwrap();
         succeeds(directory.path(), &line);
     }
+}
+
+#[test]
+fn export_writes_the_same_bytes_every_time_and_no_file_beside() {
+    let directory = tiny_run();
+    for format in ["safetensors", "torchscript", "onnx", "onnx --onnx-graph step", "onnx --onnx-graph init"] {
+        let export = |output: &str| {
+            let checkpoint = "--checkpoint run/checkpoints/latest.safetensors";
+            succeeds(directory.path(), &format!("export {checkpoint} --format {format} --output {output} --force"));
+            fs::read(directory.path().join(output)).unwrap()
+        };
+        assert!(export("one") == export("two"), "{format}");
+    }
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "run, one and two");
 }

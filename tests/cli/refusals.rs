@@ -38,6 +38,10 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("eval CHECKPOINT --rows 0", 1, &["`--rows` is 0", "allowed: 1 to"]),
         ("export CHECKPOINT --format zip --output out", 2, &["'zip'", "--format", "npz"]),
         ("export CHECKPOINT --format npz --output no/where.npz", 1, &["cannot write", "`no/where.npz`"]),
+        ("export CHECKPOINT --format onnx --output no/where.onnx", 1, &["cannot write", "`no/where.onnx`"]),
+        ("export CHECKPOINT --format torchscript --output no/where.pt", 1, &["cannot write", "`no/where.pt`"]),
+        ("export CHECKPOINT --format npz --onnx-graph step --output out", 2, &["`--onnx-graph`", "`--format onnx`"]),
+        ("export CHECKPOINT --format onnx --onnx-graph all --output out", 2, &["'all'", "sequence", "step", "init"]),
         ("info copi", 1, &["no recipe `copi`", "hint: `ntm info` lists"]),
         ("info copy CHECKPOINT", 2, &["--checkpoint", "cannot be used with"]),
     ];

@@ -37,7 +37,7 @@ fn a_study_that_was_stopped_goes_on_to_the_same_end() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let line = |run: &str| format!("train {TINY} --seeds 1..3 --jobs 1 --sequences 3000 --run-dir {run}");
-    let mut child = command(here, &line("study")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = command(here, &line("study")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while !here.join("study/seed-2/metrics.jsonl").exists() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(2));

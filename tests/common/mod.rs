@@ -108,7 +108,10 @@ pub fn assert_same_tensors(left: &Path, right: &Path) {
 pub fn python<Argument: AsRef<OsStr>>(arguments: impl IntoIterator<Item = Argument>) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = root.join(".venv-test/bin/python");
-    assert!(python.exists(), "no Python with NumPy, safetensors and TensorBoard in .venv-test: run `make test`");
+    assert!(
+        python.exists(),
+        "no Python with NumPy, safetensors, TensorBoard and onnxruntime in .venv-test: run `make test`"
+    );
     let output = Command::new(python).args(arguments).current_dir(root).output().expect("Python starts");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).expect("output is UTF-8")
