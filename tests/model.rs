@@ -7,7 +7,7 @@ use machines::{MACHINES, batch, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
 use ntm::model::Composed;
-use ntm::tasks::Batch;
+use ntm::tasks::{Batch, Loss};
 use tch::{Kind, Tensor};
 
 fn composed(recipe: &Recipe) -> Composed {
@@ -50,6 +50,18 @@ fn every_gradient_equals_the_finite_difference_in_f64() {
             }
         }
     }
+}
+
+#[test]
+fn squared_loss_is_the_mean_over_sequences_of_their_mean_square() {
+    let recipe = recipe(r#"{"controller": {"hidden": 2}, "memory": {"rows": 2, "width": 2}}"#);
+    // T 2, B 2, Y 3: sequence 0 counts at both steps, sequence 1 at the first only; every error of step t is t + 1 or 5
+    let (targets, mask) = (vec![0.0; 12], vec![1.0, 1.0, 1.0, 0.0]);
+    let batch = Batch { steps: 2, lengths: vec![2, 1], targets, mask, loss: Loss::Squared, ..Batch::default() };
+    let outputs = [[1.0f64; 3], [5.0; 3], [2.0; 3], [9.0; 3]].concat();
+    let loss = composed(&recipe).loss(&Tensor::from_slice(&outputs).view([2, 2, 3]), &batch).double_value(&[]);
+    // ((1 + 4) / 2 + 25) / 2; the weights of the loss are f32
+    assert!((loss - 13.75).abs() < 1e-5, "{loss}");
 }
 
 #[test]

@@ -28,7 +28,11 @@ struct Results<'a> {
 
 pub fn run(flags: Eval) -> Result<()> {
     let Checkpoint { mut recipe, mut theta, .. } = Checkpoint::load(&flags.checkpoint)?;
-    let points = points(&grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?);
+    let grid = grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?;
+    if let Some((axis, _)) = grid.iter().find(|(_, values)| values.is_empty()) {
+        bail!("the recipe names no {} to measure at\nhint: name some with --{}", axis.plural(), axis.plural());
+    }
+    let points = points(&grid);
     if let Some(rows) = flags.rows {
         check("--rows", rows, 1, 1 << 20)?;
         let (x, y) = (recipe.task.input_width(), recipe.task.output_width());

@@ -170,8 +170,12 @@ fn what_is_evaluated_follows_the_task() {
     let directory = tempfile::tempdir().unwrap();
     let tiny = "--set task.item_length=1 --set task.max_items=2";
     // a task set over another recipe leaves that recipe's axes behind
-    let line = format!("train copy --set task.kind=associative-recall {tiny} {SMALL} --sequences 1 --run-dir run");
+    let never = "--set training.eval_every=0 --set evaluation.items=[]";
+    let line =
+        format!("train copy --set task.kind=associative-recall {tiny} {SMALL} {never} --sequences 1 --run-dir run");
     succeeds(directory.path(), &line);
+    let message = refused(directory.path(), "eval --checkpoint run/checkpoints/latest.safetensors", 1);
+    assert!(message.contains("the recipe names no items to measure at\nhint: name some with --items"), "{message}");
     let line = "train ngrams --set evaluation.items=[3]";
     let message = refused(directory.path(), line, 1);
     assert!(message.contains("unknown field `evaluation.items`"), "{message}");
