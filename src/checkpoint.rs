@@ -7,7 +7,7 @@ use crate::optim::Optimizer;
 use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
@@ -73,7 +73,7 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Writes to a temporary file in the same directory, syncs, renames: the name never holds half a checkpoint.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let metadata = HashMap::from([
+        let mut metadata = HashMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("recipe".to_string(), serde_json::to_string(&self.recipe)?),
             ("progress".to_string(), serde_json::to_string(&self.progress)?),
@@ -90,6 +90,9 @@ impl Checkpoint {
         for (name, values) in &self.optimizer {
             tensors.push((format!("optimizer.{name}"), vec![values.len()], bytes(values)));
         }
+        let checksums: BTreeMap<&str, u32> =
+            tensors.iter().map(|(name, _, data)| (name.as_str(), crc32fast::hash(data))).collect();
+        metadata.insert("checksums".to_string(), serde_json::to_string(&checksums)?);
         write_safetensors(path, &tensors, metadata)
     }
 
@@ -115,6 +118,14 @@ impl Checkpoint {
         let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
         let recipe = Recipe::parse(field("recipe")?, &[]).context("in its recipe")?;
         let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
+        let checksums: HashMap<String, u32> = match metadata.get("checksums") {
+            Some(text) => serde_json::from_str(text).context("in its checksums")?,
+            None => HashMap::new(), // a file of an earlier version
+        };
+        let weights = recipe.model.size(recipe.task.input_width(), recipe.task.output_width());
+        if weights * 4 > data.len() as u128 {
+            bail!("its recipe has {weights} weights, more than a file of {} bytes holds", data.len()); // before any layout
+        }
 
         let file = SafeTensors::deserialize(data)
             .map_err(|error| anyhow!("its tensors are damaged ({error:?})\nhint: the file may be cut short; use another checkpoint of the run"))?;
@@ -123,13 +134,13 @@ impl Checkpoint {
         let mut known = vec![];
         for parameter in &layout.parameters {
             let name = format!("model.{}", parameter.name);
-            theta.extend(values(&file, &name, &parameter.shape)?);
+            theta.extend(values(&file, &name, &parameter.shape, &checksums)?);
             known.push(name);
         }
         let mut optimizer = vec![];
         for name in Optimizer::state_names(&recipe.training.optimizer) {
             let tensor = format!("optimizer.{name}");
-            optimizer.push((name.to_string(), values(&file, &tensor, &[layout.size()])?));
+            optimizer.push((name.to_string(), values(&file, &tensor, &[layout.size()], &checksums)?));
             known.push(tensor);
         }
         if let Some(unknown) = file.names().into_iter().find(|name| !known.contains(name)) {
@@ -139,11 +150,14 @@ impl Checkpoint {
     }
 }
 
-/// The values of one tensor, whose type and shape must be as expected.
-fn values(file: &SafeTensors, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+/// The values of one tensor, whose type, shape and checksum, if there is one, must be as expected.
+fn values(file: &SafeTensors, name: &str, shape: &[usize], checksums: &HashMap<String, u32>) -> Result<Vec<f32>> {
     let tensor = file.tensor(name).map_err(|_| anyhow!("tensor `{name}` is missing"))?;
     if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
         bail!("tensor `{name}` is {:?} {:?}, its recipe needs F32 {shape:?}", tensor.dtype(), tensor.shape());
+    }
+    if checksums.get(name).is_some_and(|&expected| crc32fast::hash(tensor.data()) != expected) {
+        bail!("tensor `{name}` is damaged: it is not what was written\nhint: use another checkpoint of the run");
     }
     let values: Vec<f32> =
         tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
@@ -233,6 +247,52 @@ mod tests {
     }
 
     #[test]
+    fn every_flipped_bit_of_a_tensor_is_found_and_the_tensor_named() {
+        let (_directory, path) = saved();
+        let mut data = fs::read(&path).unwrap();
+        let start = 8 + u64::from_le_bytes(*data.first_chunk().unwrap()) as usize;
+        for byte in start..data.len() {
+            let bit = 1 << (byte % 8);
+            data[byte] ^= bit;
+            let error = format!("{:#}", Checkpoint::parse(&data).err().expect("a flipped bit"));
+            assert!(error.contains("is damaged: it is not what was written"), "{error}");
+            data[byte] ^= bit;
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_of_the_header_is_an_error_or_another_valid_checkpoint_and_never_a_panic() {
+        let (_directory, path) = saved();
+        let mut data = fs::read(&path).unwrap();
+        let start = 8 + u64::from_le_bytes(*data.first_chunk().unwrap()) as usize;
+        let mut errors = 0;
+        for bit in 0..start * 8 {
+            data[bit / 8] ^= 1 << (bit % 8);
+            errors += Checkpoint::parse(&data).is_err() as usize;
+            data[bit / 8] ^= 1 << (bit % 8);
+        }
+        assert!(errors > start * 4, "{errors} of {} were noticed", start * 8);
+    }
+
+    #[test]
+    fn a_recipe_with_more_weights_than_the_file_is_refused_before_anything_is_allocated() {
+        let (_directory, path) = saved();
+        let data = fs::read(&path).unwrap();
+        let metadata = SafeTensors::read_metadata(&data).unwrap().1.metadata().clone().unwrap();
+        let recipe = metadata["recipe"].replace("\"hidden\":3", "\"hidden\":65536");
+        assert_ne!(recipe, metadata["recipe"]);
+        let one = [("model.output.bias".to_string(), vec![1], bytes(&[0.0]))];
+        write_safetensors(
+            &path,
+            &one,
+            HashMap::from_iter(metadata.into_iter().chain([("recipe".to_string(), recipe)])),
+        )
+        .unwrap();
+        let error = format!("{:#}", Checkpoint::load(&path).err().expect("too few bytes"));
+        assert!(error.contains("weights, more than a file of"), "{error}");
+    }
+
+    #[test]
     fn missing_misshapen_unknown_and_non_finite_tensors_are_named() {
         let original = checkpoint();
         let (name, shape) = ("model.output.bias", vec![8]);
@@ -264,10 +324,11 @@ mod tests {
         for (change, expected) in changes {
             let (_directory, path) = saved();
             let data = fs::read(&path).unwrap();
-            let metadata = SafeTensors::read_metadata(&data).unwrap().1.metadata().clone().unwrap();
+            let mut metadata = SafeTensors::read_metadata(&data).unwrap().1.metadata().clone().unwrap();
+            metadata.remove("checksums"); // as in a file that was made so
             let file = SafeTensors::deserialize(&data).unwrap();
             let read = |(name, view): (String, TensorView)| {
-                (name.clone(), view.shape().to_vec(), values(&file, &name, view.shape()).unwrap())
+                (name.clone(), view.shape().to_vec(), values(&file, &name, view.shape(), &HashMap::new()).unwrap())
             };
             let mut tensors: Vec<_> = file.tensors().into_iter().map(read).collect();
             assert!(tensors.iter().any(|tensor| tensor.0 == name && tensor.1 == shape));

@@ -61,6 +61,7 @@ pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
+    recipe.check_memory()?;
     Ok((recipe, source))
 }
 

@@ -117,11 +117,11 @@ impl Recipe {
                 );
             }
         }
-        self.check_memory()
+        Ok(())
     }
 
-    /// Refuses by arithmetic what no machine could hold: weights and activations of one update, in bytes.
-    fn check_memory(&self) -> Result<()> {
+    /// Refuses by arithmetic what this machine cannot train: weights and activations of one update, in bytes.
+    pub fn check_memory(&self) -> Result<()> {
         let weights = self.model.size(self.task.input_width(), self.task.output_width());
         let rows = self.task.max_steps() as u128 * self.training.batch_size as u128;
         let values = self.model.activations() + (self.task.input_width() + self.task.output_width() + 1) as u128;
