@@ -6,7 +6,7 @@ use crate::display::say;
 use crate::engine::Engine;
 use crate::metrics::Score;
 use crate::plot::{Curve, Memory, SequenceFigure, Shape, Shown, animate, can_be_written, save};
-use crate::tasks::{Point, Source};
+use crate::tasks::{Point, Scoring, Source, optimal_predictions};
 use anyhow::{Result, bail};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -69,8 +69,13 @@ pub fn draw(
     let point = point.to_string();
     let title = [recipe.task.name(), &point].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     if let Some(path) = &flags.plot {
+        let optimum = match recipe.task.scoring() {
+            Scoring::BitsAndOptimum { context } => Some(optimal_predictions(&batch, 0, context)),
+            _ => None,
+        };
+        let optimum = optimum.map(|steps| steps.iter().map(|one| one.map_or(f32::NAN, |one| one as f32)).collect());
         let heads = shape.map(|shape| (shape, &trace));
-        save(&SequenceFigure::new(title.clone(), &batch, &logits, heads, None), path)?;
+        save(&SequenceFigure::new(title.clone(), &batch, &logits, heads, optimum), path)?;
         wrote(path);
     }
     if let (Some(path), Some(shape)) = (&flags.animate, shape) {

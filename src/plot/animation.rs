@@ -4,7 +4,7 @@
 //!     outputs so far    ............
 //!     read weightings | memory (rows down, values across) | write weightings
 
-use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, bold, pixels, text, upwards};
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, pixels, text, upwards};
 use super::colour::{INK, Scale};
 use super::gif::Writer;
 use super::heat::{Heat, Rect, TIME_AXIS, colour_bar, frame, image, round_step};
@@ -93,12 +93,12 @@ impl<'a> Stage<'a> {
         let window = Window::of(&shown.trace.weightings, shape.rows);
         let memory = Rect {
             x: LEFT + shape.read_heads as i32 * (STRIP + POINTER) + 8,
-            y: output_at.y + output_at.height + TIME_AXIS + 52,
+            y: output_at.y + output_at.height + TIME_AXIS + 44,
             width: panel_height(shape.width, 240, 400),
             height: panel_height(window.count, 320, 512),
         };
         let right = memory.x + memory.width + 8 + shape.write_heads as i32 * (STRIP + POINTER) + 90;
-        let size = ((input_at.x + input_at.width + 72).max(right) as u32, (memory.y + memory.height + 56) as u32);
+        let size = ((input_at.x + input_at.width + 72).max(right) as u32, (memory.y + memory.height + 36) as u32);
 
         let mut most = 0.0f32;
         let mut now = start.clone();
@@ -141,9 +141,9 @@ impl Picture for Still<'_> {
 
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
         let Stage { shown, every, inputs, outputs, memory, .. } = self.stage;
-        area.draw_text(&shown.title, &bold(LARGE), (16, 12))?;
+        area.draw_text(&shown.title, &text(LARGE, HPos::Left, VPos::Top), (16, 12))?;
         let shown_steps = if *every == 1 { String::new() } else { format!(", one of {every} is shown") };
-        let now = format!("step {} of {}{shown_steps}", self.step, shown.batch.steps);
+        let now = format!("time step {} of 0 to {}{shown_steps}", self.step, shown.batch.steps - 1);
         area.draw_text(&now, &text(NORMAL, HPos::Left, VPos::Top), (16, 42))?;
         for ((heat, at), last) in [(inputs, false), (outputs, true)] {
             heat.draw(area, *at, last)?;

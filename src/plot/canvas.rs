@@ -71,14 +71,10 @@ fn extension(path: &Path) -> String {
     path.extension().map_or(String::new(), |extension| extension.to_string_lossy().to_lowercase())
 }
 
-/// A font of our own, so that a picture looks the same on a machine without any.
+/// The font of the pictures, a file of our own, so that a picture looks the same on a machine without any.
 fn load_fonts() -> Result<()> {
     static LOADED: OnceLock<bool> = OnceLock::new();
-    let load = || {
-        let normal = include_bytes!("font/DejaVuSans-subset.ttf");
-        let bold = include_bytes!("font/DejaVuSans-Bold-subset.ttf");
-        register_font(FONT, FontStyle::Normal, normal).is_ok() && register_font(FONT, FontStyle::Bold, bold).is_ok()
-    };
+    let load = || register_font(FONT, FontStyle::Normal, include_bytes!("font/DejaVuSans-subset.ttf")).is_ok();
     if *LOADED.get_or_init(load) { Ok(()) } else { bail!("the font of the program cannot be read") }
 }
 
@@ -88,7 +84,7 @@ pub const FONT: &str = "sans-serif";
 /// Sizes of text in pixels.
 pub const SMALL: i32 = 16;
 pub const NORMAL: i32 = 18;
-pub const LARGE: i32 = 24;
+pub const LARGE: i32 = 26;
 
 /// Text that stands with this part of it at the point where it is drawn.
 pub fn text(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
@@ -98,10 +94,6 @@ pub fn text(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
 pub fn coloured(size: i32, horizontal: HPos, vertical: VPos, colour: RGBColor) -> TextStyle<'static> {
     let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(horizontal, vertical));
     TextStyle { color: colour.to_backend_color(), ..style }
-}
-
-pub fn bold(size: i32) -> TextStyle<'static> {
-    TextStyle::from((FONT, size).into_font().style(FontStyle::Bold)).color(&INK)
 }
 
 /// Text that reads upwards, its middle at the point.

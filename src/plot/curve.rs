@@ -1,6 +1,6 @@
 //! Loss and errors of an evaluation against the axis that the task varies in.
 
-use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, bold, text};
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
 use super::learning::{tidy, with_unit};
 use crate::metrics::Score;
@@ -49,8 +49,6 @@ impl Curve {
         let (first, end) = (*self.training.start() as f64 - 0.5, (*self.training.end() as f64 + 0.5).min(last));
         if first < end {
             chart.draw_series([Rectangle::new([(first, 0.0), (end, most)], FAINT.mix(0.6).filled())])?;
-            let style = text(SMALL, HPos::Left, VPos::Top);
-            chart.draw_series([plotters::element::Text::new(" trained", (first, most * 0.99), style)])?;
         }
         chart
             .configure_mesh()
@@ -94,7 +92,7 @@ impl Picture for Curve {
 
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
         let sequences = self.scores.first().map_or(0, |score| score.sequences);
-        area.draw_text(&self.title, &bold(LARGE), (20, 14))?;
+        area.draw_text(&self.title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         let means = format!("means of {sequences} sequences a point; grey: the values that training draws");
         area.draw_text(&means, &text(NORMAL, HPos::Left, VPos::Top), (20, 44))?;
         let (_, below) = area.split_vertically(70);

@@ -1,6 +1,6 @@
 //! Learning curves: a metric of training against the sequences seen, of one or many runs.
 
-use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, bold, text};
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
 use super::runs::Group;
 use anyhow::{Result, bail};
@@ -111,7 +111,7 @@ impl LearningCurves {
         let (unit, axis_name) = if last < 5e6 { (1e3, "sequences (thousands)") } else { (1e6, "sequences (millions)") };
         let mut chart = ChartBuilder::on(area);
         chart.margin(16).margin_right(28).x_label_area_size(58).y_label_area_size(92);
-        chart.caption(format!("{} during training", plain(&self.metric)), bold(LARGE));
+        chart.caption(format!("{} during training", plain(&self.metric)), text(LARGE, HPos::Left, VPos::Top));
         let mut chart = chart.build_cartesian_2d(RangedCoordf64::from(0.0..last / unit), axis)?;
         chart
             .configure_mesh()

@@ -8,7 +8,7 @@
 //!     write weightings, head 1  read weightings, head 1
 //!     ...                       ...
 
-use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, bold, text};
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, text};
 use super::colour::Scale;
 use super::heat::{Heat, LEFT, RIGHT, Rect, TIME_AXIS, TITLE};
 use super::lines::Lines;
@@ -26,6 +26,8 @@ const HEADING: i32 = 68;
 
 enum Panel {
     Heat(Heat),
+    /// A heat map about as high as this.
+    Rows(Heat, usize),
     Lines(Lines),
 }
 
@@ -35,9 +37,9 @@ impl Panel {
             Panel::Lines(_) => 220,
             Panel::Heat(heat) => match heat.row {
                 "channel" => panel_height(heat.rows(), 72, 200),
-                "value" => panel_height(heat.rows(), 100, 220),
-                _ => panel_height(heat.rows(), 220, 512),
+                _ => panel_height(heat.rows(), 100, 220),
             },
+            Panel::Rows(heat, about) => panel_height(heat.rows(), *about, 512),
         }
     }
 }
@@ -71,8 +73,9 @@ impl SequenceFigure {
             return columns.finish(title, subtitle);
         };
         let vectors = |what: &str, values: &[f32], heads: usize| {
-            let heads = if heads == 1 { String::new() } else { format!(", {heads} heads one below the other") };
-            Panel::Heat(Heat::new(format!("{what} vectors{heads}"), "value", batch.steps, values.to_vec()))
+            let several = if heads == 1 { String::new() } else { format!(", {heads} heads one below the other") };
+            let heat = Heat::new(format!("{what} vectors{several}"), "value", batch.steps, values.to_vec());
+            Panel::Heat(Heat { all_rows: shape.width, ..heat })
         };
         columns.side_by_side(vec![inputs, vectors("erase", &trace.erases, shape.write_heads)], outside);
         let adds = vectors("add", &trace.adds, shape.write_heads);
@@ -83,7 +86,10 @@ impl SequenceFigure {
             let values = window.cut(&shape.weightings(trace, head), shape.rows);
             let title = format!("{what} weightings{number} ({})", window.said(shape.rows));
             let heat = Heat::new(title, "memory row", batch.steps, values);
-            Panel::Heat(Heat { first_row: window.first, all_rows: shape.rows, ..heat })
+            Panel::Rows(
+                Heat { first_row: window.first, all_rows: shape.rows, ..heat },
+                if shape.heads() > 4 { 130 } else { 220 },
+            )
         };
         let (reads, writes) = (shape.read_heads, shape.write_heads);
         for index in 0..reads.max(writes) {
@@ -101,11 +107,11 @@ impl Picture for SequenceFigure {
     }
 
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
-        area.draw_text(&self.title, &bold(LARGE), (MARGIN, MARGIN))?;
+        area.draw_text(&self.title, &text(LARGE, HPos::Left, VPos::Top), (MARGIN, MARGIN))?;
         area.draw_text(&self.subtitle, &text(NORMAL, HPos::Left, VPos::Top), (MARGIN, MARGIN + 30))?;
         for (at, panel, last) in &self.panels {
             match panel {
-                Panel::Heat(heat) => heat.draw(area, *at, *last)?,
+                Panel::Heat(heat) | Panel::Rows(heat, _) => heat.draw(area, *at, *last)?,
                 Panel::Lines(lines) => lines.draw(area, *at)?,
             }
         }
