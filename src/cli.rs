@@ -14,6 +14,7 @@ pub struct Cli {
 pub enum Command {
     Train(Train),
     Eval(Eval),
+    Plot(Plot),
     Export(Export),
     Info(Info),
 }
@@ -87,7 +88,8 @@ impl std::str::FromStr for Seeds {
   ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
   ntm eval --checkpoint best.safetensors --lengths 10,20,50,120 --sequences 100 --json
   ntm eval --checkpoint repeat-copy.safetensors --lengths 10,20 --repeats 10,20
-  ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024")]
+  ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024
+  ntm eval --checkpoint copy.safetensors --lengths 10,20,50,120 --plot copy.png --curve errors.png")]
 pub struct Eval {
     /// The checkpoint, a .safetensors file of `ntm train`
     #[arg(long, value_name = "FILE")]
@@ -107,6 +109,8 @@ pub struct Eval {
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]
+    pub pictures: Pictures,
+    #[command(flatten)]
     pub machine: Machine,
 }
 
@@ -125,6 +129,42 @@ pub struct Axes {
     /// Numbers of vectors (priority-sort)
     #[arg(long, value_name = "N,...", value_delimiter = ',')]
     pub vectors: Vec<usize>,
+}
+
+/// What to draw of an evaluation; a file that is there already is written over.
+#[derive(Args)]
+pub struct Pictures {
+    /// Draw one sequence of the largest point: what goes in and out, what the heads write and read (.png or .svg)
+    #[arg(long, value_name = "FILE")]
+    pub plot: Option<PathBuf>,
+    /// Draw loss and wrong bits against the first axis of the task (.png or .svg)
+    #[arg(long, value_name = "FILE")]
+    pub curve: Option<PathBuf>,
+    /// Draw the heads moving over the memory as that sequence passes, at most 150 frames (.gif)
+    #[arg(long, value_name = "FILE")]
+    pub animate: Option<PathBuf>,
+}
+
+/// Draw the learning curves of runs
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm plot runs/copy-1
+  ntm plot runs --metric bit_errors --output errors.svg
+  ntm plot runs/copy-1 runs/copy-2 runs/copy-lstm-1 --log")]
+pub struct Plot {
+    /// Run directories, or directories with runs in them; runs that differ in their seed only become one curve, the
+    /// median, with their range around it
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The picture, .png or .svg; a file that is there already is written over
+    #[arg(long, value_name = "FILE", default_value = "curves.png")]
+    pub output: PathBuf,
+    /// What to draw: a field of metrics.jsonl
+    #[arg(long, value_name = "NAME", default_value = "loss_bits")]
+    pub metric: String,
+    /// A logarithmic axis
+    #[arg(long)]
+    pub log: bool,
 }
 
 /// Write a checkpoint in a format for other programs: the weights alone, or a program that runs

@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod model;
 pub mod ops;
 pub mod optim;
+pub mod plot;
 pub mod random;
 pub mod run;
 pub mod shim;

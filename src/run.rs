@@ -12,8 +12,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const RECIPE: &str = "recipe.json";
-const METRICS: &str = "metrics.jsonl";
+pub const RECIPE: &str = "recipe.json";
+pub const METRICS: &str = "metrics.jsonl";
 const EVALUATIONS: &str = "evaluations.jsonl";
 
 pub struct Run {

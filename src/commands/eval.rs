@@ -1,4 +1,4 @@
-use super::{grid, machine};
+use super::{grid, machine, pictures};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
@@ -46,11 +46,14 @@ pub fn run(flags: Eval) -> Result<()> {
             bail!("{point} makes {steps} steps, allowed: up to {MAX_STEPS}");
         }
     }
+    pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
     let (mut engine, device) = machine(&flags.machine, &recipe)?;
     let theta = Tensor::from_slice(&theta).to_device(device);
     let scores = evaluate(&mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
+    let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &scores, seed: flags.seed };
+    pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)?;
     if !flags.json {
         return print(&(table(&scores) + &positions(&scores)));
     }

@@ -3,6 +3,8 @@
 mod eval;
 mod export;
 mod info;
+mod pictures;
+mod plot;
 mod signals;
 mod study;
 mod train;
@@ -28,6 +30,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Train(flags) => train::run(flags),
         Command::Eval(flags) => eval::run(flags).map(|()| ExitCode::SUCCESS),
+        Command::Plot(flags) => plot::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Export(flags) => export::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Info(flags) => info::run(flags).map(|()| ExitCode::SUCCESS),
     }

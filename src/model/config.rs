@@ -63,10 +63,6 @@ pub enum Activation {
 pub struct Init {
     pub memory: MemoryStart,
     pub weighting: WeightingStart,
-    /// What every head's strength and gate start with as their bias, before softplus and sigmoid. At 0 a key is 1.4 times as
-    /// strong as a key of nothing, hardly seen among 128 rows.
-    pub strength_bias: f64,
-    pub gate_bias: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -102,12 +98,7 @@ impl Default for Ntm {
             write_heads: 1,
             shift_range: 3,
             activation: Activations { key: Activation::Linear, add: Activation::Linear },
-            init: Init {
-                memory: MemoryStart::Constant,
-                weighting: WeightingStart::Learned,
-                strength_bias: 0.0,
-                gate_bias: 0.0,
-            },
+            init: Init { memory: MemoryStart::Constant, weighting: WeightingStart::Learned },
         }
     }
 }
@@ -146,8 +137,6 @@ impl Config {
             Config::Lstm(layers) => layers.validate("model"),
             Config::Ntm(ntm) => {
                 ntm.controller.layers().validate("model.controller")?;
-                check("model.init.strength_bias", ntm.init.strength_bias, -100.0, 100.0)?;
-                check("model.init.gate_bias", ntm.init.gate_bias, -100.0, 100.0)?;
                 check("model.memory.rows", ntm.memory.rows, 1, 1 << 24)?;
                 check("model.memory.width", ntm.memory.width, 1, 1 << 16)?;
                 check("model.read_heads", ntm.read_heads, 1, 256)?;

@@ -28,12 +28,6 @@ enum Start {
     Normal(f32),
     /// Uniform in +-bound.
     Uniform(f32),
-    /// Of a head: normal draws around 0, but for the strength at `at` and the gate after it.
-    HeadBias {
-        at: usize,
-        strength: f32,
-        gate: f32,
-    },
     /// 1 for the forget gate (the second of i, f, g, o), 0 for the others.
     ForgetBias,
     /// Logit 10 on row 0, 0 on all others.
@@ -88,13 +82,17 @@ impl Layout {
             }
         }
         let addressing = width + 3 + shifts;
-        let (strength, gate) = (ntm.init.strength_bias as f32, ntm.init.gate_bias as f32);
-        let bias = Start::HeadBias { at: width, strength, gate };
         for head in 0..ntm.read_heads {
-            self.linear(&format!("heads.read.{head}"), addressing, layers.hidden, 1.4, bias);
+            self.linear(&format!("heads.read.{head}"), addressing, layers.hidden, 1.4, Start::Normal(0.01));
         }
         for head in 0..ntm.write_heads {
-            self.linear(&format!("heads.write.{head}"), addressing + 2 * width, layers.hidden, 1.4, bias);
+            self.linear(
+                &format!("heads.write.{head}"),
+                addressing + 2 * width,
+                layers.hidden,
+                1.4,
+                Start::Normal(0.01),
+            );
         }
         self.linear("output", output_width, layers.hidden + ntm.read_heads * width, 1.0, Start::Zeros);
         self.add("init.read", &[ntm.read_heads, width], Start::Normal(0.01));
@@ -171,16 +169,6 @@ impl Layout {
                 Start::Normal(deviation) => rng.sample::<f32, _>(StandardNormal) * deviation,
                 Start::Uniform(bound) => rng.random_range(-bound..bound),
                 Start::ForgetBias => (4 * i / columns == 1) as u8 as f32,
-                Start::HeadBias { at, strength, gate } => {
-                    let mean = if i == at {
-                        strength
-                    } else if i == at + 1 {
-                        gate
-                    } else {
-                        0.0
-                    };
-                    mean + rng.sample::<f32, _>(StandardNormal) * 0.01
-                }
                 Start::FocusedOnRow0 => 10.0 * (i % columns == 0) as u8 as f32,
             }));
         }

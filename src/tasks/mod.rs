@@ -21,7 +21,7 @@ pub use axes::{Axis, Grid, MOST, Point, Varying, points};
 pub use batch::{Batch, Column, Loss};
 pub use copy::Copy;
 pub use generator::Generator;
-pub use ngrams::{Ngrams, optimum};
+pub use ngrams::{Ngrams, optimal_predictions, optimum};
 pub use picture::picture;
 pub use priority_sort::PrioritySort;
 pub use repeat_copy::RepeatCopy;

@@ -81,18 +81,27 @@ impl Generator for Ngrams {
 /// The cost in nats of the answers of sequence b under the Bayes optimum, which knows the distribution of the tables
 /// and no more: after a context seen before n0 zeros and n1 ones, a 1 has probability (n1 + 1/2) / (n0 + n1 + 1).
 pub fn optimum(batch: &Batch, b: usize, context: usize) -> f64 {
+    let rows = (b..batch.mask.len()).step_by(batch.size());
+    let cost = |(row, prediction): (usize, Option<f64>)| {
+        prediction.map_or(0.0, |one| -if batch.targets[row] > 0.5 { one } else { 1.0 - one }.ln())
+    };
+    rows.zip(optimal_predictions(batch, b, context)).map(cost).sum()
+}
+
+/// The probability of a 1 at each step of sequence b that counts, under the same optimum.
+pub fn optimal_predictions(batch: &Batch, b: usize, context: usize) -> Vec<Option<f64>> {
     let mut seen = vec![[0.0; 2]; 1 << context];
-    let (mut at, mut nats) = (0, 0.0);
-    for row in (b..batch.mask.len()).step_by(batch.size()).take(batch.lengths[b]) {
+    let mut at = 0;
+    let predict = |row: usize| {
         at = (2 * at + batch.inputs[row] as usize) % seen.len();
-        if batch.mask[row] > 0.0 {
-            let bit = batch.targets[row] as usize;
-            let counts: &mut [f64; 2] = &mut seen[at];
-            nats -= ((counts[bit] + 0.5) / (counts[0] + counts[1] + 1.0)).ln();
-            counts[bit] += 1.0;
-        }
-    }
-    nats
+        let counts: &mut [f64; 2] = &mut seen[at];
+        (batch.mask[row] > 0.0).then(|| {
+            let one = (counts[1] + 0.5) / (counts[0] + counts[1] + 1.0);
+            counts[batch.targets[row] as usize] += 1.0;
+            one
+        })
+    };
+    (b..batch.mask.len()).step_by(batch.size()).take(batch.lengths[b]).map(predict).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod common;
 
 mod own_data;
+mod pictures;
 mod reading;
 mod refusals;
 mod stops;
@@ -33,7 +34,7 @@ fn it_starts_from_any_directory_with_an_empty_environment() {
 #[test]
 fn help_and_version_go_to_stdout_and_every_subcommand_shows_examples() {
     let here = Path::new("/");
-    for subcommand in ["train", "eval", "export", "info"] {
+    for subcommand in ["train", "eval", "plot", "export", "info"] {
         let ran = common::succeeds(here, &format!("{subcommand} --help"));
         assert!(ran.stdout.contains("Examples:") && ran.stderr.is_empty(), "{}{}", ran.stdout, ran.stderr);
     }

@@ -1,0 +1,96 @@
+//! The pictures of `ntm eval`.
+
+use crate::cli::Pictures;
+use crate::config::Recipe;
+use crate::display::say;
+use crate::engine::Engine;
+use crate::metrics::Score;
+use crate::plot::{Curve, Memory, SequenceFigure, Shape, Shown, animate, can_be_written, save};
+use crate::tasks::{Point, Scoring, Source, optimal_predictions};
+use anyhow::{Result, bail};
+use std::path::Path;
+use tch::{Device, Kind, Tensor};
+
+/// A picture of more steps shows nothing, and what the heads do at each of them fills the memory.
+const MAX_STEPS: usize = 20_000;
+
+/// What was evaluated, and how it went.
+pub struct Evaluated<'a> {
+    pub recipe: &'a Recipe,
+    pub points: &'a [Point],
+    pub scores: &'a [Score],
+    pub seed: u64,
+}
+
+/// Refuses pictures that could not be drawn, before the evaluation.
+pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[Point]) -> Result<()> {
+    for (flag, path, extensions) in [
+        ("--plot", &flags.plot, &["png", "svg"][..]),
+        ("--curve", &flags.curve, &["png", "svg"]),
+        ("--animate", &flags.animate, &["gif"]),
+    ] {
+        if let Some(path) = path {
+            can_be_written(path, flag, extensions)?;
+        }
+    }
+    let steps = points.iter().map(|point| source.evaluation_steps(point)).max().unwrap_or(0);
+    let shown = flags.plot.as_ref().map(|_| "--plot").or(flags.animate.as_ref().map(|_| "--animate"));
+    if let (Some(flag), true) = (shown, steps > MAX_STEPS) {
+        bail!("`{flag}`: the largest point makes {steps} steps, allowed: up to {MAX_STEPS}");
+    }
+    if flags.animate.is_some() && Shape::of(&recipe.model).is_none() {
+        bail!("`--animate`: this network has no memory to show\nhint: --plot draws its inputs and outputs");
+    }
+    if flags.curve.is_some() && recipe.task.axes().is_empty() {
+        bail!("`--curve`: {} has no axis to draw along", recipe.task.name());
+    }
+    Ok(())
+}
+
+pub fn draw(
+    flags: &Pictures,
+    evaluated: Evaluated,
+    source: &mut Source,
+    engine: &mut dyn Engine,
+    theta: &Tensor,
+) -> Result<()> {
+    let Evaluated { recipe, points, scores, seed } = evaluated;
+    if let (Some(path), Some(first)) = (&flags.curve, recipe.task.axes().into_iter().next()) {
+        let title = format!("{} against {}", recipe.task.name(), first.axis.name());
+        save(&Curve { title, axis: first.axis, training: first.training, scores: scores.to_vec() }, path)?;
+        wrote(path);
+    }
+    let largest = points.iter().max_by_key(|point| source.evaluation_steps(point));
+    let (Some(point), true) = (largest, flags.plot.is_some() || flags.animate.is_some()) else { return Ok(()) };
+    let batch = source.evaluation_batch(seed, point, 0, 1)?;
+    let logits = engine.forward(theta, &batch)?.to_vec();
+    let trace = engine.trace(theta, &batch)?;
+    let shape = Shape::of(&recipe.model);
+    let point = point.to_string();
+    let title = [recipe.task.name(), &point].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    if let Some(path) = &flags.plot {
+        let optimum = match recipe.task.scoring() {
+            Scoring::BitsAndOptimum { context } => Some(optimal_predictions(&batch, 0, context)),
+            _ => None,
+        };
+        let optimum = optimum.map(|steps| steps.iter().map(|one| one.map_or(f32::NAN, |one| one as f32)).collect());
+        let heads = shape.map(|shape| (shape, &trace));
+        save(&SequenceFigure::new(title.clone(), &batch, &logits, heads, optimum), path)?;
+        wrote(path);
+    }
+    if let (Some(path), Some(shape)) = (&flags.animate, shape) {
+        let theta: Vec<f32> = Vec::try_from(theta.to_device(Device::Cpu).to_kind(Kind::Float))?;
+        let start = Memory::start(shape, &recipe.layout(), &theta);
+        let shown = Shown { title, batch: &batch, logits: &logits, shape, trace: &trace };
+        let every = animate(&shown, &start, path)?;
+        wrote(path);
+        if every > 1 {
+            say(&format!("its {} steps are more than it has frames for: it shows one of {every}", batch.steps));
+        }
+    }
+    Ok(())
+}
+
+fn wrote(path: &Path) {
+    say(&format!("wrote `{}`", path.display()));
+}

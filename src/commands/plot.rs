@@ -1,0 +1,15 @@
+use crate::cli::Plot;
+use crate::display::say;
+use crate::plot::{LearningCurves, can_be_written, read_runs, save};
+use anyhow::Result;
+
+pub fn run(flags: Plot) -> Result<()> {
+    can_be_written(&flags.output, "--output", &["png", "svg"])?;
+    let (groups, left_out) = read_runs(&flags.runs)?;
+    for words in left_out {
+        say(&format!("{words}: left out"));
+    }
+    save(&LearningCurves::new(&groups, &flags.metric, flags.log)?, &flags.output)?;
+    say(&format!("wrote `{}`", flags.output.display()));
+    Ok(())
+}

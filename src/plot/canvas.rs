@@ -1,0 +1,125 @@
+//! From a picture to a file: PNG or SVG by its extension, or pixels for an animation.
+
+use super::colour::INK;
+use anyhow::{Context, Result, anyhow, bail};
+use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
+use plotters::coord::Shift;
+use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, TextStyle, WHITE, register_font};
+use std::path::Path;
+use std::sync::OnceLock;
+
+pub type Area<DB> = DrawingArea<DB, Shift>;
+
+/// How drawing on a backend ends.
+pub type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
+
+pub trait Picture {
+    /// Width and height in pixels.
+    fn size(&self) -> (u32, u32);
+    /// Draws on a white area of that size.
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB>;
+}
+
+/// Writes a picture, over a file that is there already: pictures are cheap.
+pub fn save(picture: &impl Picture, path: &Path) -> Result<()> {
+    let drawn = match extension(path).as_str() {
+        "svg" => paint(picture, SVGBackend::new(path, picture.size())),
+        _ => paint(picture, BitMapBackend::new(path, picture.size())),
+    };
+    drawn.with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+/// The pixels of a picture, (height, width, red green blue).
+pub fn pixels(picture: &impl Picture) -> Result<Vec<u8>> {
+    let (width, height) = picture.size();
+    let mut pixels = vec![0; 3 * width as usize * height as usize];
+    paint(picture, BitMapBackend::with_buffer(&mut pixels, (width, height)))?;
+    Ok(pixels)
+}
+
+fn paint<DB: DrawingBackend>(picture: &impl Picture, backend: DB) -> Result<()> {
+    load_fonts()?;
+    let area = backend.into_drawing_area();
+    let drawn = area.fill(&WHITE).and_then(|()| picture.draw(&area)).and_then(|()| area.present());
+    drawn.map_err(|error| anyhow!("{error}"))
+}
+
+/// Refuses a path that no picture can be written to, before the work that makes the picture.
+pub fn can_be_written(path: &Path, flag: &str, extensions: &[&str]) -> Result<()> {
+    let shown = path.display();
+    if !extensions.contains(&extension(path).as_str()) {
+        let allowed: Vec<String> = extensions.iter().map(|extension| format!(".{extension}")).collect();
+        bail!(
+            "`{flag} {shown}` is no kind of picture that can be drawn\nhint: name a file that ends in {}",
+            allowed.join(" or ")
+        );
+    }
+    if path.is_dir() {
+        bail!("`{flag} {shown}` is a directory\nhint: name a file in it");
+    }
+    match path.parent() {
+        Some(parent) if parent != Path::new("") && !parent.is_dir() => {
+            bail!("`{flag} {shown}`: there is no directory `{0}`\nhint: `mkdir -p {0}`", parent.display())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().map_or(String::new(), |extension| extension.to_string_lossy().to_lowercase())
+}
+
+/// The font of the pictures, a file of our own, so that a picture looks the same on a machine without any.
+fn load_fonts() -> Result<()> {
+    static LOADED: OnceLock<bool> = OnceLock::new();
+    let load = || register_font(FONT, FontStyle::Normal, include_bytes!("font/DejaVuSans-subset.ttf")).is_ok();
+    if *LOADED.get_or_init(load) { Ok(()) } else { bail!("the font of the program cannot be read") }
+}
+
+/// The family, as an SVG names it too; its viewer then takes a font of its own.
+pub const FONT: &str = "sans-serif";
+
+/// Sizes of text in pixels.
+pub const SMALL: i32 = 16;
+pub const NORMAL: i32 = 18;
+pub const LARGE: i32 = 26;
+
+/// Text that stands with this part of it at the point where it is drawn.
+pub fn text(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
+    coloured(size, horizontal, vertical, INK)
+}
+
+pub fn coloured(size: i32, horizontal: HPos, vertical: VPos, colour: RGBColor) -> TextStyle<'static> {
+    let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(horizontal, vertical));
+    TextStyle { color: colour.to_backend_color(), ..style }
+}
+
+/// Text that reads upwards, its middle at the point.
+pub fn upwards(size: i32) -> TextStyle<'static> {
+    let font = (FONT, size).into_font().transform(FontTransform::Rotate270);
+    TextStyle::from(font).color(&INK).pos(Pos::new(HPos::Center, VPos::Bottom))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_kind_or_in_a_missing_directory_is_refused_with_the_cure() {
+        let refusal =
+            |path: &str| can_be_written(Path::new(path), "--plot", &["png", "svg"]).map_err(|e| e.to_string());
+        assert_eq!(refusal("a.png"), Ok(()));
+        assert_eq!(refusal("A.SVG"), Ok(()));
+        for path in ["a.jpg", "png", "a"] {
+            let expected = format!(
+                "`--plot {path}` is no kind of picture that can be drawn\nhint: name a file that ends in .png or .svg"
+            );
+            assert_eq!(refusal(path), Err(expected));
+        }
+        assert!(
+            refusal("no/where.png").is_err_and(|message| message.contains("no directory `no`\nhint: `mkdir -p no`"))
+        );
+    }
+}

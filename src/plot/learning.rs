@@ -1,0 +1,193 @@
+//! Learning curves: a metric of training against the sequences seen, of one or many runs.
+
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
+use super::colour::{FAINT, INK, series};
+use super::runs::Group;
+use anyhow::{Result, bail};
+use plotters::backend::DrawingBackend;
+use plotters::chart::{ChartBuilder, SeriesLabelPosition};
+use plotters::coord::combinators::IntoLogRange;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
+use plotters::element::{PathElement, Polygon};
+use plotters::series::LineSeries;
+use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color, WHITE};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Points of a curve: more reports than that are drawn as means of several.
+const MAX_POINTS: usize = 400;
+
+pub struct LearningCurves {
+    metric: String,
+    log: bool,
+    curves: Vec<Curve>,
+}
+
+/// Median and range over the runs of a group.
+struct Curve {
+    name: String,
+    /// Sequences seen, least, median, most.
+    points: Vec<(f64, [f64; 3])>,
+    several: bool,
+}
+
+impl LearningCurves {
+    pub fn new(groups: &[Group], metric: &str, log: bool) -> Result<LearningCurves> {
+        let reports = || groups.iter().flat_map(|group| &group.runs).flatten();
+        let known: BTreeSet<&str> = reports()
+            .flat_map(|report| report.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.as_str()))
+            .collect();
+        if !known.contains(metric) {
+            let known: Vec<&str> = known.into_iter().filter(|name| !["step", "sequences"].contains(name)).collect();
+            bail!("no run has a metric `{metric}`\nhint: there are {}", known.join(", "));
+        }
+        let curves: Vec<Curve> = groups.iter().filter_map(|group| Curve::of(group, metric)).collect();
+        if log && !curves.iter().any(|curve| curve.points.iter().any(|(_, values)| values[2] > 0.0)) {
+            bail!("`--log`: no value of `{metric}` is more than 0\nhint: leave --log out");
+        }
+        Ok(LearningCurves { metric: metric.to_string(), log, curves })
+    }
+
+    fn values(&self) -> impl Iterator<Item = f64> {
+        self.curves.iter().flat_map(|curve| &curve.points).flat_map(|(_, values)| *values)
+    }
+}
+
+impl Curve {
+    /// None if no run has the metric.
+    fn of(group: &Group, metric: &str) -> Option<Curve> {
+        let value = |report: &serde_json::Map<String, serde_json::Value>| {
+            Some((report.get("sequences")?.as_u64()?, report.get(metric)?.as_f64()?))
+        };
+        let runs: Vec<BTreeMap<u64, f64>> =
+            group.runs.iter().map(|run| run.iter().filter_map(value).collect()).collect();
+        let runs: Vec<&BTreeMap<u64, f64>> = runs.iter().filter(|run| !run.is_empty()).collect();
+        // a median over other runs at every point would jump where one ends: only where all have reported
+        let shared: Vec<u64> =
+            runs.first()?.keys().copied().filter(|at| runs.iter().all(|run| run.contains_key(at))).collect();
+        let together = shared.len().div_ceil(MAX_POINTS).max(1);
+        let point = |places: &[u64]| {
+            let mean = |run: &&BTreeMap<u64, f64>| places.iter().map(|at| run[at]).sum::<f64>() / places.len() as f64;
+            let mut values: Vec<f64> = runs.iter().map(mean).collect();
+            values.sort_by(f64::total_cmp);
+            let middle = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+            (places[places.len() - 1] as f64, [values[0], middle, values[values.len() - 1]])
+        };
+        let several = runs.len() > 1;
+        let mut name = group.name.clone();
+        if several {
+            name += &format!(" (median and range of {} seeds)", runs.len());
+        }
+        Some(Curve { name, points: shared.chunks(together).map(point).collect(), several })
+    }
+}
+
+impl Picture for LearningCurves {
+    fn size(&self) -> (u32, u32) {
+        (1000, 600)
+    }
+
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
+        let most = self.values().fold(0.0, f64::max);
+        if !self.log {
+            let least = self.values().fold(0.0, f64::min);
+            let room = if most > least { (most - least) * 0.05 } else { 1.0 };
+            return self.chart(area, least..most + room, least);
+        }
+        let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
+        self.chart(area, (least * 0.8..most * 1.25).log_scale(), least * 0.8)
+    }
+}
+
+impl LearningCurves {
+    /// `floor` is the least value that the axis shows.
+    fn chart<DB, Y>(&self, area: &Area<DB>, axis: Y, floor: f64) -> Drawn<DB>
+    where
+        DB: DrawingBackend,
+        Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
+    {
+        let last = self.curves.iter().flat_map(|curve| &curve.points).fold(1.0, |last: f64, (at, _)| last.max(*at));
+        let (unit, axis_name) = if last < 5e6 { (1e3, "sequences (thousands)") } else { (1e6, "sequences (millions)") };
+        let mut chart = ChartBuilder::on(area);
+        chart.margin(16).margin_right(28).x_label_area_size(58).y_label_area_size(92);
+        chart.caption(format!("{} during training", plain(&self.metric)), text(LARGE, HPos::Left, VPos::Top));
+        let mut chart = chart.build_cartesian_2d(RangedCoordf64::from(0.0..last / unit), axis)?;
+        chart
+            .configure_mesh()
+            .bold_line_style(FAINT)
+            .light_line_style(WHITE)
+            .axis_style(INK)
+            .label_style(text(SMALL, HPos::Left, VPos::Top))
+            .axis_desc_style(text(NORMAL, HPos::Left, VPos::Top))
+            .x_desc(axis_name)
+            .y_desc(with_unit(&self.metric))
+            .x_label_formatter(&|x| tidy(*x))
+            .y_label_formatter(&|y| tidy(*y))
+            .draw()?;
+        for (index, curve) in self.curves.iter().enumerate() {
+            let line =
+                |which: usize| curve.points.iter().map(move |(at, values)| (at / unit, values[which].max(floor)));
+            if curve.several {
+                let around: Vec<(f64, f64)> = line(0).chain(line(2).collect::<Vec<_>>().into_iter().rev()).collect();
+                chart.draw_series([Polygon::new(around, series(index).mix(0.2))])?;
+            }
+            chart
+                .draw_series(LineSeries::new(line(1), series(index).stroke_width(2)))?
+                .label(&curve.name)
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], series(index).stroke_width(3)));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(FAINT)
+            .label_font(text(NORMAL, HPos::Left, VPos::Top))
+            .legend_area_size(30)
+            .margin(12)
+            .draw()
+    }
+}
+
+/// A number of an axis in few characters.
+pub fn tidy(value: f64) -> String {
+    let digits = match value.abs() {
+        0.0 => 0,
+        small if small < 1e-3 => return format!("{value:.0e}"),
+        value => (2.0 - value.log10().floor()).clamp(0.0, 5.0) as usize,
+    };
+    let text = format!("{value:.digits$}");
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    text.replace('-', "−")
+}
+
+/// The name of a metric in words.
+pub fn plain(metric: &str) -> String {
+    match metric {
+        "loss_bits" => "loss".to_string(),
+        "bit_errors" => "wrong bits".to_string(),
+        "grad_norm" => "gradient norm".to_string(),
+        other => other.replace('_', " "),
+    }
+}
+
+/// With its unit, for an axis.
+pub fn with_unit(metric: &str) -> String {
+    match metric {
+        "loss_bits" | "optimum_bits" => format!("{} (bits per sequence)", plain(metric)),
+        "bit_errors" | "marker_errors" => format!("{} (per sequence)", plain(metric)),
+        "seconds" => "time (s)".to_string(),
+        other => plain(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_an_axis_are_short() {
+        let numbers = [0.0, 1.0, 12.5, 1200.0, 0.25, -3.0, 0.0003].map(tidy);
+        assert_eq!(numbers, ["0", "1", "12.5", "1200", "0.25", "−3", "3e−4"]);
+    }
+}

@@ -1,0 +1,25 @@
+//! Pictures for people: the paper's figure of one sequence, error over an axis, learning curves, the heads in motion.
+//!
+//! A picture is a value that knows its size and draws itself; `canvas` makes a file of it. Nothing here runs a network
+//! or knows a flag.
+
+mod animation;
+mod canvas;
+mod colour;
+mod curve;
+mod gif;
+mod heat;
+mod learning;
+mod lines;
+mod memory;
+mod runs;
+mod sequence;
+mod window;
+
+pub use animation::{Shown, animate};
+pub use canvas::{can_be_written, save};
+pub use curve::Curve;
+pub use learning::LearningCurves;
+pub use memory::{Memory, Shape};
+pub use runs::read_runs;
+pub use sequence::SequenceFigure;

@@ -1,0 +1,112 @@
+//! Runs to compare: their metrics, and which of them differ in nothing but the seed.
+
+use crate::run::{METRICS, RECIPE};
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Runs of one recipe.
+pub struct Group {
+    pub name: String,
+    pub runs: Vec<Vec<Map<String, Value>>>, // the reports of each run
+    recipe: Value,
+}
+
+/// The runs in these directories, or in the directories in them, in groups; and what was left out, in words.
+pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
+    let (mut groups, mut left_out) = (Vec::<Group>::new(), vec![]);
+    for directory in directories {
+        for run in runs_in(directory)? {
+            let shown = run.display();
+            let reports = read_reports(&run.join(METRICS))?;
+            if reports.is_empty() {
+                left_out.push(format!("`{shown}` has no report yet"));
+                continue;
+            }
+            let (recipe, seed) = read_recipe(&run.join(RECIPE))?;
+            match groups.iter_mut().find(|group| group.recipe == recipe) {
+                Some(group) => group.runs.push(reports),
+                None => groups.push(Group { name: name(&run, &seed), runs: vec![reports], recipe }),
+            }
+        }
+    }
+    if groups.is_empty() {
+        bail!("{}\nhint: a run reports every `training.report_every` updates", left_out.join(", "));
+    }
+    Ok((groups, left_out))
+}
+
+/// A directory that holds a run, or those in it that do, in the order of their names.
+fn runs_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    if directory.join(RECIPE).exists() {
+        return Ok(vec![directory.to_path_buf()]);
+    }
+    let shown = directory.display();
+    let entries = fs::read_dir(directory).with_context(|| format!("cannot read directory `{shown}`"))?;
+    let mut runs: Vec<PathBuf> =
+        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join(RECIPE).exists()).collect();
+    if runs.is_empty() {
+        bail!("`{shown}` holds no run\nhint: name a run directory of `ntm train`, or a directory with some in it");
+    }
+    runs.sort();
+    Ok(runs)
+}
+
+/// A recipe without its seed, and the seed.
+fn read_recipe(path: &Path) -> Result<(Value, String)> {
+    let text = read(path)?;
+    let mut recipe: Value =
+        serde_json::from_str(&text).with_context(|| format!("`{}` is not valid JSON", path.display()))?;
+    let seed = recipe.get_mut("training").and_then(|training| training.as_object_mut()?.remove("seed"));
+    Ok((recipe, seed.map_or(String::new(), |seed| seed.to_string())))
+}
+
+/// The name of a run's directory without its seed: that of the recipe, unless the user named it otherwise.
+fn name(run: &Path, seed: &str) -> String {
+    let name = run.canonicalize().unwrap_or(run.to_path_buf());
+    let name = name.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
+    match name.strip_suffix(seed).and_then(|name| name.strip_suffix('-')) {
+        Some(recipe) if !recipe.is_empty() && !seed.is_empty() => recipe.to_string(),
+        _ => name,
+    }
+}
+
+/// The objects of a metrics file; of a run that goes on, the last line may be half written.
+fn read_reports(path: &Path) -> Result<Vec<Map<String, Value>>> {
+    if !path.exists() {
+        return Ok(vec![]);
+    }
+    let text = read(path)?;
+    let mut reports = vec![];
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        match serde_json::from_str(line) {
+            Ok(report) => reports.push(report),
+            Err(_) if !line.ends_with('\n') => {}
+            Err(error) => bail!("`{}`, line {}: {error}", path.display(), index + 1),
+        }
+    }
+    Ok(reports)
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_named_as_its_runs_without_their_seeds() {
+        for (directory, seed, expected) in [
+            ("runs/copy-12", "12", "copy"),
+            ("runs/copy-12", "2", "copy-12"),
+            ("runs/copy-12", "", "copy-12"),
+            ("try", "1", "try"),
+            ("-1", "1", "-1"),
+        ] {
+            assert_eq!(name(Path::new(directory), seed), expected, "{directory} {seed}");
+        }
+    }
+}

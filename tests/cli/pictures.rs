@@ -1,0 +1,196 @@
+//! `ntm eval --plot`, `--curve`, `--animate` and `ntm plot`: that the pictures show what they say.
+
+use crate::common::{TINY, refused, succeeds, tiny_run};
+use image::RgbImage;
+use ntm::config::Recipe;
+use ntm::tasks::{Axis, Point, Source};
+use std::fs;
+use std::path::Path;
+
+const EVAL: &str = "eval --checkpoint run/checkpoints/latest.safetensors --threads 1 --sequences 3";
+
+fn read(path: &Path) -> RgbImage {
+    image::open(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).to_rgb8()
+}
+
+/// The share of pixels that are not white.
+fn inked(image: &RgbImage) -> f64 {
+    image.pixels().filter(|pixel| pixel.0 != [255; 3]).count() as f64 / image.pixels().len() as f64
+}
+
+/// 1 for the bright end of the colours of values, 0 for the dark one, None for grey.
+fn bit(image: &RgbImage, x: u32, y: u32) -> Option<f32> {
+    match image.get_pixel(x, y).0 {
+        [253, 231, _] => Some(1.0),
+        [68, 1, 84] => Some(0.0),
+        [224, 224, 224] => None,
+        other => panic!("pixel ({x}, {y}) is {other:?}"),
+    }
+}
+
+#[test]
+fn the_panels_of_inputs_and_targets_are_the_bits_of_the_first_sequence_at_the_largest_point() {
+    let directory = tiny_run();
+    let here = directory.path();
+    succeeds(here, &format!("{EVAL} --lengths 4,2 --plot a.png"));
+    let recipe = Recipe::load(here.join("run/recipe.json").to_str().unwrap(), &[]).unwrap();
+    let mut source = Source::open(&recipe.task).unwrap();
+    let batch = source.evaluation_batch(1, &Point::new([(Axis::Length, 4)]), 0, 1).unwrap();
+    let image = read(&here.join("a.png"));
+    // 9 steps of 45 pixels; 4 input channels of 18 pixels; 3 targets of 24; the right column is 2 x 66 + 405 further
+    assert_eq!((batch.steps, image.width()), (9, 2 * 12 + 2 * (66 + 405 + 66)));
+    for step in 0..9 {
+        let (x, right) = (78 + 45 * step as u32 + 22, 537);
+        for channel in 0..4 {
+            let input = bit(&image, x, 94 + 18 * channel as u32 + 9);
+            assert_eq!(input, Some(batch.inputs[4 * step + channel]), "input {channel} of step {step}");
+        }
+        for channel in 0..3 {
+            let target = bit(&image, x + right, 94 + 24 * channel as u32 + 12);
+            let expected = (batch.mask[step] > 0.0).then(|| batch.targets[3 * step + channel]);
+            assert_eq!(target, expected, "target {channel} of step {step}");
+        }
+    }
+}
+
+#[test]
+fn every_kind_of_network_and_task_has_its_figure() {
+    let directory = tempfile::tempdir().unwrap();
+    let heads = "--set model.memory.rows=8 --set model.memory.width=4 --set model.controller.hidden=8";
+    for (recipe, flags) in [
+        ("copy", format!("{heads} --set model.read_heads=2 --set model.write_heads=3")),
+        ("copy-lstm", "--set model.hidden=8".to_string()),
+        ("repeat-copy", heads.to_string()),
+        ("associative-recall", heads.to_string()),
+        ("ngrams", heads.to_string()),
+        ("priority-sort", format!("{heads} --set model.controller.layers=1")),
+    ] {
+        succeeds(directory.path(), &format!("train {recipe} {flags} --threads 1 --sequences 1 --run-dir {recipe}"));
+        let line = format!("eval --checkpoint {recipe}/checkpoints/latest.safetensors --threads 1 --sequences 1");
+        let ran = succeeds(directory.path(), &format!("{line} --plot {recipe}.png"));
+        assert!(ran.stderr.contains(&format!("wrote `{recipe}.png`")), "{}", ran.stderr);
+        let image = read(&directory.path().join(format!("{recipe}.png")));
+        assert!(inked(&image) > 0.2, "{recipe}: {}", inked(&image));
+    }
+}
+
+#[test]
+fn an_svg_names_its_panels_and_a_curve_its_axes() {
+    let directory = tiny_run();
+    succeeds(directory.path(), &format!("{EVAL} --lengths 2,4 --plot a.svg --curve c.SVG"));
+    for (file, expected) in [
+        ("a.svg", &["copy, length 4", "inputs", "write weightings (all 8 rows)", "read vectors", "time step"][..]),
+        ("c.SVG", &["copy against length", "wrong bits (per sequence)", "loss (bits per sequence)"]),
+    ] {
+        let text = fs::read_to_string(directory.path().join(file)).unwrap();
+        assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"), "{file}");
+        for words in expected {
+            assert!(text.contains(words), "{file}: no `{words}`");
+        }
+    }
+    succeeds(directory.path(), &format!("{EVAL} --lengths 2,4 --curve c.png"));
+    let image = read(&directory.path().join("c.png"));
+    assert_eq!(image.dimensions(), (1200, 500));
+    assert!((0.02..0.6).contains(&inked(&image)), "{}", inked(&image));
+}
+
+#[test]
+fn an_animation_has_a_frame_a_step_and_of_a_long_sequence_no_more_than_150() {
+    let directory = tiny_run();
+    for (length, frames) in [(4, 9), (100, 101)] {
+        let ran = succeeds(directory.path(), &format!("{EVAL} --lengths {length} --animate a.gif"));
+        assert_eq!(ran.stderr.contains("it shows one of 2"), length == 100, "{}", ran.stderr);
+        let mut gif =
+            gif::DecodeOptions::new().read_info(fs::File::open(directory.path().join("a.gif")).unwrap()).unwrap();
+        let (mut count, mut changed) = (0, 0);
+        while let Some(frame) = gif.read_next_frame().unwrap() {
+            count += 1;
+            changed += frame.buffer.iter().any(|&index| Some(index) != frame.transparent) as usize;
+        }
+        assert_eq!((count, changed), (frames, frames), "length {length}");
+    }
+}
+
+#[test]
+fn pictures_that_cannot_be_drawn_are_refused_before_anything_is_measured() {
+    let directory = tiny_run();
+    fs::create_dir(directory.path().join("there.png")).unwrap();
+    for (flags, expected) in [
+        (
+            "--plot a.jpg",
+            "`--plot a.jpg` is no kind of picture that can be drawn\nhint: name a file that ends in .png or .svg",
+        ),
+        ("--animate a.png", "hint: name a file that ends in .gif"),
+        ("--curve no/where.png", "there is no directory `no`\nhint: `mkdir -p no`"),
+        ("--plot there.png", "is a directory"),
+        ("--lengths 1000000 --plot a.png", "makes 2000001 steps, allowed: up to 20000"),
+    ] {
+        let message = refused(directory.path(), &format!("{EVAL} {flags}"), 1);
+        assert!(message.contains(expected), "{flags}\n{message}");
+    }
+    let line = "train copy-lstm --set model.hidden=8 --threads 1 --sequences 1 --run-dir lstm";
+    succeeds(directory.path(), line);
+    let line = "eval --checkpoint lstm/checkpoints/latest.safetensors --animate a.gif";
+    assert!(refused(directory.path(), line, 1).contains("no memory to show\nhint: --plot"));
+}
+
+#[test]
+fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    for (recipe, seed) in [("copy", 1), ("copy", 2), ("copy-feedforward", 1)] {
+        succeeds(here, &format!("train {recipe} {TINY} --sequences 20 --seed {seed}"));
+    }
+    fs::write(here.join("curves.svg"), "an old picture").unwrap();
+    succeeds(here, "plot runs --output curves.svg --log");
+    let text = fs::read_to_string(here.join("curves.svg")).unwrap();
+    for words in
+        ["copy (median and range of 2 seeds)", "copy-feedforward", "sequences (thousands)", "loss (bits per sequence)"]
+    {
+        assert!(text.contains(words), "no `{words}`");
+    }
+    succeeds(here, "plot runs/copy-1 runs/copy-2 --metric bit_errors");
+    let image = read(&here.join("curves.png"));
+    assert_eq!(image.dimensions(), (1000, 600));
+    assert!((0.01..0.6).contains(&inked(&image)), "{}", inked(&image));
+}
+
+#[test]
+fn a_run_that_is_still_writing_is_drawn_and_one_without_a_report_is_named() {
+    let directory = tiny_run();
+    let here = directory.path();
+    let metrics = here.join("run/metrics.jsonl");
+    let whole = fs::read_to_string(&metrics).unwrap();
+    fs::write(&metrics, &whole[..whole.len() - 30]).unwrap();
+    succeeds(here, "plot run");
+    fs::write(&metrics, whole.replacen("\"step\"", "step", 1)).unwrap();
+    assert!(refused(here, "plot run", 1).contains("`run/metrics.jsonl`, line 1: "));
+    for empty in [true, false] {
+        if empty {
+            fs::write(&metrics, "").unwrap()
+        } else {
+            fs::remove_file(&metrics).unwrap()
+        }
+        let message = refused(here, "plot run", 1);
+        assert!(message.contains("`run` has no report yet\nhint: a run reports every"), "{message}");
+    }
+}
+
+#[test]
+fn what_is_no_run_and_a_metric_that_no_run_has_are_refused() {
+    let directory = tiny_run();
+    fs::create_dir(directory.path().join("empty")).unwrap();
+    for (line, expected) in [
+        ("plot empty", "`empty` holds no run\nhint: name a run directory of `ntm train`"),
+        ("plot nowhere", "cannot read directory `nowhere`"),
+        ("plot run --output a.pdf", "`--output a.pdf` is no kind of picture"),
+        (
+            "plot run --metric loss",
+            "no run has a metric `loss`\nhint: there are bit_errors, grad_norm, learning_rate, loss_bits",
+        ),
+    ] {
+        let message = refused(directory.path(), line, 1);
+        assert!(message.contains(expected), "{line}\n{message}");
+    }
+    assert!(refused(directory.path(), "plot", 2).contains("<RUN>"));
+}
