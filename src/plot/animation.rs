@@ -142,8 +142,8 @@ impl Picture for Still<'_> {
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
         let Stage { shown, every, inputs, outputs, memory, .. } = self.stage;
         area.draw_text(&shown.title, &text(LARGE, HPos::Left, VPos::Top), (16, 12))?;
-        let shown_steps = if *every == 1 { String::new() } else { format!(", one of {every} is shown") };
-        let now = format!("time step {} of 0 to {}{shown_steps}", self.step, shown.batch.steps - 1);
+        let shown_steps = if *every == 1 { String::new() } else { format!("; one step of {every} is shown") };
+        let now = format!("time step {}, the last is {}{shown_steps}", self.step, shown.batch.steps - 1);
         area.draw_text(&now, &text(NORMAL, HPos::Left, VPos::Top), (16, 42))?;
         for ((heat, at), last) in [(inputs, false), (outputs, true)] {
             heat.draw(area, *at, last)?;

@@ -153,7 +153,7 @@ impl LearningCurves {
 pub fn tidy(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,
-        small if small < 1e-3 => return format!("{value:.0e}"),
+        small if small < 1e-3 => return format!("{value:.0e}").replace('-', "−"),
         value => (2.0 - value.log10().floor()).clamp(0.0, 5.0) as usize,
     };
     let text = format!("{value:.digits$}");

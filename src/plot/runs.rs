@@ -27,7 +27,12 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
             let (recipe, seed) = read_recipe(&run.join(RECIPE))?;
             match groups.iter_mut().find(|group| group.recipe == recipe) {
                 Some(group) => group.runs.push(reports),
-                None => groups.push(Group { name: name(&run, &seed), runs: vec![reports], recipe }),
+                None => {
+                    let short = name(&run, &seed);
+                    let taken = groups.iter().any(|group| group.name == short);
+                    let name = if taken { name(&run, "") } else { short };
+                    groups.push(Group { name, runs: vec![reports], recipe });
+                }
             }
         }
     }

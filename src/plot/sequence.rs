@@ -24,22 +24,25 @@ const GAP: i32 = 16;
 const MARGIN: i32 = 12;
 const HEADING: i32 = 68;
 
+/// Something to draw, and how high.
 enum Panel {
-    Heat(Heat),
-    /// A heat map about as high as this.
-    Rows(Heat, usize),
-    Lines(Lines),
+    Heat(Heat, i32),
+    Lines(Lines, i32),
 }
 
 impl Panel {
+    fn heat(heat: Heat, about: usize, most: usize) -> Panel {
+        let height = panel_height(heat.rows(), about, most);
+        Panel::Heat(heat, height)
+    }
+
+    fn channels(heat: Heat) -> Panel {
+        Panel::heat(heat, 72, 200)
+    }
+
     fn height(&self) -> i32 {
         match self {
-            Panel::Lines(_) => 220,
-            Panel::Heat(heat) => match heat.row {
-                "channel" => panel_height(heat.rows(), 72, 200),
-                _ => panel_height(heat.rows(), 100, 220),
-            },
-            Panel::Rows(heat, about) => panel_height(heat.rows(), *about, 512),
+            Panel::Heat(_, height) | Panel::Lines(_, height) => *height,
         }
     }
 }
@@ -65,7 +68,7 @@ impl SequenceFigure {
         let answers = Answers::new(batch, logits);
         let subtitle = answers.said(batch);
         let mut columns = Columns { width: panel_width(batch.steps), columns: 2, panels: vec![] };
-        let inputs = Panel::Heat(Heat::new("inputs", "channel", batch.steps, batch.inputs.clone()));
+        let inputs = Panel::channels(Heat::new("inputs", "channel", batch.steps, batch.inputs.clone()));
         let outside = answers.panels(batch, optimum);
         let Some((shape, trace)) = heads else {
             columns.columns = 1;
@@ -75,7 +78,7 @@ impl SequenceFigure {
         let vectors = |what: &str, values: &[f32], heads: usize| {
             let several = if heads == 1 { String::new() } else { format!(", {heads} heads one below the other") };
             let heat = Heat::new(format!("{what} vectors{several}"), "value", batch.steps, values.to_vec());
-            Panel::Heat(Heat { all_rows: shape.width, ..heat })
+            Panel::heat(Heat { all_rows: shape.width, ..heat }, 100, 220)
         };
         columns.side_by_side(vec![inputs, vectors("erase", &trace.erases, shape.write_heads)], outside);
         let adds = vectors("add", &trace.adds, shape.write_heads);
@@ -86,10 +89,8 @@ impl SequenceFigure {
             let values = window.cut(&shape.weightings(trace, head), shape.rows);
             let title = format!("{what} weightings{number} ({})", window.said(shape.rows));
             let heat = Heat::new(title, "memory row", batch.steps, values);
-            Panel::Rows(
-                Heat { first_row: window.first, all_rows: shape.rows, ..heat },
-                if shape.heads() > 4 { 130 } else { 220 },
-            )
+            let about = if shape.heads() > 4 { 130 } else { 220 };
+            Panel::heat(Heat { first_row: window.first, all_rows: shape.rows, ..heat }, about, 512)
         };
         let (reads, writes) = (shape.read_heads, shape.write_heads);
         for index in 0..reads.max(writes) {
@@ -111,8 +112,8 @@ impl Picture for SequenceFigure {
         area.draw_text(&self.subtitle, &text(NORMAL, HPos::Left, VPos::Top), (MARGIN, MARGIN + 30))?;
         for (at, panel, last) in &self.panels {
             match panel {
-                Panel::Heat(heat) | Panel::Rows(heat, _) => heat.draw(area, *at, *last)?,
-                Panel::Lines(lines) => lines.draw(area, *at)?,
+                Panel::Heat(heat, _) => heat.draw(area, *at, *last)?,
+                Panel::Lines(lines, _) => lines.draw(area, *at)?,
             }
         }
         Ok(())
@@ -231,11 +232,11 @@ impl Answers {
         if self.width == 1 && !self.squared {
             let predictions = [("network", Some(self.outputs)), ("Bayes optimum", optimum)];
             let predictions = predictions.into_iter().filter_map(|(name, values)| Some((name, values?))).collect();
-            return vec![Panel::Lines(Lines { targets: self.targets, predictions })];
+            return vec![Panel::Lines(Lines { targets: self.targets, predictions }, 220)];
         }
         let scale = Scale::of(&[&self.targets[..], &self.outputs[..]].concat());
         let heat = |title: &str, values, scale| {
-            Panel::Heat(Heat { scale, ..Heat::new(title, "channel", batch.steps, values) })
+            Panel::channels(Heat { scale, ..Heat::new(title, "channel", batch.steps, values) })
         };
         let outputs = if self.squared { "outputs" } else { "outputs, as probabilities of a 1" };
         let error_scale = Scale::of(&self.errors);

@@ -21,7 +21,7 @@ fn inked(image: &RgbImage) -> f64 {
 /// 1 for the bright end of the colours of values, 0 for the dark one, None for grey.
 fn bit(image: &RgbImage, x: u32, y: u32) -> Option<f32> {
     match image.get_pixel(x, y).0 {
-        [253, 231, _] => Some(1.0),
+        [254, 232, 37] => Some(1.0),
         [68, 1, 84] => Some(0.0),
         [224, 224, 224] => None,
         other => panic!("pixel ({x}, {y}) is {other:?}"),
@@ -83,6 +83,7 @@ fn an_svg_names_its_panels_and_a_curve_its_axes() {
         ("c.SVG", &["copy against length", "wrong bits (per sequence)", "loss (bits per sequence)"]),
     ] {
         let text = fs::read_to_string(directory.path().join(file)).unwrap();
+        assert!(text.len() < 200_000, "{file} has {} bytes", text.len());
         assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"), "{file}");
         for words in expected {
             assert!(text.contains(words), "{file}: no `{words}`");
@@ -141,12 +142,17 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     for (recipe, seed) in [("copy", 1), ("copy", 2), ("copy-feedforward", 1)] {
         succeeds(here, &format!("train {recipe} {TINY} --sequences 20 --seed {seed}"));
     }
+    succeeds(here, &format!("train copy {TINY} --sequences 25 --seed 3 --run-dir runs/copy-3"));
     fs::write(here.join("curves.svg"), "an old picture").unwrap();
     succeeds(here, "plot runs --output curves.svg --log");
     let text = fs::read_to_string(here.join("curves.svg")).unwrap();
-    for words in
-        ["copy (median and range of 2 seeds)", "copy-feedforward", "sequences (thousands)", "loss (bits per sequence)"]
-    {
+    for words in [
+        "copy (median and range of 2 seeds)",
+        "\ncopy-3\n",
+        "copy-feedforward",
+        "sequences (thousands)",
+        "loss (bits per sequence)",
+    ] {
         assert!(text.contains(words), "no `{words}`");
     }
     succeeds(here, "plot runs/copy-1 runs/copy-2 --metric bit_errors");
