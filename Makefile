@@ -16,7 +16,7 @@ setup:
 # A run that was stopped goes on; a finished one is only evaluated.
 train: setup
 	@if [ -e $(RUN)/recipe.json ]; then $(NTM) train --resume $(RUN); \
-	else $(NTM) train copy --sequences 12000 --run-dir $(RUN); fi
+	else $(NTM) train copy --run-dir $(RUN); fi
 	@$(NTM) eval --checkpoint $(RUN)/checkpoints/latest.safetensors --lengths 10,20,50,120 --sequences 100
 
 test: setup .venv-test/.complete

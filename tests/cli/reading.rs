@@ -143,3 +143,14 @@ fn export_writes_the_same_bytes_every_time_and_no_file_beside() {
     }
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 3, "run, one and two");
 }
+
+#[test]
+fn the_shipped_copy_machine_copies_six_times_the_length_of_its_training_and_forty_times_with_more_rows() {
+    let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/copy.safetensors");
+    for flags in ["--lengths 10,120 --sequences 20", "--lengths 800 --rows 1024 --sequences 5"] {
+        let line = format!("eval --checkpoint {} {flags} --threads 1 --json", checkpoint.display());
+        for result in succeeds(Path::new("/"), &line).json()["results"].as_array().unwrap() {
+            assert_eq!(result["bit_errors"], 0.0, "{result}");
+        }
+    }
+}
