@@ -8,19 +8,22 @@ use crate::tensorboard::{Events, Look};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 pub const RECIPE: &str = "recipe.json";
 pub const METRICS: &str = "metrics.jsonl";
 const EVALUATIONS: &str = "evaluations.jsonl";
+const LOCK: &str = "lock";
 
 pub struct Run {
     directory: PathBuf,
     metrics: File,
     evaluations: File,
     events: Events,
+    /// Held as long as this process trains here; the system lets go of it however the process ends.
+    _lock: File,
 }
 
 impl Run {
@@ -65,9 +68,6 @@ impl Run {
 
     /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
     pub fn resume(directory: &Path, checkpoint: &Checkpoint) -> Result<Run> {
-        for log in [METRICS, EVALUATIONS] {
-            drop_after(&directory.join(log), checkpoint.progress.step)?;
-        }
         let mut run = Run::open(directory, Some(checkpoint.progress.step + 1))?;
         run.write_recipe(&checkpoint.recipe)?;
         run.describe(&checkpoint.recipe)?;
@@ -76,6 +76,11 @@ impl Run {
 
     /// `from`: the first step that a resumed run logs again.
     fn open(directory: &Path, from: Option<u64>) -> Result<Run> {
+        let lock = lock(directory)?;
+        if let Some(from) = from {
+            drop_from(&directory.join(METRICS), from)?;
+            drop_from(&directory.join(EVALUATIONS), from)?;
+        }
         let append = |name: &str| {
             let path = directory.join(name);
             OpenOptions::new()
@@ -89,6 +94,7 @@ impl Run {
             metrics: append(METRICS)?,
             evaluations: append(EVALUATIONS)?,
             events: Events::new(directory, from)?,
+            _lock: lock,
         })
     }
 
@@ -165,6 +171,29 @@ impl Run {
     }
 }
 
+/// Keeps other processes from training in a directory.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join(LOCK);
+    let cannot = || format!("cannot lock `{}`", path.display());
+    let mut file =
+        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).with_context(cannot)?;
+    match file.try_lock() {
+        Ok(()) => {
+            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).with_context(cannot)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder); // the number is a courtesy
+            bail!(
+                "`{}` is in use: process {holder} trains there\nhint: wait for it, stop it, or name another directory",
+                directory.display()
+            )
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    }
+}
+
 /// The results of the last whole line of evaluations.jsonl; null if there is none.
 fn last_results(path: &Path) -> Value {
     let text = fs::read_to_string(path).unwrap_or_default();
@@ -177,11 +206,11 @@ fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
     Ok(file.write_all(line.as_bytes())?)
 }
 
-/// Keeps the whole lines of a log up to and with `step`.
-fn drop_after(path: &Path, step: u64) -> Result<()> {
+/// Keeps the whole lines of a log before step `from`.
+fn drop_from(path: &Path, from: u64) -> Result<()> {
     let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
     let stands = |line: &&str| {
-        serde_json::from_str::<Value>(line).is_ok_and(|value| value["step"].as_u64().is_some_and(|at| at <= step))
+        serde_json::from_str::<Value>(line).is_ok_and(|value| value["step"].as_u64().is_some_and(|at| at < from))
     };
     let kept: String = text.split_inclusive('\n').filter(stands).collect();
     if kept == text { Ok(()) } else { write_atomically(path, kept.as_bytes()) }

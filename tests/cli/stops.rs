@@ -1,6 +1,6 @@
 //! Runs that are stopped and go on: interrupted + resumed = uninterrupted, bit for bit.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, lines, succeeds};
+use crate::common::{Ran, TINY, assert_same_tensors, command, lines, refused, succeeds};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -92,4 +92,24 @@ fn a_run_that_was_killed_repeats_what_came_after_its_last_checkpoint() {
     let torn = fs::read_to_string(&metrics).unwrap() + r#"{"step": 99, "sequ"#;
     fs::write(&metrics, torn).unwrap();
     assert_goes_on_as_if_never_stopped(directory.path());
+}
+
+#[test]
+fn a_directory_in_which_a_process_trains_is_refused_with_its_number_and_taken_over_once_it_is_dead() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let mut child = command(here, &begin()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while progress_is_missing(here) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let message = refused(here, "train --resume run --threads 1", 1);
+    assert!(message.contains(&format!("`run` is in use: process {} trains there", child.id())), "{message}");
+    child.kill().unwrap(); // SIGKILL: nothing is cleaned up
+    child.wait().unwrap();
+    assert_goes_on_as_if_never_stopped(here);
+}
+
+fn progress_is_missing(here: &Path) -> bool {
+    fs::read_to_string(here.join("run/metrics.jsonl")).map_or(true, |text| text.lines().count() < 3)
 }
