@@ -61,7 +61,7 @@ pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
-    recipe.check_memory()?;
+    recipe.check_memory().with_context(|| format!("in recipe `{}`", flags.recipe))?;
     Ok((recipe, source))
 }
 

@@ -98,7 +98,7 @@ fn a_run_that_was_killed_repeats_what_came_after_its_last_checkpoint() {
 fn a_directory_in_which_a_process_trains_is_refused_with_its_number_and_taken_over_once_it_is_dead() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let mut child = command(here, &begin()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = command(here, &train(100_000, "run")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while progress_is_missing(here) && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(5));
@@ -107,7 +107,9 @@ fn a_directory_in_which_a_process_trains_is_refused_with_its_number_and_taken_ov
     assert!(message.contains(&format!("`run` is in use: process {} trains there", child.id())), "{message}");
     child.kill().unwrap(); // SIGKILL: nothing is cleaned up
     child.wait().unwrap();
-    assert_goes_on_as_if_never_stopped(here);
+    let total = progress(here)["sequences"].as_u64().unwrap() + 10;
+    succeeds(here, &format!("train --resume run --sequences {total} --threads 1"));
+    assert_eq!(progress(here)["sequences"], total);
 }
 
 fn progress_is_missing(here: &Path) -> bool {

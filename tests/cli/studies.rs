@@ -36,7 +36,8 @@ fn each_seed_of_a_study_trains_as_it_would_alone() {
 fn a_study_that_was_stopped_goes_on_to_the_same_end() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let line = |run: &str| format!("train {TINY} --seeds 1..3 --jobs 1 --sequences 3000 --run-dir {run}");
+    let rarely = "--set training.eval_every=1000 --set training.checkpoint_every=1000";
+    let line = |run: &str| format!("train {TINY} {rarely} --seeds 1..3 --jobs 1 --sequences 3000 --run-dir {run}");
     let child = command(here, &line("study")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while !here.join("study/seed-2/metrics.jsonl").exists() && Instant::now() < deadline {

@@ -38,11 +38,11 @@ fn a_run_directory_holds_the_recipe_the_logs_and_two_checkpoints() {
     let directory = tiny_run();
     let run = directory.path().join("run");
     let found = names(&run);
-    assert_eq!(found.len(), 5, "{found:?}");
+    assert_eq!(found.len(), 6, "{found:?}");
     assert!(found[2].starts_with("events.out.tfevents."), "{found:?}");
     assert_eq!(
-        [&found[0], &found[1], &found[3], &found[4]],
-        ["checkpoints", "evaluations.jsonl", "metrics.jsonl", "recipe.json"]
+        [&found[0], &found[1], &found[3], &found[4], &found[5]],
+        ["checkpoints", "evaluations.jsonl", "lock", "metrics.jsonl", "recipe.json"]
     );
     assert_eq!(names(&run.join("checkpoints")), ["best.safetensors", "latest.safetensors"]);
 }
