@@ -122,14 +122,13 @@ impl Checkpoint {
             Some(text) => serde_json::from_str(text).context("in its checksums")?,
             None => HashMap::new(), // a file of an earlier version
         };
-        let weights = recipe.model.size(recipe.task.input_width(), recipe.task.output_width());
-        if weights * 4 > data.len() as u128 {
-            bail!("its recipe has {weights} weights, more than a file of {} bytes holds", data.len()); // before any layout
+        let layout = recipe.layout();
+        if layout.size() > data.len() / 4 {
+            let (weights, bytes) = (layout.size(), data.len());
+            bail!("its recipe has {weights} weights, more than a file of {bytes} bytes holds"); // before they are allocated
         }
-
         let file = SafeTensors::deserialize(data)
             .map_err(|error| anyhow!("its tensors are damaged ({error:?})\nhint: the file may be cut short; use another checkpoint of the run"))?;
-        let layout = recipe.layout();
         let mut theta = Vec::with_capacity(layout.size());
         let mut known = vec![];
         for parameter in &layout.parameters {
