@@ -34,6 +34,12 @@ pub struct Progress {
     pub window: Window,
 }
 
+impl Progress {
+    pub fn finished(&self, recipe: &Recipe) -> bool {
+        self.step >= recipe.updates() || recipe.solved.stop && self.solved.is_some()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
@@ -71,6 +77,11 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
+    /// Whether all sequences of its recipe have been seen, or it is solved and its recipe stops there.
+    pub fn finished(&self) -> bool {
+        self.progress.finished(&self.recipe)
+    }
+
     /// Writes to a temporary file in the same directory, syncs, renames: the name never holds half a checkpoint.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut metadata = HashMap::from([

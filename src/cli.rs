@@ -46,7 +46,7 @@ pub struct Train {
     /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total
     #[arg(long, value_name = "N")]
     pub sequences: Option<u64>,
-    /// Where the run goes [default: runs/<recipe>-<seed>]
+    /// Where the run goes [default: runs/<recipe>-<seed>, of several seeds runs/<recipe>-seeds]
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub run_dir: Option<PathBuf>,
     /// Go on exactly where the run in this directory stopped
@@ -248,7 +248,7 @@ pub struct Machine {
     pub device: String,
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// CPU threads [default: all cores]
+    /// CPU threads [default: all cores; 1 for each of several seeds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }

@@ -22,15 +22,14 @@ pub struct Run {
     metrics: File,
     evaluations: File,
     events: Events,
-    /// Held as long as this process trains here; the system lets go of it however the process ends.
-    _lock: File,
+    _lock: Lock,
 }
 
 impl Run {
     /// A new run in a directory that is made if need be and must not hold a run already.
     pub fn create(directory: &Path, recipe: &Recipe) -> Result<Run> {
         let shown = directory.display();
-        if directory.join(RECIPE).exists() {
+        if Run::is_in(directory) {
             bail!(
                 "`{shown}` holds a run already\n\
                  hint: go on with it by `ntm train --resume {shown}`, or name another directory with --run-dir"
@@ -38,7 +37,7 @@ impl Run {
         }
         fs::create_dir_all(directory.join("checkpoints"))
             .with_context(|| format!("cannot make run directory `{shown}`"))?;
-        let mut run = Run::open(directory, None)?;
+        let mut run = Run::open(directory, lock(directory)?, None)?;
         run.write_recipe(recipe)?;
         run.describe(recipe)?;
         Ok(run)
@@ -50,33 +49,34 @@ impl Run {
         write_atomically(&self.directory.join(RECIPE), text.as_bytes())
     }
 
+    /// Whether a directory holds a run that can go on. One that was ended before its first checkpoint can only begin again.
     pub fn is_in(directory: &Path) -> bool {
-        directory.join(RECIPE).exists()
+        Run::latest_in(directory).exists()
     }
 
-    /// The last checkpoint of the run in a directory; changes nothing.
-    pub fn last_checkpoint(directory: &Path) -> Result<Checkpoint> {
+    /// Keeps other processes from the run in a directory, and reads its last checkpoint.
+    pub fn hold(directory: &Path) -> Result<(Lock, Checkpoint)> {
         let shown = directory.display();
-        if !directory.join(RECIPE).exists() {
+        if !Run::is_in(directory) {
             bail!(
-                "`{shown}` holds no run: there is no {RECIPE} in it\n\
+                "`{shown}` holds no run: there is no checkpoints/latest.safetensors in it\n\
                  hint: --resume takes the directory that `ntm train` named when it began"
             );
         }
-        Checkpoint::load(&Run::latest_in(directory))
+        let lock = lock(directory)?; // first, or another process could go on with it in between
+        Ok((lock, Checkpoint::load(&Run::latest_in(directory))?))
     }
 
     /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
-    pub fn resume(directory: &Path, checkpoint: &Checkpoint) -> Result<Run> {
-        let mut run = Run::open(directory, Some(checkpoint.progress.step + 1))?;
+    pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint) -> Result<Run> {
+        let mut run = Run::open(directory, lock, Some(checkpoint.progress.step + 1))?;
         run.write_recipe(&checkpoint.recipe)?;
         run.describe(&checkpoint.recipe)?;
         Ok(run)
     }
 
     /// `from`: the first step that a resumed run logs again.
-    fn open(directory: &Path, from: Option<u64>) -> Result<Run> {
-        let lock = lock(directory)?;
+    fn open(directory: &Path, lock: Lock, from: Option<u64>) -> Result<Run> {
         if let Some(from) = from {
             drop_from(&directory.join(METRICS), from)?;
             drop_from(&directory.join(EVALUATIONS), from)?;
@@ -100,7 +100,7 @@ impl Run {
 
     /// Tells TensorBoard what this run is.
     fn describe(&mut self, recipe: &Recipe) -> Result<()> {
-        let command: Vec<String> = std::env::args().collect();
+        let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
         self.events.text("recipe", &format!("```json\n{}\n```", serde_json::to_string_pretty(recipe)?))?;
         self.events.text("command", &format!("`{}`, ntm {}", command.join(" "), env!("CARGO_PKG_VERSION")))?;
         self.events.parameters(&serde_json::to_value(recipe)?)
@@ -124,9 +124,9 @@ impl Run {
         self.directory.join("checkpoints/best.safetensors")
     }
 
-    /// The results of the last evaluation; null if there was none.
-    pub fn last_evaluation(&self) -> Value {
-        last_results(&self.directory.join(EVALUATIONS))
+    /// The results of the last evaluation of the run in a directory; null if there was none.
+    pub fn last_evaluation(directory: &Path) -> Value {
+        last_results(&directory.join(EVALUATIONS))
     }
 
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
@@ -171,8 +171,13 @@ impl Run {
     }
 }
 
+/// Held as long as this process trains in a directory; the system lets go of it however the process ends.
+pub struct Lock {
+    _file: File,
+}
+
 /// Keeps other processes from training in a directory.
-fn lock(directory: &Path) -> Result<File> {
+pub fn lock(directory: &Path) -> Result<Lock> {
     let path = directory.join(LOCK);
     let cannot = || format!("cannot lock `{}`", path.display());
     let mut file =
@@ -180,7 +185,7 @@ fn lock(directory: &Path) -> Result<File> {
     match file.try_lock() {
         Ok(()) => {
             file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).with_context(cannot)?;
-            Ok(file)
+            Ok(Lock { _file: file })
         }
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();

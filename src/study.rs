@@ -1,9 +1,9 @@
 //! A seed study: one recipe trained from several seeds, side by side, a run directory each under one parent.
 
-use crate::checkpoint::{Solved, write_atomically};
+use crate::checkpoint::{Progress, Solved, write_atomically};
 use crate::config::Recipe;
 use crate::display::Display;
-use crate::run::Run;
+use crate::run::{Lock, Run, lock};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -17,12 +17,21 @@ const STUDY: &str = "study.json";
 const SUMMARY: &str = "summary.json";
 
 /// What to train, as `study.json` has it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Study {
     pub recipe: Recipe,
     pub seeds: Vec<u64>,
     #[serde(skip)]
     directory: PathBuf,
+    #[serde(skip)]
+    lock: Option<Lock>,
+}
+
+/// What there is to do for a seed.
+pub enum Start {
+    Train(Box<(Trainer, Run)>),
+    /// It has come to its end before.
+    Finished(Progress),
 }
 
 /// How one seed went.
@@ -59,16 +68,22 @@ impl Study {
     /// A new study in a directory that must not hold one, nor a run.
     pub fn create(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Result<Study> {
         let shown = directory.display();
-        if Study::is_in(directory) || directory.join("recipe.json").exists() {
+        if Study::is_in(directory) || Run::is_in(directory) {
             bail!(
                 "`{shown}` holds a run already\n\
                  hint: go on with it by `ntm train --resume {shown}`, or name another directory with --run-dir"
             );
         }
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
-        let study = Study { recipe, seeds, directory: directory.to_path_buf() };
-        write_atomically(&directory.join(STUDY), (serde_json::to_string_pretty(&study)? + "\n").as_bytes())?;
+        let study = Study { recipe, seeds, directory: directory.to_path_buf(), lock: Some(lock(directory)?) };
+        study.save()?;
         Ok(study)
+    }
+
+    /// Writes `study.json`.
+    pub fn save(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        write_atomically(&self.directory.join(STUDY), text.as_bytes())
     }
 
     pub fn is_in(directory: &Path) -> bool {
@@ -81,6 +96,7 @@ impl Study {
         let mut study = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
         study.recipe.validate().with_context(|| format!("in `{}`", path.display()))?;
         study.directory = directory.to_path_buf();
+        study.lock = Some(lock(directory)?);
         Ok(study)
     }
 
@@ -95,12 +111,12 @@ impl Study {
         recipe
     }
 
-    /// Trains all seeds, `jobs` at a time, each from where it stopped; `start` gives the trainer of a seed and its run,
+    /// Trains all seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
     /// `said` sees each outcome as it comes. The outcomes in the order of the seeds, or the signal that asked to stop.
     pub fn run(
         &self,
         jobs: usize,
-        start: impl Fn(u64) -> Result<(Trainer, Run)> + Sync,
+        start: impl Fn(u64) -> Result<Start> + Sync,
         stop: impl Fn() -> Option<i32> + Sync,
         said: impl Fn(&Outcome),
     ) -> Result<Vec<Outcome>, i32> {
@@ -138,17 +154,21 @@ impl Study {
     fn train(
         &self,
         seed: u64,
-        start: &impl Fn(u64) -> Result<(Trainer, Run)>,
+        start: &impl Fn(u64) -> Result<Start>,
         stop: &impl Fn() -> Option<i32>,
     ) -> (Option<Ended>, Outcome) {
         let mut outcome = Outcome { seed, solved: None, sequences: 0, seconds: 0.0, results: Value::Null, error: None };
         let mut train = || -> Result<Ended> {
-            let (mut trainer, mut run) = start(seed)?;
-            let ended = trainer.run(&mut run, &mut Display::Silent, stop);
-            let progress = &trainer.progress;
+            let (ended, progress) = match start(seed)? {
+                Start::Finished(progress) => (Ok(Ended::Finished), progress),
+                Start::Train(both) => {
+                    let (mut trainer, mut run) = *both;
+                    (trainer.run(&mut run, &mut Display::Silent, stop), trainer.progress)
+                }
+            };
+            outcome.results = Run::last_evaluation(&self.run_directory(seed));
             (outcome.solved, outcome.sequences, outcome.seconds) =
-                (progress.solved.clone(), progress.sequences, progress.seconds);
-            outcome.results = run.last_evaluation();
+                (progress.solved, progress.sequences, progress.seconds);
             ended
         };
         match train() {

@@ -116,7 +116,7 @@ impl Trainer {
     }
 
     pub fn finished(&self) -> bool {
-        self.progress.step >= self.recipe.updates() || self.recipe.solved.stop && self.progress.solved.is_some()
+        self.progress.finished(&self.recipe)
     }
 
     /// One update: draw the batch of this step, gradient, clip, optimizer.
@@ -198,20 +198,20 @@ impl Trainer {
             let last = self.finished();
             self.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
             display.tick(self.progress.sequences);
-            if due(training.report_every, step, last) {
-                let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
-                let report = self.report(rate);
-                run.log_report(&report)?;
-                display.report(&report);
-                (began, sequences_before) = (Instant::now(), self.progress.sequences);
-            }
             let stopped = stop();
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
             if measured || saved || last || stopped.is_some() {
                 self.check_weights()?; // no file may hold what `load` refuses
             }
             if measured {
-                self.evaluate(run, display)?;
+                self.evaluate(run, display)?; // which may solve it
+            }
+            if due(training.report_every, step, self.finished()) {
+                let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
+                let report = self.report(rate);
+                run.log_report(&report)?;
+                display.report(&report);
+                (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
             if saved || self.finished() || stopped.is_some() {
                 self.checkpoint().save(&run.latest())?;

@@ -1,11 +1,11 @@
 //! `ntm train --seeds`: many runs, one summary.
 
-use super::train::{directory, recipe};
+use super::train::{as_begun, directory, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
 use crate::display::{print, say};
 use crate::run::Run;
-use crate::study::{Outcome, Spread, Study, Summary};
+use crate::study::{Outcome, Spread, Start, Study, Summary};
 use crate::tasks::Source;
 use crate::train::Trainer;
 use anyhow::{Context, Result, bail};
@@ -21,7 +21,7 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
     choice.say();
     let (count, parent) = (study.seeds.len(), shown.display());
     say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
-    let start = |seed| start(&study, seed, &choice);
+    let start = |seed| start(&study, seed, flags, &choice);
     let outcomes = match study.run(jobs, start, stop, |outcome| say(&described(outcome))) {
         Ok(outcomes) => outcomes,
         Err(signal) => {
@@ -48,6 +48,7 @@ fn study(flags: &Train) -> Result<(Study, PathBuf)> {
             if let Some(sequences) = flags.sequences {
                 study.recipe.training.sequences = sequences;
                 study.recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
+                study.save()?;
             }
             study
         }
@@ -56,18 +57,22 @@ fn study(flags: &Train) -> Result<(Study, PathBuf)> {
 }
 
 /// The run of one seed, from its beginning or from where it stopped.
-fn start(study: &Study, seed: u64, choice: &Choice) -> Result<(Trainer, Run)> {
-    let (recipe, directory) = (study.recipe_of(seed), study.run_directory(seed));
-    let source = Source::open(&recipe.task)?;
-    let engine = choice.engine(&recipe)?;
+fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Start> {
+    let directory = study.run_directory(seed);
     if !Run::is_in(&directory) {
+        let recipe = study.recipe_of(seed);
+        let (source, engine) = (Source::open(&recipe.task)?, choice.engine(&recipe)?);
         let run = Run::create(&directory, &recipe)?;
-        return Ok((Trainer::new(recipe, source, engine, choice.device), run));
+        return Ok(Start::Train(Box::new((Trainer::new(recipe, source, engine, choice.device), run))));
     }
-    let mut checkpoint = Run::last_checkpoint(&directory)?;
-    checkpoint.recipe.training.sequences = checkpoint.progress.sequences.max(recipe.training.sequences);
-    let run = Run::resume(&directory, &checkpoint)?;
-    Ok((Trainer::restore(&checkpoint, source, engine, choice.device), run))
+    let (lock, checkpoint) = hold(&directory, Some(study.recipe.training.sequences))?;
+    if checkpoint.finished() {
+        return Ok(Start::Finished(checkpoint.progress));
+    }
+    let choice = Choice::new(&as_begun(&flags.machine, &checkpoint), 1)?;
+    let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
+    let run = Run::resume(&directory, lock, &checkpoint)?;
+    Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))
 }
 
 fn described(outcome: &Outcome) -> String {

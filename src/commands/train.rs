@@ -1,9 +1,10 @@
 use super::signals::stop_signal;
 use super::{machine, study};
-use crate::cli::{EngineChoice, Train};
+use crate::checkpoint::Checkpoint;
+use crate::cli::{EngineChoice, Machine, Train};
 use crate::config::Recipe;
 use crate::display::{Display, say};
-use crate::run::Run;
+use crate::run::{Lock, Run};
 use crate::study::Study;
 use crate::tasks::{Source, Task};
 use crate::train::{Ended, Trainer};
@@ -16,6 +17,9 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     if flags.seeds.is_some() || flags.resume.as_deref().is_some_and(Study::is_in) {
         return study::run(&flags, stop);
     }
+    if flags.jobs.is_some() {
+        bail!("`--jobs` is for several seeds\nhint: name them with --seeds");
+    }
     let started = match &flags.resume {
         Some(directory) => resume(directory, &flags)?,
         None => Some(begin(&flags)?),
@@ -27,8 +31,13 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     let ended = trainer.run(&mut run, &mut display, stop);
     display.close();
     let ended = ended.map_err(|error| {
-        let latest = run.latest().display().to_string();
-        anyhow!("training stopped: {error:#}\nhint: the last good checkpoint is {latest}")
+        let latest = run.latest();
+        let hint = if latest.exists() {
+            format!("\nhint: the last good checkpoint is {}", latest.display())
+        } else {
+            String::new()
+        };
+        anyhow!("training stopped: {error:#}{hint}")
     })?;
     let seconds = trainer.progress.seconds;
     match ended {
@@ -89,31 +98,42 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
 
 /// None if there is nothing left to do.
 fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
-    let mut checkpoint = Run::last_checkpoint(directory)?;
-    if let Some(sequences) = flags.sequences {
-        checkpoint.recipe.training.sequences = sequences;
-        checkpoint.recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
-    }
-    let (wanted, seen) = (checkpoint.recipe.updates(), checkpoint.progress.sequences);
-    if wanted < checkpoint.progress.step {
-        bail!(
-            "`--sequences {}` is less than the {seen} that this run has seen\nhint: name a larger total, or leave it out",
-            checkpoint.recipe.training.sequences
-        );
-    }
-    let solved = checkpoint.recipe.solved.stop && checkpoint.progress.solved.is_some();
-    if wanted == checkpoint.progress.step || solved {
-        let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
+    let (lock, checkpoint) = hold(directory, flags.sequences)?;
+    let seen = checkpoint.progress.sequences;
+    if checkpoint.finished() {
+        let all = checkpoint.progress.step >= checkpoint.recipe.updates();
+        let cure = if all { "more with --sequences" } else { "solved, and its recipe stops there" };
         say(&format!("{} is finished: {seen} sequences seen; {cure}", directory.display()));
         return Ok(None);
     }
     let source = Source::open(&checkpoint.recipe.task)?;
-    let mut flags = flags.machine.clone();
-    if flags.engine == EngineChoice::Auto && checkpoint.progress.engine == "composed" {
-        flags.engine = EngineChoice::Composed; // to go on bit for bit, with the engine that began
-    }
-    let (engine, device) = machine(&flags, &checkpoint.recipe)?;
-    let run = Run::resume(directory, &checkpoint)?;
+    let (engine, device) = machine(&as_begun(&flags.machine, &checkpoint), &checkpoint.recipe)?;
+    let run = Run::resume(directory, lock, &checkpoint)?;
     say(&format!("going on with {} at {seen} sequences", directory.display()));
     Ok(Some((Trainer::restore(&checkpoint, source, engine, device), run)))
+}
+
+/// The run in a directory, to be gone on with to another total of sequences if one is named.
+pub fn hold(directory: &Path, sequences: Option<u64>) -> Result<(Lock, Checkpoint)> {
+    let (lock, mut checkpoint) = Run::hold(directory)?;
+    if let Some(sequences) = sequences {
+        checkpoint.recipe.training.sequences = sequences;
+        checkpoint.recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
+        if checkpoint.recipe.updates() < checkpoint.progress.step {
+            bail!(
+                "`--sequences {sequences}` is less than the {} that this run has seen\nhint: name a larger total, or leave it out",
+                checkpoint.progress.sequences
+            );
+        }
+    }
+    Ok((lock, checkpoint))
+}
+
+/// The machine flags of a run that goes on: unless they name an engine, the one that began, to go on bit for bit.
+pub fn as_begun(flags: &Machine, checkpoint: &Checkpoint) -> Machine {
+    let mut flags = flags.clone();
+    if flags.engine == EngineChoice::Auto && checkpoint.progress.engine == "composed" {
+        flags.engine = EngineChoice::Composed;
+    }
+    flags
 }

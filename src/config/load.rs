@@ -169,12 +169,13 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         let new = choose_kind(section, &value)?;
         object.retain(|field, _| new.get(field).is_some());
     }
-    object.insert(name.to_string(), value.clone());
-    if (section, name) == ("task", "kind") {
+    let before = object.insert(name.to_string(), value.clone());
+    if (section, name) == ("task", "kind") && before.as_ref() != Some(&value) {
         let known = evaluation(choose_kind(section, &value)?)?;
         if let Some(Value::Object(evaluation)) = recipe.get_mut("evaluation") {
             evaluation.retain(|field, _| known.get(field).is_some());
         }
+        recipe.as_object_mut().map(|recipe| recipe.remove("solved")); // the figures were another task's
     }
     Ok(())
 }

@@ -101,7 +101,10 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
-        self.solved.validate()?;
+        self.solved.validate(&self.task)?;
+        if self.solved.stop && training.eval_every == 0 {
+            bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");
+        }
         let axes = self.task.axes();
         check("evaluation.sequences", self.evaluation.sequences, !axes.is_empty() as usize, 1 << 20)?;
         for axis in axes {

@@ -3,7 +3,7 @@
 use crate::limits::check;
 use crate::metrics::Score;
 use crate::tasks::{Scoring, Task};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 /// The `solved` section of a recipe: a threshold for every point of an evaluation during training.
@@ -37,13 +37,29 @@ impl Solved {
         Solved { metric, at_most, stop: false }
     }
 
-    pub fn validate(&self) -> Result<()> {
-        check("solved.at_most", self.at_most, 0.0, 1e6)
+    pub fn validate(&self, task: &Task) -> Result<()> {
+        check("solved.at_most", self.at_most, 0.0, 1e6)?;
+        let known = match task.scoring() {
+            Scoring::Squares => &[Metric::SquaredError][..],
+            Scoring::BitsAndOptimum { .. } => &[Metric::ExcessBits, Metric::BitErrors, Metric::LossBits],
+            Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => &[Metric::BitErrors, Metric::LossBits],
+        };
+        if !known.contains(&self.metric) {
+            let names: Vec<String> = known.iter().map(|metric| metric.to_string()).collect();
+            bail!("`solved.metric` is {}, {} has {}", self.metric, task.name(), names.join(", "));
+        }
+        Ok(())
     }
 
     /// Whether every score is within the threshold.
     pub fn by(&self, scores: &[Score]) -> bool {
         !scores.is_empty() && scores.iter().all(|score| self.metric.of(score) <= self.at_most)
+    }
+}
+
+impl std::fmt::Display for Metric {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(METRICS[*self as usize])
     }
 }
 
@@ -61,7 +77,7 @@ impl Metric {
     }
 }
 
-/// The words that `solved.metric` can be.
+/// The words that `solved.metric` can be, in the order of `Metric`.
 pub const METRICS: &[&str] = &["bit_errors", "loss_bits", "excess_bits", "squared_error"];
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// The optimizer's learning rate throughout.
     Constant {},
-    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it at the last update.
+    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it just after the last update.
     Linear { hold: f64, end: f64 },
 }
 

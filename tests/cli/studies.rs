@@ -59,6 +59,24 @@ fn a_study_that_was_stopped_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn a_study_goes_on_to_another_total_with_the_engine_that_began_and_leaves_finished_seeds_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 1..2 --engine composed --sequences 10 --run-dir study"));
+    let files = || fs::read_dir(here.join("study/seed-1")).unwrap().count();
+    let before = files();
+    succeeds(here, "train --resume study");
+    assert_eq!(files(), before, "nothing was left to do");
+    succeeds(here, "train --resume study --sequences 20 --threads 1");
+    assert_eq!(json_of(&here.join("study/study.json"))["recipe"]["training"]["sequences"], 20);
+    for seed in 1..=2 {
+        succeeds(here, &format!("train {TINY} --engine composed --seed {seed} --sequences 20 --run-dir alone-{seed}"));
+        let of = |run: String| here.join(run).join("checkpoints/latest.safetensors");
+        assert_same_tensors(&of(format!("study/seed-{seed}")), &of(format!("alone-{seed}")));
+    }
+}
+
+#[test]
 fn a_run_is_solved_at_the_first_evaluation_within_its_threshold_and_may_stop_there() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
@@ -69,6 +87,7 @@ fn a_run_is_solved_at_the_first_evaluation_within_its_threshold_and_may_stop_the
     assert_eq!((&info["progress"]["sequences"], &info["progress"]["solved"]["step"]), (&json!(10), &json!(10)));
     let again = ntm(here, "train --resume run");
     assert!(again.code == Some(0) && again.stderr.contains("finished"), "{}", again.stderr);
+    assert_eq!(crate::common::lines(&here.join("run/metrics.jsonl")).last().unwrap()["step"], 10);
 }
 
 #[test]
@@ -84,6 +103,10 @@ fn wrong_seeds_and_directories_in_use_are_refused() {
         let message = refused(here, &format!("train {TINY} --seeds {seeds}"), 2);
         assert!(message.contains(expected), "{message}");
     }
+    let message = refused(here, &format!("train {TINY} --jobs 2"), 1);
+    assert!(message.contains("`--jobs` is for several seeds"), "{message}");
+    let message = refused(here, &format!("train {TINY} --set solved.metric=squared_error"), 1);
+    assert!(message.contains("`solved.metric` is squared_error, copy has bit_errors, loss_bits"), "{message}");
     succeeds(here, &format!("train {TINY} --seeds 1 --sequences 5 --run-dir study"));
     let message = refused(here, &format!("train {TINY} --seeds 1..2 --sequences 5 --run-dir study"), 1);
     assert!(
