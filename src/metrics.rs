@@ -196,6 +196,25 @@ pub struct Score {
     pub figures: Figures,
 }
 
+/// The middle and the ends of some values.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Spread {
+    pub median: f64,
+    pub least: f64,
+    pub most: f64,
+}
+
+impl Spread {
+    /// None of no values.
+    pub fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(f64::total_cmp);
+        let (least, most) = (*values.first()?, *values.last()?);
+        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
+        Some(Spread { median, least, most })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -254,5 +273,13 @@ mod tests {
         let text = r#"{"sequences": 2, "nats": 0.5, "wrong_bits": 1, "exact": 1}"#;
         let totals: Totals = serde_json::from_str(text).unwrap();
         assert_eq!(totals, Totals { sequences: 2, loss: 0.5, wrong_bits: 1, exact: 1, more: vec![] });
+    }
+
+    #[test]
+    fn a_spread_is_the_median_and_the_ends() {
+        let spread = |values: &[f64]| Spread::of(values.iter().copied());
+        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
+        assert_eq!(spread(&[4.0, 1.0]), Some(Spread { median: 2.5, least: 1.0, most: 4.0 }));
+        assert_eq!(spread(&[]), None);
     }
 }

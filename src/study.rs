@@ -3,6 +3,7 @@
 use crate::checkpoint::{Progress, Solved, write_atomically};
 use crate::config::Recipe;
 use crate::display::Display;
+use crate::metrics::Spread;
 use crate::run::{Lock, Run, lock};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, bail};
@@ -55,13 +56,6 @@ pub struct Summary {
     pub sequences: Option<Spread>,
     pub seconds: Option<Spread>,
     pub outcomes: Vec<Outcome>,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Spread {
-    pub median: f64,
-    pub least: f64,
-    pub most: f64,
 }
 
 impl Study {
@@ -190,28 +184,5 @@ impl Study {
         let text = serde_json::to_string_pretty(&summary)? + "\n";
         write_atomically(&self.directory.join(SUMMARY), text.as_bytes())?;
         Ok(summary)
-    }
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (least, most) = (*values.first()?, *values.last()?);
-        let median = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
-        Some(Spread { median, least, most })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_is_the_median_and_the_ends() {
-        let spread = |values: &[f64]| Spread::of(values.iter().copied());
-        assert_eq!(spread(&[3.0, 1.0, 2.0]), Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
-        assert_eq!(spread(&[4.0, 1.0]), Some(Spread { median: 2.5, least: 1.0, most: 4.0 }));
-        assert_eq!(spread(&[]), None);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
-use super::learning::{tidy, with_unit};
+use super::learning::{legend, tidy, with_unit};
 use crate::metrics::Score;
 use crate::tasks::{Axis, Point};
 use plotters::backend::DrawingBackend;
@@ -73,15 +73,7 @@ impl Curve {
         if lines.len() < 2 {
             return Ok(());
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.85))
-            .border_style(FAINT)
-            .label_font(text(NORMAL, HPos::Left, VPos::Top))
-            .legend_area_size(30)
-            .margin(12)
-            .draw()
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)
     }
 }
 

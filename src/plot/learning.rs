@@ -3,9 +3,11 @@
 use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
 use super::runs::Group;
+use crate::metrics::Spread;
 use anyhow::{Result, bail};
 use plotters::backend::DrawingBackend;
-use plotters::chart::{ChartBuilder, SeriesLabelPosition};
+use plotters::chart::{ChartBuilder, ChartContext, SeriesLabelPosition};
+use plotters::coord::CoordTranslate;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
@@ -69,10 +71,8 @@ impl Curve {
         let together = shared.len().div_ceil(MAX_POINTS).max(1);
         let point = |places: &[u64]| {
             let mean = |run: &&BTreeMap<u64, f64>| places.iter().map(|at| run[at]).sum::<f64>() / places.len() as f64;
-            let mut values: Vec<f64> = runs.iter().map(mean).collect();
-            values.sort_by(f64::total_cmp);
-            let middle = (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0;
-            (places[places.len() - 1] as f64, [values[0], middle, values[values.len() - 1]])
+            let Spread { median, least, most } = Spread::of(runs.iter().map(mean)).expect("there is a run");
+            (places[places.len() - 1] as f64, [least, median, most])
         };
         let several = runs.len() > 1;
         let mut name = group.name.clone();
@@ -137,16 +137,28 @@ impl LearningCurves {
                 .label(&curve.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], series(index).stroke_width(3)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.85))
-            .border_style(FAINT)
-            .label_font(text(NORMAL, HPos::Left, VPos::Top))
-            .legend_area_size(30)
-            .margin(12)
-            .draw()
+        legend(&mut chart, SeriesLabelPosition::UpperRight)
     }
+}
+
+/// The names of a chart's lines, in a box over it.
+pub fn legend<'a, DB, Coordinates>(
+    chart: &mut ChartContext<'a, DB, Coordinates>,
+    position: SeriesLabelPosition,
+) -> Drawn<DB>
+where
+    DB: DrawingBackend + 'a,
+    Coordinates: CoordTranslate,
+{
+    chart
+        .configure_series_labels()
+        .position(position)
+        .background_style(WHITE.mix(0.85))
+        .border_style(FAINT)
+        .label_font(text(NORMAL, HPos::Left, VPos::Top))
+        .legend_area_size(30)
+        .margin(12)
+        .draw()
 }
 
 /// A number of an axis in few characters.

@@ -207,8 +207,8 @@ impl Answers {
             let value = |(i, value): (usize, &f32)| if batch.mask[i / width] > 0.0 { *value } else { f32::NAN };
             values.iter().enumerate().map(value).collect()
         };
-        let output = |logit: &f32| if squared { *logit } else { 1.0 / (1.0 + (-logit).exp()) };
-        let (targets, outputs) = (counted(&batch.targets), counted(&logits.iter().map(output).collect::<Vec<_>>()));
+        let outputs: Vec<f32> = logits.iter().map(|&logit| batch.loss.output(logit)).collect();
+        let (targets, outputs) = (counted(&batch.targets), counted(&outputs));
         let errors = targets.iter().zip(&outputs).map(|(target, output)| (target - output).abs()).collect();
         Answers { targets, outputs, errors, width, squared }
     }

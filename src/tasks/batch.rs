@@ -28,6 +28,16 @@ pub enum Loss {
     Squared,
 }
 
+impl Loss {
+    /// What a network says by a logit: the probability of a 1, or the value itself.
+    pub fn output(self, logit: f32) -> f32 {
+        match self {
+            Loss::CrossEntropy => 1.0 / (1.0 + (-logit).exp()),
+            Loss::Squared => logit,
+        }
+    }
+}
+
 impl Batch {
     /// B, the number of sequences.
     pub fn size(&self) -> usize {

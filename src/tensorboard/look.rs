@@ -1,7 +1,7 @@
 //! A look at the machine with one sequence: what it saw, said, and where its heads were.
 
 use crate::engine::Trace;
-use crate::tasks::{Batch, Loss};
+use crate::tasks::Batch;
 
 /// Pictures are about this wide and high, in pixels; a value has one pixel at least.
 const WIDE: usize = 640;
@@ -28,10 +28,7 @@ impl Look<'_> {
     /// Time runs to the right; channels, memory columns and memory rows run down.
     pub fn pictures(&self) -> Vec<Picture> {
         let (steps, all) = (self.batch.steps, self.read_heads + self.write_heads);
-        let outputs: Vec<f32> = match self.batch.loss {
-            Loss::CrossEntropy => self.logits.iter().map(|logit| 1.0 / (1.0 + (-logit).exp())).collect(),
-            Loss::Squared => self.logits.to_vec(),
-        };
+        let outputs: Vec<f32> = self.logits.iter().map(|&logit| self.batch.loss.output(logit)).collect();
         let mut pictures = vec![
             picture("look/1_inputs", steps, &self.batch.inputs),
             picture("look/2_targets", steps, &self.batch.targets),

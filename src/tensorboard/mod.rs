@@ -125,19 +125,13 @@ impl Events {
 fn create(directory: &Path) -> Result<(PathBuf, File)> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let (host, second) = (host.trim(), seconds() as u64);
-    for number in 0.. {
-        let path = directory.join(format!("events.out.tfevents.{second:010}.{number}.{host}.{}", std::process::id()));
-        let taken = fs::read_dir(directory).is_ok_and(|files| {
-            let start = format!("events.out.tfevents.{second:010}.{number}.");
-            files.flatten().any(|file| file.file_name().to_string_lossy().starts_with(&start))
-        });
-        if taken {
-            continue;
-        }
-        let file = OpenOptions::new().create_new(true).write(true).open(&path);
-        return Ok((path.clone(), file.with_context(|| format!("cannot write `{}`", path.display()))?));
-    }
-    unreachable!("numbers do not end")
+    let begun = format!("events.out.tfevents.{second:010}.");
+    let ours = |file: &fs::DirEntry| file.file_name().to_string_lossy().starts_with(&begun);
+    let number = fs::read_dir(directory).map_or(0, |files| files.flatten().filter(ours).count());
+    let path = directory.join(format!("{begun}{number}.{host}.{}", std::process::id()));
+    let file = OpenOptions::new().create_new(true).write(true).open(&path);
+    let file = file.with_context(|| format!("cannot write `{}`", path.display()))?;
+    Ok((path, file))
 }
 
 /// Since 1970.

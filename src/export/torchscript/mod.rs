@@ -2,6 +2,7 @@
 
 mod source;
 
+use super::weights;
 use crate::checkpoint::Checkpoint;
 use crate::fused::Fused;
 use crate::random::{Purpose, stream};
@@ -23,16 +24,9 @@ type Named<'a> = (&'a str, &'a Tensor, bool);
 /// The bytes of the file, and how far the module that they load as is from the engine.
 pub fn encode(checkpoint: &Checkpoint) -> Result<(Vec<u8>, f64)> {
     let layout = checkpoint.recipe.layout();
-    let tensors: Vec<Tensor> = layout
-        .parameters
-        .iter()
-        .map(|parameter| {
-            let shape: Vec<i64> = parameter.shape.iter().map(|&size| size as i64).collect();
-            Tensor::from_slice(&checkpoint.theta[parameter.range()]).view(shape.as_slice())
-        })
-        .collect();
-    let named: Vec<Named> = std::iter::zip(&layout.parameters, &tensors)
-        .map(|(parameter, tensor)| (parameter.name.as_str(), tensor, parameter.learned))
+    let weights = weights(checkpoint);
+    let named: Vec<Named> = std::iter::zip(&layout.parameters, &weights)
+        .map(|(parameter, (name, tensor))| (name.as_str(), tensor, parameter.learned))
         .collect();
     let sources: HashMap<&str, String> = source::sources(&checkpoint.recipe.model).into_iter().collect();
 

@@ -15,10 +15,7 @@ pub struct Lanes<F>(pub [F; LANES]);
 
 /// A padded vector, `LANES` at a time.
 #[inline(always)]
-pub fn lanes<F>(vector: &[F]) -> impl Iterator<Item = Lanes<F>>
-where
-    F: Float,
-{
+pub fn lanes<F: Float>(vector: &[F]) -> impl Iterator<Item = Lanes<F>> {
     vector.as_chunks().0.iter().map(|lanes| Lanes(*lanes))
 }
 
