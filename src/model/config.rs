@@ -58,11 +58,14 @@ pub enum Activation {
     Tanh,
 }
 
-/// Where memory and weightings start. With all rows alike and all weights alike no learning can tell them apart.
+/// Where memory, weightings and heads start. With all rows alike and all weights alike no learning can tell them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Init {
     pub memory: MemoryStart,
     pub weighting: WeightingStart,
+    pub keys: KeyStart,
+    /// Added to the start of each head's bias for the key strength, before the softplus.
+    pub strength: f64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,6 +92,17 @@ pub enum WeightingStart {
     LearnedRandom,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeyStart {
+    /// Every head's weights are drawn for themselves.
+    Independent,
+    /// Each head's weights of the key start as a write head's weights of the add vector: a write head's as its own, read head
+    /// i's as those of write head i, counted modulo W. So from the first step on a head that sees again what was written
+    /// asks for the row it was written to, and content addressing has something to improve on.
+    Aligned,
+}
+
 impl Default for Ntm {
     fn default() -> Self {
         Ntm {
@@ -98,7 +112,12 @@ impl Default for Ntm {
             write_heads: 1,
             shift_range: 3,
             activation: Activations { key: Activation::Linear, add: Activation::Linear },
-            init: Init { memory: MemoryStart::Constant, weighting: WeightingStart::Learned },
+            init: Init {
+                memory: MemoryStart::Constant,
+                weighting: WeightingStart::Learned,
+                keys: KeyStart::Independent,
+                strength: 0.0,
+            },
         }
     }
 }
@@ -141,6 +160,7 @@ impl Config {
                 check("model.memory.width", ntm.memory.width, 1, 1 << 16)?;
                 check("model.read_heads", ntm.read_heads, 1, 256)?;
                 check("model.write_heads", ntm.write_heads, 1, 256)?;
+                check("model.init.strength", ntm.init.strength, -1e3, 1e3)?;
                 if ntm.shift_range % 2 == 0 || ntm.shift_range > 255 {
                     bail!("`model.shift_range` is {}, allowed: odd numbers from 1 to 255", ntm.shift_range);
                 }
@@ -198,6 +218,7 @@ pub fn choices(path: &str) -> &'static [&'static str] {
     match path {
         "model.init.memory" => &["constant", "learned", "random"],
         "model.init.weighting" => &["learned", "one_hot", "uniform", "learned_random"],
+        "model.init.keys" => &["independent", "aligned"],
         "model.activation.key" | "model.activation.add" => &["linear", "tanh"],
         _ => &[],
     }

@@ -1,11 +1,12 @@
 //! All parameters of a network as one flat vector, theta: one leaf for autograd, one vector for the optimizer, the
 //! clip and the fused engine. The layout gives each named tensor its place in it.
 
-use super::config::{Config, ControllerConfig, Layers, MemoryStart, Ntm, WeightingStart};
+use super::config::{Config, ControllerConfig, KeyStart, Layers, MemoryStart, Ntm, WeightingStart};
 use crate::random::{Purpose, stream};
 use rand::Rng;
 use rand_distr::StandardNormal;
 use std::collections::HashMap;
+use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// One named tensor of a network.
@@ -44,15 +45,25 @@ impl Parameter {
     }
 
     /// Its place in theta.
-    pub fn range(&self) -> std::ops::Range<usize> {
+    pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.len()
     }
+}
+
+/// What the start of theta has beyond the draws of each parameter by itself.
+#[derive(Clone, Debug)]
+enum Adjustment {
+    /// These values again, from there on.
+    Copy(Range<usize>, usize),
+    /// This much more at this place.
+    Raise(usize, f32),
 }
 
 /// The parameters of a network in the order of theta.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
     pub parameters: Vec<Parameter>,
+    adjustments: Vec<Adjustment>,
 }
 
 impl Layout {
@@ -110,6 +121,28 @@ impl Layout {
             WeightingStart::LearnedRandom => self.add("init.weighting", &[heads, rows], Start::Normal(1.0)),
             WeightingStart::OneHot | WeightingStart::Uniform => {}
         }
+        self.adjust_heads(ntm);
+    }
+
+    /// `init.keys` and `init.strength`, by the places of key, strength and add among a head's outputs.
+    fn adjust_heads(&mut self, ntm: &Ntm) {
+        let (hidden, width) = (ntm.controller.layers().hidden, ntm.memory.width);
+        let (key, strength, add) = (0, width, width + 3 + ntm.shift_range + width);
+        let head = |kind: &str, index: usize| {
+            let of = |part: &str| self.get(&format!("heads.{kind}.{index}.{part}")).offset;
+            (of("weight"), of("bias"))
+        };
+        let reads = (0..ntm.read_heads).map(|index| (head("read", index), index % ntm.write_heads));
+        let writes = (0..ntm.write_heads).map(|index| (head("write", index), index));
+        let mut adjustments = vec![];
+        for ((weight, bias), written_by) in reads.chain(writes) {
+            if ntm.init.keys == KeyStart::Aligned {
+                let from = head("write", written_by).0 + add * hidden;
+                adjustments.push(Adjustment::Copy(from..from + width * hidden, weight + key * hidden));
+            }
+            adjustments.push(Adjustment::Raise(bias + strength, ntm.init.strength as f32));
+        }
+        self.adjustments = adjustments;
     }
 
     /// Stacked LSTM layers and their learned start, with PyTorch's names and gate order i, f, g, o.
@@ -172,6 +205,12 @@ impl Layout {
                 Start::FocusedOnRow0 => 10.0 * (i % columns == 0) as u8 as f32,
             }));
         }
+        for adjustment in &self.adjustments {
+            match adjustment {
+                Adjustment::Copy(from, to) => theta.copy_within(from.clone(), *to),
+                Adjustment::Raise(at, by) => theta[*at] += by,
+            }
+        }
         theta
     }
 }
@@ -231,6 +270,28 @@ mod tests {
         for parameter in &layout.parameters {
             assert_eq!(layout.at(parameter.range().start).name, parameter.name);
             assert_eq!(layout.at(parameter.range().end - 1).name, parameter.name);
+        }
+    }
+
+    #[test]
+    fn aligned_keys_start_as_what_a_write_head_adds_and_a_strength_is_raised_by_what_the_recipe_says() {
+        let mut ntm = Ntm { read_heads: 3, write_heads: 2, ..Ntm::default() };
+        let plain = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).start(1);
+        ntm.init.keys = KeyStart::Aligned;
+        ntm.init.strength = 8.0;
+        let layout = Layout::new(&Config::Ntm(ntm), 9, 8);
+        let theta = layout.start(1);
+        let rows = |theta: &[f32], name: &str, from: usize, to: usize| {
+            theta[layout.get(name).range()][from * 100..to * 100].to_vec() // rows of H = 100
+        };
+        for (head, writer) in [("read.0", 0), ("read.1", 1), ("read.2", 0), ("write.0", 0), ("write.1", 1)] {
+            let (weight, bias) = (format!("heads.{head}.weight"), format!("heads.{head}.bias"));
+            // key, strength, gate, 3 shifts, sharpening, erase, add: with M = 20 the add vector is rows 46 to 65
+            assert_eq!(rows(&theta, &weight, 0, 20), rows(&plain, &format!("heads.write.{writer}.weight"), 46, 66));
+            assert_eq!(rows(&theta, &weight, 20, 26), rows(&plain, &weight, 20, 26), "the rest is as drawn");
+            let raised = layout.get(&bias).offset + 20;
+            assert_eq!(theta[raised], plain[raised] + 8.0);
+            assert_eq!(theta[raised + 1..][..5], plain[raised + 1..][..5]);
         }
     }
 
