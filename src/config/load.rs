@@ -130,6 +130,7 @@ fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
     }
     let choices = match path {
         "task.loss" => &["cross-entropy", "squared"],
+        "task.count" => tasks::COUNTS,
         "solved.metric" => METRICS,
         path => model::choices(path),
     };

@@ -24,7 +24,7 @@ pub use generator::Generator;
 pub use ngrams::{Ngrams, optimal_predictions, optimum};
 pub use picture::picture;
 pub use priority_sort::PrioritySort;
-pub use repeat_copy::RepeatCopy;
+pub use repeat_copy::{COUNTS, RepeatCopy};
 pub use sequences::Sequences;
 pub use source::Source;
 

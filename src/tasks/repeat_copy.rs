@@ -13,6 +13,15 @@
 //!
 //! The paper has the number alone. It is normalised to mean 0 and variance 1 over the training range, so the number in
 //! the middle of an odd range, or the only one, is 0 and could not be seen: the end marker beside it can.
+//!
+//! A number beyond the training range is a value that no training showed. With `count` `pulses` the same number is told
+//! one by one after the end marker, so that every input of a longer sequence is one that training has shown:
+//!
+//!     step            0  1  2  3  4  5  6  7  8  9     length 2, repeats 2, so T = 2 + 1 + 2 + 2 * 2 + 1
+//!     input   data    1  0  .  .  .  .  .  .  .  .
+//!             ...     0  1  .  .  .  .  .  .  .  .
+//!             end     .  .  1  .  .  .  .  .  .  .
+//!             repeats .  .  .  1  1  .  .  .  .  .     a pulse for each repeat; target and mask as above
 
 use super::batch::bits;
 use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
@@ -29,16 +38,43 @@ pub struct RepeatCopy {
     pub max_length: usize,
     pub min_repeats: usize,
     pub max_repeats: usize,
+    pub count: Count,
     pub mixed_lengths: bool,
 }
 
+/// How the number of repeats is told.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Count {
+    /// As one value beside the end marker, as in the paper.
+    Number,
+    /// As a pulse for each repeat, step by step after the end marker.
+    Pulses,
+}
+
+/// The words that `task.count` can be.
+pub const COUNTS: &[&str] = &["number", "pulses"];
+
 impl Default for RepeatCopy {
     fn default() -> Self {
-        RepeatCopy { width: 8, min_length: 1, max_length: 10, min_repeats: 1, max_repeats: 10, mixed_lengths: true }
+        RepeatCopy {
+            width: 8,
+            min_length: 1,
+            max_length: 10,
+            min_repeats: 1,
+            max_repeats: 10,
+            count: Count::Number,
+            mixed_lengths: true,
+        }
     }
 }
 
 impl RepeatCopy {
+    /// The steps before the first one that counts: the data, the end marker, and perhaps pulses.
+    fn shown(&self, length: usize, repeats: usize) -> usize {
+        length + 1 + if self.count == Count::Pulses { repeats } else { 0 }
+    }
+
     /// Of mean 0 and variance 1 for repeats uniform over the training range; 0 where there is one value only.
     fn normalised(&self, repeats: usize) -> f32 {
         let (low, high) = (self.min_repeats as f64, self.max_repeats as f64);
@@ -84,26 +120,31 @@ impl Generator for RepeatCopy {
 
     fn steps(&self, point: &Point) -> usize {
         let (length, repeats) = (point.at(Axis::Length), point.at(Axis::Repeats));
-        length + 1 + length * repeats + 1
+        self.shown(length, repeats) + length * repeats + 1
     }
 
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
         let (length, repeats, width) = (point.at(Axis::Length), point.at(Axis::Repeats), self.width);
+        let shown = self.shown(length, repeats);
         for t in 0..length {
             let data = bits(rng, width);
             column.input(t)[..width].copy_from_slice(&data);
             for repeat in 0..repeats {
-                column.answer(length + 1 + repeat * length + t)[..width].copy_from_slice(&data);
+                column.answer(shown + repeat * length + t)[..width].copy_from_slice(&data);
             }
         }
-        column.input(length)[width..].copy_from_slice(&[1.0, self.normalised(repeats)]);
-        column.answer(length + 1 + length * repeats)[width] = 1.0;
+        column.input(length)[width] = 1.0;
+        match self.count {
+            Count::Number => column.input(length)[width + 1] = self.normalised(repeats),
+            Count::Pulses => (length + 1..shown).for_each(|t| column.input(t)[width + 1] = 1.0),
+        }
+        column.answer(shown + length * repeats)[width] = 1.0;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::RepeatCopy;
+    use super::{Count, RepeatCopy};
     use crate::tasks::Task;
     use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
 
@@ -124,6 +165,22 @@ mod tests {
             let step = |i: usize| [&data[i % data.len()][..8], &[0.0]].concat();
             let marker = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0].to_vec();
             (0..data.len() * repeats(drawn)).map(step).chain([marker]).collect()
+        });
+    }
+
+    #[test]
+    fn pulses_tell_the_number_one_by_one_after_the_end_marker() {
+        let task = RepeatCopy { count: Count::Pulses, ..RepeatCopy::default() };
+        assert_answers_follow(&Task::RepeatCopy(task), |drawn| {
+            let (data, rest) = drawn.input.split_at(length(drawn));
+            let pulses = rest[1..].iter().take_while(|input| input[9] == 1.0).count();
+            assert!(rest[0][8] == 1.0 && rest[0][9] == 0.0 && (1..=10).contains(&pulses));
+            let pulse = |input: &Vec<f32>| input[..9].iter().all(|&value| value == 0.0);
+            assert!(rest[1..=pulses].iter().all(pulse), "nothing but the pulse");
+            assert!(rest[1 + pulses..].iter().flatten().all(|&value| value == 0.0), "then silence");
+            let step = |i: usize| [&data[i % data.len()][..8], &[0.0]].concat();
+            let marker = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0].to_vec();
+            (0..data.len() * pulses).map(step).chain([marker]).collect()
         });
     }
 
