@@ -121,8 +121,9 @@ impl Trainer {
 
     /// One update: draw the batch of this step, gradient, clip, optimizer.
     pub fn update(&mut self) -> Result<()> {
-        let training = &self.recipe.training;
-        let batch = self.source.training_batch(training.seed, self.progress.step, training.batch_size)?;
+        let (training, step) = (&self.recipe.training, self.progress.step);
+        let reach = training.curriculum.reach(step, self.recipe.updates());
+        let batch = self.source.training_batch(training.seed, step, training.batch_size, reach)?;
         let mut totals = Totals::default();
         let logits = self.engine.gradient(&self.theta, &batch, &mut self.gradient)?;
         totals.add(self.recipe.task.scoring(), logits, &batch);

@@ -159,7 +159,7 @@ fn loss_and_gradient_of_a_mixed_batch_are_the_means_over_its_sequences_alone() {
         let recipe = Recipe::parse(&text, &[]).unwrap();
         let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
         let theta = weights(&recipe.layout(), 0.3, 1);
-        let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 6).unwrap();
+        let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 6, 1.0).unwrap();
         assert!(batch.lengths.iter().any(|&length| length < batch.steps), "{task}: {:?}", batch.lengths);
         let alone: Vec<Batch> = (0..6).map(|b| alone(&batch, b)).collect();
 
@@ -312,7 +312,7 @@ fn ten_training_steps_follow_the_definition() {
         let mut gradient = theta.zeros_like();
         let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
         for step in 0..10 {
-            let batch = Source::open(&recipe.task).unwrap().training_batch(1, step, 3).unwrap();
+            let batch = Source::open(&recipe.task).unwrap().training_batch(1, step, 3, 1.0).unwrap();
             engine.gradient(&theta, &batch, &mut gradient).unwrap();
             optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
         }

@@ -67,6 +67,7 @@ fn kinds_of(path: &str) -> Vec<Value> {
         "training.clip" => values(optim::Clip::kinds()),
         "training.optimizer" => values(optim::Config::kinds()),
         "training.schedule" => values(optim::Schedule::kinds()),
+        "training.curriculum" => values(tasks::Curriculum::kinds()),
         _ => vec![],
     }
 }

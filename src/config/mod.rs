@@ -34,6 +34,7 @@ pub struct Training {
     pub checkpoint_every: u64,
     pub optimizer: optim::Config,
     pub schedule: optim::Schedule,
+    pub curriculum: tasks::Curriculum,
 }
 
 /// What is evaluated during training: the checkpoint `best` has the lowest loss over these points.
@@ -74,6 +75,7 @@ impl Default for Recipe {
                 checkpoint_every: 1000,
                 optimizer: optim::Config::kinds().remove(0),
                 schedule: optim::Schedule::kinds().remove(0),
+                curriculum: tasks::Curriculum::kinds().remove(0),
             },
         }
     }
@@ -101,6 +103,10 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
+        training.curriculum.validate()?;
+        if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
+            bail!("`training.curriculum` grows the sizes of drawn sequences, {} come from files", self.task.name());
+        }
         self.solved.validate(&self.task)?;
         if self.solved.stop && training.eval_every == 0 {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");

@@ -1,5 +1,6 @@
 //! What the generated tasks share: batches as pure functions of (seed, step).
 
+use super::curriculum::reached;
 use super::{Batch, Channels, Column, Point, Scoring, Varying};
 use crate::random::{Purpose, stream};
 use anyhow::Result;
@@ -28,13 +29,13 @@ pub trait Generator {
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column);
 }
 
-/// The batch of training step `step`, drawn from (seed, step) alone.
-pub fn training_batch(task: &dyn Generator, seed: u64, step: u64, size: usize) -> Batch {
+/// The batch of training step `step`, drawn from (seed, step) alone, its shapes as far as `reach` goes (see `Curriculum`).
+pub fn training_batch(task: &dyn Generator, seed: u64, step: u64, size: usize, reach: f64) -> Batch {
     let first = step * size as u64;
     let axes = task.axes();
     let shape = |index| {
         let mut rng = stream(seed, Purpose::TrainingShape, index);
-        Point::new(axes.iter().map(|axis| (axis.axis, rng.random_range(axis.training.clone()))))
+        Point::new(axes.iter().map(|axis| (axis.axis, rng.random_range(reached(axis, reach)))))
     };
     // at batch size 1 both are `step`
     let index = |b| if task.mixed_lengths() { first + b } else { step };

@@ -83,10 +83,11 @@ impl Source {
         Ok(Source { task: task.clone(), files })
     }
 
-    /// The batch of training step `step`, a function of (seed, step) alone.
-    pub fn training_batch(&mut self, seed: u64, step: u64, size: usize) -> Result<Batch> {
+    /// The batch of training step `step`, a function of (seed, step) alone. `reach`: how far drawn shapes go, 1 for all of
+    /// the task's (see `Curriculum`); the sequences of files are what they are.
+    pub fn training_batch(&mut self, seed: u64, step: u64, size: usize, reach: f64) -> Result<Batch> {
         match (self.task.origin(), &mut self.files) {
-            (Origin::Generated(task), _) => Ok(training_batch(task, seed, step, size)),
+            (Origin::Generated(task), _) => Ok(training_batch(task, seed, step, size, reach)),
             (Origin::Files(_), Some(Files { train: Some(file), order, .. })) => {
                 let (first, count) = (step * size as u64, file.count() as u64);
                 let numbers = first..first + size as u64;
@@ -143,7 +144,7 @@ mod tests {
     }
 
     fn seen(source: &mut Source, seed: u64, steps: std::ops::Range<u64>, size: usize) -> Vec<f32> {
-        steps.flat_map(|step| source.training_batch(seed, step, size).unwrap().inputs).collect()
+        steps.flat_map(|step| source.training_batch(seed, step, size, 1.0).unwrap().inputs).collect()
     }
 
     #[test]
