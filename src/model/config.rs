@@ -115,7 +115,7 @@ impl Default for Ntm {
             init: Init {
                 memory: MemoryStart::Constant,
                 weighting: WeightingStart::Learned,
-                keys: KeyStart::Independent,
+                keys: KeyStart::Aligned,
                 strength: 0.0,
             },
         }

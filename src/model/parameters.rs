@@ -276,6 +276,7 @@ mod tests {
     #[test]
     fn aligned_keys_start_as_what_a_write_head_adds_and_a_strength_is_raised_by_what_the_recipe_says() {
         let mut ntm = Ntm { read_heads: 3, write_heads: 2, ..Ntm::default() };
+        ntm.init.keys = KeyStart::Independent;
         let plain = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).start(1);
         ntm.init.keys = KeyStart::Aligned;
         ntm.init.strength = 8.0;
