@@ -8,10 +8,10 @@ use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, pixels, text, up
 use super::colour::{INK, Scale};
 use super::gif::Writer;
 use super::heat::{Heat, Rect, TIME_AXIS, colour_bar, frame, image, round_step};
-use super::memory::{Memory, Shape};
 use super::sequence::{outputs, panel_height, panel_width};
 use super::window::Window;
 use crate::engine::Trace;
+use crate::replay::{Memory, Shape};
 use crate::tasks::Batch;
 use anyhow::{Context, Result};
 use plotters::backend::DrawingBackend;
