@@ -79,7 +79,7 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn new(shown: &'a Shown<'a>, start: &Memory, every: usize) -> Stage<'a> {
         let (shape, steps) = (shown.shape, shown.batch.steps);
-        let inputs = Heat::new("inputs so far", "channel", steps, shown.batch.inputs.clone());
+        let inputs = Heat::inputs("inputs so far", steps, &shown.batch.inputs);
         let outputs = Heat::new("outputs so far", "channel", steps, outputs(shown.batch, shown.logits));
         let over_time = |y: i32, heat: &Heat| Rect {
             x: LEFT,

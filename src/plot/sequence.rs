@@ -83,7 +83,7 @@ impl SequenceFigure {
         let answers = Answers::new(batch, logits);
         let subtitle = answers.said(batch);
         let mut columns = Columns { width: panel_width(batch.steps), columns: 2, panels: vec![] };
-        let inputs = Panel::channels(Heat::new("inputs", "channel", batch.steps, batch.inputs.clone()));
+        let inputs = Panel::channels(Heat::inputs("inputs", batch.steps, &batch.inputs));
         let (optimum, priorities) = match beside {
             Beside::Nothing => (None, None),
             Beside::Optimum(values) => (Some(values), None),
