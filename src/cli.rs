@@ -1,10 +1,24 @@
 //! The command line; imports nothing of ours.
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use clap_complete::Shell;
+use std::path::{Path, PathBuf};
 
+/// Trains, evaluates and exports Neural Turing Machines
 #[derive(Parser)]
-#[command(name = "ntm", version, about = "Trains, evaluates and exports Neural Turing Machines")]
+#[command(
+    name = "ntm",
+    version,
+    after_help = "Examples:
+  ntm train                       teach the copy task, into runs/copy-1
+  ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
+  ntm plot runs/copy-1            its learning curve, into curves.png
+  ntm help train                  every flag of a command, with examples
+
+Exit code: 0, 1 after an error, 2 for a wrong command line, 128 + signal when
+a run was stopped; it is saved then, and goes on with `ntm train --resume`."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -17,22 +31,25 @@ pub enum Command {
     Plot(Plot),
     Export(Export),
     Info(Info),
+    Completions(Completions),
+    Man(Man),
 }
 
 /// Train a machine; progress goes to stderr, results to a run directory
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ntm train                                      the copy task, seed 1, into runs/copy-1
+  ntm train                                    copy, seed 1, into runs/copy-1
   ntm train copy-feedforward --seed 7 --sequences 50000
-  ntm train copy --set training.batch_size=16 --set training.optimizer.learning_rate=1e-3
-  ntm train associative-recall --seeds 1..10     ten runs side by side, and a summary
-  ntm train --resume runs/copy-1                 goes on exactly where that run stopped")]
+  ntm train --set training.batch_size=16 --set model.memory.rows=64
+  ntm train my-recipe.json --run-dir runs/mine
+  ntm train associative-recall --seeds 1..10   ten runs, and a summary
+  ntm train --resume runs/copy-1               goes on where it stopped")]
 pub struct Train {
     /// A built-in recipe (`ntm info` lists them) or the path of a JSON recipe
     #[arg(default_value = "copy", conflicts_with = "resume")]
     pub recipe: String,
     /// Set a field of the recipe by its path, for instance training.batch_size=16 (repeatable)
-    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume")]
+    #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume", value_parser = setting)]
     pub set: Vec<String>,
     /// The seed of weights and data (short for --set training.seed=N)
     #[arg(long, value_name = "N", conflicts_with = "resume")]
@@ -44,12 +61,12 @@ pub struct Train {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sequences: Option<u64>,
     /// Where the run goes [default: runs/<recipe>-<seed>, of several seeds runs/<recipe>-seeds]
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub run_dir: Option<PathBuf>,
-    /// Go on exactly where the run in this directory stopped
+    /// Go on exactly where the run, or the seed study, in this directory stopped
     #[arg(long, value_name = "DIR")]
     pub resume: Option<PathBuf>,
     #[command(flatten)]
@@ -86,10 +103,11 @@ impl std::str::FromStr for Seeds {
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
-  ntm eval --checkpoint best.safetensors --lengths 10,20,50,120 --sequences 100 --json
-  ntm eval --checkpoint repeat-copy.safetensors --lengths 10,20 --repeats 10,20
+  ntm eval --checkpoint copy.safetensors --lengths 10,20,50,120 --json
+  ntm eval --checkpoint repeat.safetensors --lengths 10,20 --repeats 10,20
   ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024
-  ntm eval --checkpoint copy.safetensors --lengths 10,20,50,120 --plot copy.png --curve errors.png")]
+  ntm eval --checkpoint copy.safetensors --plot copy.png --animate copy.gif
+  ntm eval --checkpoint copy.safetensors --lengths 20,50,120 --curve c.svg")]
 pub struct Eval {
     /// The checkpoint, a .safetensors file of `ntm train`
     #[arg(long, value_name = "FILE")]
@@ -100,7 +118,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequences: Option<u32>,
     /// Memory rows, instead of as many as it was trained with
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub rows: Option<usize>,
     /// The seed of the sequences
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -118,16 +136,16 @@ pub struct Eval {
 #[derive(Args, Clone)]
 pub struct Axes {
     /// Lengths of sequences (copy, repeat-copy, ngrams)
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
     pub lengths: Vec<usize>,
     /// Numbers of repeats (repeat-copy)
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
     pub repeats: Vec<usize>,
     /// Numbers of items (associative-recall)
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
     pub items: Vec<usize>,
     /// Numbers of vectors (priority-sort)
-    #[arg(long, value_name = "N,...", value_delimiter = ',')]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
     pub vectors: Vec<usize>,
 }
 
@@ -135,13 +153,13 @@ pub struct Axes {
 #[derive(Args)]
 pub struct Pictures {
     /// Draw one sequence of the largest point: what goes in and out, what the heads write and read (.png or .svg)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = picture)]
     pub plot: Option<PathBuf>,
     /// Draw loss and wrong bits against the first axis of the task (.png or .svg)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = picture)]
     pub curve: Option<PathBuf>,
     /// Draw the heads moving over the memory as that sequence passes, at most 150 frames (.gif)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = animation)]
     pub animate: Option<PathBuf>,
 }
 
@@ -157,9 +175,9 @@ pub struct Plot {
     #[arg(required = true, value_name = "RUN")]
     pub runs: Vec<PathBuf>,
     /// The picture, .png or .svg; a file that is there already is written over
-    #[arg(long, value_name = "FILE", default_value = "curves.png")]
+    #[arg(long, value_name = "FILE", default_value = "curves.png", value_parser = picture)]
     pub output: PathBuf,
-    /// What to draw: a field of metrics.jsonl
+    /// What to draw: a field of metrics.jsonl, such as bit_errors or grad_norm
     #[arg(long, value_name = "NAME", default_value = "loss_bits")]
     pub metric: String,
     /// A logarithmic axis
@@ -171,14 +189,16 @@ pub struct Plot {
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm export --checkpoint best.safetensors --format onnx --output copy.onnx
-  ntm export --checkpoint best.safetensors --format onnx --onnx-graph step --output step.onnx
-  ntm export --checkpoint best.safetensors --format torchscript --output copy.pt
+  ntm export --checkpoint best.safetensors --format onnx --onnx-graph step \\
+             --output step.onnx
+  ntm export --checkpoint best.safetensors --format torchscript --output c.pt
   ntm export --checkpoint best.safetensors --format npz --output copy.npz")]
 pub struct Export {
     /// The checkpoint, a .safetensors file of `ntm train`
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
-    #[arg(long)]
+    /// What to write
+    #[arg(long, value_name = "KIND")]
     pub format: Format,
     /// Which graph an ONNX file holds [default: sequence]
     #[arg(long, value_name = "GRAPH")]
@@ -216,9 +236,9 @@ pub enum OnnxGraph {
 /// List the built-in recipes, or describe a recipe or a checkpoint
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ntm info
-  ntm info copy --json
-  ntm info repeat-copy --sample --seed 3         one sequence, drawn
+  ntm info                                  the built-in recipes
+  ntm info copy                             every field of one, its weights
+  ntm info repeat-copy --sample --seed 3    one sequence, drawn
   ntm info --checkpoint runs/copy-1/checkpoints/latest.safetensors")]
 pub struct Info {
     /// A built-in recipe or the path of a JSON recipe
@@ -240,12 +260,33 @@ pub struct Info {
     pub json: bool,
 }
 
+/// Print what makes a shell complete the commands and flags of ntm
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm completions bash > ~/.local/share/bash-completion/completions/ntm
+  ntm completions zsh > ~/.zfunc/_ntm       with ~/.zfunc in $fpath
+  ntm completions fish > ~/.config/fish/completions/ntm.fish")]
+pub struct Completions {
+    pub shell: Shell,
+}
+
+/// Write the man pages into a directory
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm man ~/.local/share/man/man1    then `man ntm` and `man ntm-train`")]
+pub struct Man {
+    /// The directory, which is made if need be
+    #[arg(value_name = "DIR")]
+    pub directory: PathBuf,
+}
+
 /// What runs the network.
 #[derive(Args, Clone)]
 pub struct Machine {
-    /// auto, cpu, cuda or cuda:I
-    #[arg(long, default_value = "auto")]
+    /// auto, cpu, cuda, or cuda:I for the card of that number
+    #[arg(long, default_value = "auto", value_parser = device)]
     pub device: String,
+    /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
     /// CPU threads [default: all cores; 1 for each of several seeds]
@@ -261,4 +302,40 @@ pub enum EngineChoice {
     Fused,
     /// The definition, under libtorch's autograd
     Composed,
+}
+
+/// How many of something an axis has.
+fn count() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=1_000_000)
+}
+
+fn setting(text: &str) -> Result<String, String> {
+    match text.contains('=') {
+        true => Ok(text.to_string()),
+        false => Err("it has no `=`; for instance training.batch_size=16".to_string()),
+    }
+}
+
+fn device(text: &str) -> Result<String, String> {
+    let card = text.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
+    match card || ["auto", "cpu", "cuda"].contains(&text) {
+        true => Ok(text.to_string()),
+        false => Err("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...".to_string()),
+    }
+}
+
+fn picture(text: &str) -> Result<PathBuf, String> {
+    ending(text, &["png", "svg"])
+}
+
+fn animation(text: &str) -> Result<PathBuf, String> {
+    ending(text, &["gif"])
+}
+
+fn ending(text: &str, allowed: &[&str]) -> Result<PathBuf, String> {
+    let is = |ending: &&str| Path::new(text).extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
+    match allowed.iter().any(is) {
+        true => Ok(PathBuf::from(text)),
+        false => Err(format!("name a file that ends in .{}", allowed.join(" or ."))),
+    }
 }

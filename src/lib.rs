@@ -19,6 +19,7 @@ pub mod ops;
 pub mod optim;
 pub mod plot;
 pub mod random;
+pub mod replay;
 pub mod run;
 pub mod shim;
 pub mod simd;

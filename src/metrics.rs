@@ -1,7 +1,8 @@
 //! What is measured: cost in bits and wrong bits per sequence, as the paper plots them, and what each task adds.
 
 use crate::tasks::{Batch, Loss, Point, Scoring, optimum};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 use std::f64::consts::LN_2;
 
 /// Sums over sequences.
@@ -144,20 +145,90 @@ impl Figures {
 
     /// The means in words.
     pub fn said(&self) -> String {
-        let said = |(name, value): (&str, f64)| match name {
-            "loss_bits" => format!("loss {value:.3} bits"),
-            "optimum_bits" => format!("optimum {value:.3} bits"),
-            "bit_errors" => format!("{value:.2} wrong bits"),
-            "marker_errors" => format!("{value:.2} wrong markers"),
-            _ => format!("{} {value:.6}", name.replace('_', " ")),
+        let said = |(metric, value): (&str, f64)| {
+            let (name, unit) = words(metric);
+            match unit {
+                Unit::Bits => format!("{name} {value:.3} bits"),
+                Unit::Count => format!("{value:.2} {name}"),
+                Unit::Seconds | Unit::None => format!("{name} {value:.6}"),
+            }
         };
         self.means().map(said).collect::<Vec<_>>().join(", ")
+    }
+}
+
+enum Unit {
+    /// Of a sequence.
+    Bits,
+    /// In a sequence.
+    Count,
+    Seconds,
+    None,
+}
+
+/// What people call the figures and the other numbers of a report, and what they count them in.
+const WORDS: &[(&str, &str, Unit)] = &[
+    ("loss_bits", "loss", Unit::Bits),
+    ("optimum_bits", "optimum", Unit::Bits),
+    ("excess_bits", "loss above the optimum", Unit::Bits),
+    ("bit_errors", "wrong bits", Unit::Count),
+    ("marker_errors", "wrong markers", Unit::Count),
+    ("position_errors", "wrong bits by position", Unit::Count),
+    ("exact", "exact", Unit::None),
+    ("squared_error", "squared error", Unit::None),
+    ("grad_norm", "gradient norm", Unit::None),
+    ("learning_rate", "learning rate", Unit::None),
+    ("sequences_per_second", "sequences per second", Unit::None),
+    ("seconds", "time", Unit::Seconds),
+];
+
+fn words(metric: &str) -> (&str, &'static Unit) {
+    let known = WORDS.iter().find(|(key, ..)| *key == metric);
+    known.map_or((metric, &Unit::None), |(_, name, unit)| (*name, unit))
+}
+
+/// The name of a metric in words.
+pub fn name(metric: &str) -> &str {
+    words(metric).0
+}
+
+/// With its unit, for a column of a table of means over sequences.
+pub fn column(metric: &str) -> String {
+    match words(metric) {
+        (name, Unit::Bits) => format!("{name} (bits)"),
+        (name, Unit::Seconds) => format!("{name} (s)"),
+        (name, Unit::Count | Unit::None) => name.to_string(),
+    }
+}
+
+/// With its unit in full, for an axis of a picture.
+pub fn axis(metric: &str) -> String {
+    match words(metric) {
+        (name, Unit::Bits) => format!("{name} (bits per sequence)"),
+        (name, Unit::Count) => format!("{name} (per sequence)"),
+        _ => column(metric),
     }
 }
 
 impl Serialize for Figures {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, figure)| (name, figure)))
+    }
+}
+
+/// What `Serialize` wrote; other fields of the object are left aside.
+impl<'de> Deserialize<'de> for Figures {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Figures, D::Error> {
+        let read = |(key, value): (String, Value)| {
+            let (key, ..) = WORDS.iter().find(|(known, ..)| *known == key)?;
+            let figure = match value {
+                Value::Array(values) => Figure::List(values.iter().filter_map(Value::as_f64).collect()),
+                value if value.is_u64() => Figure::Count(value.as_u64()?),
+                value => Figure::Mean(value.as_f64()?),
+            };
+            Some((*key, figure))
+        };
+        Ok(Figures(Map::deserialize(deserializer)?.into_iter().filter_map(read).collect()))
     }
 }
 
@@ -187,13 +258,20 @@ impl Report {
 }
 
 /// The result of an evaluation at one point.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Score {
     #[serde(flatten)]
     pub point: Point,
     pub sequences: u64,
     #[serde(flatten)]
     pub figures: Figures,
+}
+
+/// The mean over several points of every figure that is one number.
+pub fn means(scores: &[Score]) -> Vec<(&'static str, f64)> {
+    let names = scores.iter().take(1).flat_map(|score| score.figures.means()).map(|(name, _)| name);
+    let all = |name| scores.iter().flat_map(|score| score.figures.means()).filter(move |(found, _)| *found == name);
+    names.map(|name| (name, all(name).map(|(_, value)| value).sum::<f64>() / scores.len() as f64)).collect()
 }
 
 /// The middle and the ends of some values.
@@ -218,6 +296,7 @@ impl Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::Axis;
 
     /// T 2, B 2, Y 1; step 0 is masked out.
     fn batch() -> Batch {
@@ -273,6 +352,30 @@ mod tests {
         let text = r#"{"sequences": 2, "nats": 0.5, "wrong_bits": 1, "exact": 1}"#;
         let totals: Totals = serde_json::from_str(text).unwrap();
         assert_eq!(totals, Totals { sequences: 2, loss: 0.5, wrong_bits: 1, exact: 1, more: vec![] });
+    }
+
+    #[test]
+    fn a_score_is_read_as_it_was_written() {
+        let figures = vec![
+            ("loss_bits", Figure::Mean(2.0)),
+            ("exact", Figure::Count(3)),
+            ("position_errors", Figure::List(vec![0.0, 1.5])),
+        ];
+        let point = Point::new([(Axis::Length, 10), (Axis::Repeats, 20)]);
+        let score = Score { point, sequences: 4, figures: Figures(figures) };
+        let text = serde_json::to_string(&score).unwrap();
+        assert_eq!(serde_json::from_str::<Score>(&text).unwrap(), score, "{text}");
+    }
+
+    #[test]
+    fn a_metric_has_one_name_and_one_unit_everywhere() {
+        let figures = Figures(vec![("loss_bits", Figure::Mean(0.5)), ("bit_errors", Figure::Mean(2.0))]);
+        assert_eq!(figures.said(), "loss 0.500 bits, 2.00 wrong bits");
+        assert_eq!(
+            ["loss_bits", "bit_errors", "seconds", "new"].map(column),
+            ["loss (bits)", "wrong bits", "time (s)", "new"]
+        );
+        assert_eq!(["loss_bits", "bit_errors"].map(axis), ["loss (bits per sequence)", "wrong bits (per sequence)"]);
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::config::Recipe;
-use crate::metrics::{Report, Score};
+use crate::display::{shell_path, shell_words};
+use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
 use crate::tensorboard::{Events, Look};
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -17,6 +18,13 @@ pub const METRICS: &str = "metrics.jsonl";
 const EVALUATIONS: &str = "evaluations.jsonl";
 const LOCK: &str = "lock";
 
+/// A line of evaluations.jsonl.
+#[derive(Serialize, Deserialize)]
+struct Evaluation {
+    step: u64,
+    results: Vec<Score>,
+}
+
 pub struct Run {
     directory: PathBuf,
     metrics: File,
@@ -26,20 +34,21 @@ pub struct Run {
 }
 
 impl Run {
-    /// A new run in a directory that is made if need be and must not hold a run already.
-    pub fn create(directory: &Path, recipe: &Recipe) -> Result<Run> {
+    /// A new run in a directory that is made if need be and must not hold a run already. `machine`: what trains it, in words.
+    pub fn create(directory: &Path, recipe: &Recipe, machine: &str) -> Result<Run> {
         let shown = directory.display();
         if Run::is_in(directory) {
             bail!(
                 "`{shown}` holds a run already\n\
-                 hint: go on with it by `ntm train --resume {shown}`, or name another directory with --run-dir"
+                 hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
+                shell_path(directory)
             );
         }
         fs::create_dir_all(directory.join("checkpoints"))
             .with_context(|| format!("cannot make run directory `{shown}`"))?;
         let mut run = Run::open(directory, lock(directory)?, None)?;
         run.write_recipe(recipe)?;
-        run.describe(recipe)?;
+        run.describe(recipe, 0, machine)?;
         Ok(run)
     }
 
@@ -68,10 +77,10 @@ impl Run {
     }
 
     /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
-    pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint) -> Result<Run> {
+    pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint, machine: &str) -> Result<Run> {
         let mut run = Run::open(directory, lock, Some(checkpoint.progress.step + 1))?;
         run.write_recipe(&checkpoint.recipe)?;
-        run.describe(&checkpoint.recipe)?;
+        run.describe(&checkpoint.recipe, checkpoint.progress.step, machine)?;
         Ok(run)
     }
 
@@ -98,12 +107,14 @@ impl Run {
         })
     }
 
-    /// Tells TensorBoard what this run is.
-    fn describe(&mut self, recipe: &Recipe) -> Result<()> {
-        let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        self.events.text("recipe", &format!("```json\n{}\n```", serde_json::to_string_pretty(recipe)?))?;
-        self.events.text("command", &format!("`{}`, ntm {}", command.join(" "), env!("CARGO_PKG_VERSION")))?;
-        self.events.parameters(&serde_json::to_value(recipe)?)
+    /// Tells TensorBoard what this run is, and what goes on with it from a step.
+    fn describe(&mut self, recipe: &Recipe, step: u64, machine: &str) -> Result<()> {
+        let command = shell_words(std::env::args_os());
+        let session = format!("`` {command} ``\n\nntm {}, {machine}", env!("CARGO_PKG_VERSION"));
+        self.events.text("run/command", &session, step)?;
+        let recipe = serde_json::to_value(recipe)?;
+        self.events.text("run/recipe", &format!("```json\n{recipe:#}\n```"), step)?;
+        self.events.parameters(&recipe)
     }
 
     pub fn directory(&self) -> &Path {
@@ -124,9 +135,11 @@ impl Run {
         self.directory.join("checkpoints/best.safetensors")
     }
 
-    /// The results of the last evaluation of the run in a directory; null if there was none.
-    pub fn last_evaluation(directory: &Path) -> Value {
-        last_results(&directory.join(EVALUATIONS))
+    /// The results of the last evaluation of the run in a directory; none if there was none.
+    pub fn last_evaluation(directory: &Path) -> Vec<Score> {
+        let text = fs::read_to_string(directory.join(EVALUATIONS)).unwrap_or_default();
+        let whole = |line| serde_json::from_str(line).ok().map(|evaluation: Evaluation| evaluation.results);
+        text.lines().rev().find_map(whole).unwrap_or_default()
     }
 
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
@@ -135,17 +148,13 @@ impl Run {
     }
 
     pub fn log_evaluation(&mut self, step: u64, scores: &[Score]) -> Result<()> {
-        #[derive(Serialize)]
-        struct Line<'a> {
-            step: u64,
-            results: &'a [Score],
+        for score in scores.iter().filter(|score| !score.point.tag().is_empty()) {
+            self.events.scalars(&format!("eval/{}", score.point.tag()), score.figures.means(), step)?;
         }
-        for score in scores {
-            let tag = score.point.tag();
-            let group = if tag.is_empty() { "eval".to_string() } else { format!("eval/{tag}") };
-            self.events.scalars(&group, score.figures.means(), step)?;
-        }
-        write_line(&mut self.evaluations, &Line { step, results: scores }).context("cannot write evaluations.jsonl")
+        // what runs of all tasks and points have, to be compared by in HPARAMS
+        self.events.scalars("eval/all", means(scores), step)?;
+        let evaluation = Evaluation { step, results: scores.to_vec() };
+        write_line(&mut self.evaluations, &evaluation).context("cannot write evaluations.jsonl")
     }
 
     /// For TensorBoard: the distribution of every tensor, and what the machine does with one sequence.
@@ -197,13 +206,6 @@ pub fn lock(directory: &Path) -> Result<Lock> {
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
     }
-}
-
-/// The results of the last whole line of evaluations.jsonl; null if there is none.
-fn last_results(path: &Path) -> Value {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let last = text.lines().rev().find_map(|line| serde_json::from_str::<Value>(line).ok());
-    last.map_or(Value::Null, |mut line| line["results"].take())
 }
 
 fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {

@@ -2,13 +2,12 @@
 
 use crate::checkpoint::{Progress, Solved, write_atomically};
 use crate::config::Recipe;
-use crate::display::Display;
-use crate::metrics::Spread;
+use crate::display::{Display, shell_path};
+use crate::metrics::{Score, Spread};
 use crate::run::{Lock, Run, lock};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,7 +42,7 @@ pub struct Outcome {
     pub sequences: u64,
     pub seconds: f64,
     /// The last evaluation, as evaluations.jsonl has it.
-    pub results: Value,
+    pub results: Vec<Score>,
     /// What ended the run before its time.
     pub error: Option<String>,
 }
@@ -65,7 +64,8 @@ impl Study {
         if Study::is_in(directory) || Run::is_in(directory) {
             bail!(
                 "`{shown}` holds a run already\n\
-                 hint: go on with it by `ntm train --resume {shown}`, or name another directory with --run-dir"
+                 hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
+                shell_path(directory)
             );
         }
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
@@ -151,7 +151,7 @@ impl Study {
         start: &impl Fn(u64) -> Result<Start>,
         stop: &impl Fn() -> Option<i32>,
     ) -> (Option<Ended>, Outcome) {
-        let mut outcome = Outcome { seed, solved: None, sequences: 0, seconds: 0.0, results: Value::Null, error: None };
+        let mut outcome = Outcome { seed, solved: None, sequences: 0, seconds: 0.0, results: vec![], error: None };
         let mut train = || -> Result<Ended> {
             let (ended, progress) = match start(seed)? {
                 Start::Finished(progress) => (Ok(Ended::Finished), progress),

@@ -7,6 +7,7 @@ use crate::engine::Engine;
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
+use crate::replay::{Memory, Shape};
 use crate::run::Run;
 use crate::tasks::{Batch, Point, Source, points};
 use crate::tensorboard::Look;
@@ -249,9 +250,10 @@ impl Trainer {
         let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
         let logits = self.engine.forward(&self.theta, &batch)?.to_vec();
         let trace = self.engine.trace(&self.theta, &batch)?;
-        let (read_heads, write_heads) = self.recipe.model.heads();
-        let look = Look { batch: &batch, logits: &logits, trace: &trace, read_heads, write_heads };
-        run.log_machine(self.progress.step, &self.layout, &host(&self.theta), &host(&self.gradient), &look)
+        let theta = host(&self.theta);
+        let machine = Shape::of(&self.recipe.model).map(|shape| (shape, Memory::start(shape, &self.layout, &theta)));
+        let look = Look { batch: &batch, logits: &logits, trace: &trace, machine };
+        run.log_machine(self.progress.step, &self.layout, &theta, &host(&self.gradient), &look)
     }
 
     /// Evaluates at the recipe's points and keeps the checkpoint with the lowest summed loss.

@@ -2,7 +2,7 @@
 
     read_events.py DIRECTORY    {"scalars": {tag: [[step, value], ...]}, "histograms": {tag: [[step, number, sum], ...]},
                                  "images": {tag: [[step, width, height, gray pixels row by row], ...]},
-                                 "texts": {tag: text}, "parameters": {name: value}}
+                                 "texts": {tag: [[step, text], ...]}, "parameters": {name: value}}
 """
 
 import json
@@ -40,7 +40,8 @@ for content in events.summary_metadata.values():
             parameters[name] = getattr(value, value.WhichOneof("kind"))
 
 texts = {
-    tag: events.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in tags[TENSORS] if tag.endswith("text_summary")
+    tag: [[event.step, event.tensor_proto.string_val[0].decode()] for event in events.Tensors(tag)]
+    for tag in events.PluginTagToContent("text")
 }
 print(json.dumps({
     "scalars": {tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in tags[SCALARS]},

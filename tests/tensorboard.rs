@@ -4,9 +4,15 @@
 mod common;
 
 use common::{TINY, lines, python, succeeds, tiny_run};
-use serde_json::Value;
+use ntm::checkpoint::Checkpoint;
+use ntm::engine::Engine;
+use ntm::model::Composed;
+use ntm::replay::{Memory, Shape};
+use ntm::tasks::{Axis, Point, Source};
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tch::Tensor;
 
 /// Steps and values by tag. Event files hold f32.
 type Scalars = BTreeMap<String, Vec<(u64, f32)>>;
@@ -21,7 +27,8 @@ struct Read {
     /// Step, number and sum of the values.
     histograms: BTreeMap<String, Vec<(u64, f64, f64)>>,
     images: BTreeMap<String, Vec<Image>>,
-    texts: BTreeMap<String, String>,
+    /// Step and text.
+    texts: BTreeMap<String, Vec<(u64, String)>>,
     parameters: BTreeMap<String, Value>,
 }
 
@@ -53,6 +60,12 @@ fn logged(run: &Path) -> Scalars {
         for score in evaluation["results"].as_array().unwrap() {
             add(&format!("eval/length_{}", score["length"]), score, &evaluation["step"], &["loss_bits", "bit_errors"]);
         }
+        let mean = |tag: &str| {
+            let scores = evaluation["results"].as_array().unwrap();
+            scores.iter().map(|score| score[tag].as_f64().unwrap()).sum::<f64>() / scores.len() as f64
+        };
+        let means = json!({ "loss_bits": mean("loss_bits"), "bit_errors": mean("bit_errors") });
+        add("eval/all", &means, &evaluation["step"], &["loss_bits", "bit_errors"]);
     }
     scalars
 }
@@ -62,7 +75,12 @@ fn tensorboard_lists_the_scalars_of_a_run_with_the_values_of_its_logs() {
     let directory = tiny_run();
     let run = directory.path().join("run");
     let found = logged_scalars(read(&run));
-    assert_eq!(found.len(), 5 + 2 * 2, "five of training, two of each evaluated length: {:?}", found.keys());
+    assert_eq!(
+        found.len(),
+        5 + 3 * 2,
+        "five of training, two of each evaluated length and of both: {:?}",
+        found.keys()
+    );
     assert_eq!(found, logged(&run));
 }
 
@@ -71,7 +89,11 @@ fn tensorboard_shows_a_resumed_run_as_one_curve() {
     let directory = tiny_run();
     succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
     let run = directory.path().join("run");
-    assert_eq!(logged_scalars(read(&run)), logged(&run));
+    let read = read(&run);
+    let sessions = &read.texts["run/command"];
+    assert_eq!(sessions.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 20]);
+    assert!(sessions[1].1.contains("--resume run"), "{sessions:?}");
+    assert_eq!(logged_scalars(read), logged(&run));
 }
 
 #[test]
@@ -130,8 +152,38 @@ fn every_evaluation_logs_heads_tensors_and_pictures_of_a_sequence_as_it_was() {
         }
     }
     assert_eq!(inputs[(3 * 16 + 8) * 80 + 2 * 16 + 8], 255, "the end marker at step 2");
+    let (_, _, _, outputs) = &read.images["look/3_outputs"][0];
+    assert!(
+        outputs.chunks(80).all(|row| row[..3 * 16].iter().all(|grey| *grey == 0)),
+        "no answer is due before step 3"
+    );
+    assert!(outputs.iter().any(|grey| *grey > 0), "{outputs:?}");
     for tag in ["3_outputs", "4_weightings_read_0", "4_weightings_write_0", "5_reads_read_0", "6_adds_write_0"] {
         assert_eq!(read.images[&format!("look/{tag}")].len(), 2, "{tag}");
+    }
+}
+
+#[test]
+fn the_memory_is_pictured_as_the_last_step_leaves_it() {
+    let directory = tiny_run();
+    let run = directory.path().join("run");
+    let read = read(&run);
+    let (step, width, height, grey) = &read.images["look/7_memory"][1];
+    assert_eq!((*step, *width, *height), (20, 4 * 16, 8 * 16), "8 rows of 4 values");
+    // the weights of that step, and the first sequence of the first point of the evaluation
+    let Checkpoint { recipe, theta, .. } = Checkpoint::load(&run.join("checkpoints/latest.safetensors")).unwrap();
+    let batch =
+        Source::open(&recipe.task).unwrap().evaluation_batch(0, &Point::new([(Axis::Length, 2)]), 0, 1).unwrap();
+    let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
+    let trace = engine.trace(&Tensor::from_slice(&theta), &batch).unwrap();
+    let mut memory = Memory::start(Shape::of(&recipe.model).unwrap(), &recipe.layout(), &theta);
+    (0..batch.steps).for_each(|step| memory.write(&trace, step));
+    let least = memory.values.iter().copied().fold(f32::INFINITY, f32::min);
+    let most = memory.values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for (index, value) in memory.values.iter().enumerate() {
+        let (x, y) = (index % 4 * 16 + 8, index / 4 * 16 + 8);
+        let (found, expected) = (grey[y * width + x] as f32, (value - least) / (most - least) * 255.0);
+        assert!((found - expected).abs() < 1.5, "row {}, value {}: {found}, {expected}", index / 4, index % 4);
     }
 }
 
@@ -139,10 +191,15 @@ fn every_evaluation_logs_heads_tensors_and_pictures_of_a_sequence_as_it_was() {
 fn a_run_tells_tensorboard_its_recipe_its_command_and_its_parameters() {
     let directory = tiny_run();
     let read = read(&directory.path().join("run"));
-    assert!(read.texts["recipe/text_summary"].contains("\"batch_size\": 1"), "{:?}", read.texts);
-    assert!(read.texts["command/text_summary"].contains("--sequences 20"), "{:?}", read.texts);
-    assert_eq!(read.parameters["training.sequences"], 20.0);
-    assert_eq!(read.parameters["model.controller.kind"], "lstm");
+    let (texts, parameters) = (read.texts, read.parameters);
+    assert!(texts["run/recipe"][0].1.contains("\"batch_size\": 1"), "{texts:?}");
+    let (_, session) = &texts["run/command"][0];
+    for words in ["--sequences 20 --run-dir run ``", env!("CARGO_PKG_VERSION"), "fused engine on cpu", "threads: 1"] {
+        assert!(session.contains(words), "{session}");
+    }
+    assert_eq!(parameters["training.sequences"], 20.0);
+    assert!(!parameters.keys().any(|name| name.starts_with("evaluation")), "{parameters:?}");
+    assert_eq!(parameters["model.controller.kind"], "lstm");
 }
 
 #[test]

@@ -2,15 +2,13 @@ use super::{grid, machine, pictures};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
-use crate::display::print;
-use crate::limits::check;
-use crate::metrics::{Figure, Score};
+use crate::display::{print, table};
+use crate::metrics::{self, Figure, Score};
 use crate::model::with_rows;
 use crate::tasks::{Source, points};
 use crate::train::evaluate;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
-use std::fmt::Write;
 use tch::Tensor;
 
 /// A sequence of more steps than this is a slip of the fingers.
@@ -34,7 +32,6 @@ pub fn run(flags: Eval) -> Result<()> {
     }
     let points = points(&grid);
     if let Some(rows) = flags.rows {
-        check("--rows", rows, 1, 1 << 20)?;
         let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
         (recipe.model, theta) =
             with_rows(&recipe.model, x, y, &theta, rows).with_context(|| format!("`--rows {rows}`"))?;
@@ -49,38 +46,38 @@ pub fn run(flags: Eval) -> Result<()> {
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
-    let (mut engine, device) = machine(&flags.machine, &recipe)?;
-    let theta = Tensor::from_slice(&theta).to_device(device);
+    let (mut engine, choice) = machine(&flags.machine, &recipe)?;
+    let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
     let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &scores, seed: flags.seed };
     pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)?;
     if !flags.json {
-        return print(&(table(&scores) + &positions(&scores)));
+        return print(&(points_table(&scores) + &positions(&scores)));
     }
     let results = Results {
         checkpoint: flags.checkpoint.display().to_string(),
         task: recipe.task.name(),
         engine: engine.name(),
-        device: device::name(device),
+        device: device::name(choice.device),
         results: scores,
     };
     print(&(serde_json::to_string_pretty(&results)? + "\n"))
 }
 
 /// A row a point.
-fn table(scores: &[Score]) -> String {
+fn points_table(scores: &[Score]) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
     for Score { point, sequences, figures } in scores {
         let mut row: Vec<(String, String)> =
             point.values().map(|(axis, value)| (axis.name().to_string(), value.to_string())).collect();
         row.push(("sequences".to_string(), sequences.to_string()));
-        for (name, figure) in &figures.0 {
+        for (metric, figure) in &figures.0 {
             let value = match figure {
                 Figure::Mean(value) => format!("{value:.4}"),
                 Figure::Count(count) => format!("{count}/{sequences}"),
                 Figure::List(_) => continue,
             };
-            row.push((heading(name).to_string(), value));
+            row.push((metrics::column(metric), value));
         }
         let (headings, values) = row.into_iter().unzip();
         if rows.is_empty() {
@@ -88,51 +85,25 @@ fn table(scores: &[Score]) -> String {
         }
         rows.push(values);
     }
-    aligned(&rows)
-}
-
-fn heading(figure: &str) -> &str {
-    match figure {
-        "loss_bits" => "loss (bits)",
-        "optimum_bits" => "optimum (bits)",
-        "bit_errors" => "wrong bits",
-        "marker_errors" => "wrong markers",
-        "squared_error" => "squared error",
-        other => other,
-    }
+    table(&rows, 1)
 }
 
 /// Below the table, for tasks that have it: wrong bits by position of the answer, a column a point.
 fn positions(scores: &[Score]) -> String {
-    let lists: Vec<(String, &Vec<f64>)> = scores
-        .iter()
-        .flat_map(|score| score.figures.0.iter().map(move |(_, figure)| (score.point.to_string(), figure)))
-        .filter_map(|(point, figure)| match figure {
-            Figure::List(values) => Some((point, values)),
+    let lists = || {
+        let figures = scores.iter().flat_map(|score| score.figures.0.iter().map(move |figure| (&score.point, figure)));
+        figures.filter_map(|(point, (metric, figure))| match figure {
+            Figure::List(values) => Some((point, metric, values)),
             _ => None,
         })
-        .collect();
-    let longest = lists.iter().map(|(_, values)| values.len()).max().unwrap_or(0);
-    if longest == 0 {
-        return String::new();
-    }
-    let names = lists.iter().map(|(point, _)| point.clone());
+    };
+    let Some((_, metric, _)) = lists().next() else { return String::new() };
+    let longest = lists().map(|(.., values)| values.len()).max().unwrap_or(0);
+    let names = lists().map(|(point, ..)| point.to_string());
     let mut rows: Vec<Vec<String>> = vec![std::iter::once("position".to_string()).chain(names).collect()];
     for position in 0..longest {
-        let values = lists.iter().map(|(_, values)| values.get(position).map_or(String::new(), |x| format!("{x:.4}")));
+        let values = lists().map(|(.., values)| values.get(position).map_or(String::new(), |x| format!("{x:.4}")));
         rows.push(std::iter::once((position + 1).to_string()).chain(values).collect());
     }
-    format!("\nwrong bits by position\n{}", aligned(&rows))
-}
-
-/// Columns wide enough for their longest cell, to the right.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0).max(8);
-    let widths: Vec<usize> = (0..rows.first().map_or(0, Vec::len)).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
-        let _ = writeln!(text, "{}", cells.join("  ")); // a String takes everything
-    }
-    text
+    format!("\n{}\n{}", metrics::name(metric), table(&rows, 1))
 }

@@ -1,17 +1,13 @@
+use super::usage;
 use crate::checkpoint::{Checkpoint, write_atomically};
-use crate::cli::{Cli, Export, Format, OnnxGraph};
+use crate::cli::{Export, Format, OnnxGraph};
 use crate::display::say;
 use crate::export::{npz, onnx, safetensors, torchscript};
 use anyhow::{Result, bail};
-use clap::CommandFactory;
-use clap::error::ErrorKind;
 
 pub fn run(flags: Export) -> Result<()> {
     if flags.onnx_graph.is_some() && flags.format != Format::Onnx {
-        let mut cli = Cli::command();
-        cli.build(); // else its usage line does not begin with `ntm`
-        let export = cli.find_subcommand_mut("export").expect("this command");
-        export.error(ErrorKind::ArgumentConflict, "`--onnx-graph` goes with `--format onnx` alone").exit();
+        return usage("`--onnx-graph` goes with `--format onnx` alone");
     }
     let output = &flags.output;
     if output.exists() && !flags.force {

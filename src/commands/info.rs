@@ -1,10 +1,10 @@
-use super::grid;
+use super::{grid, usage};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
-use crate::display::print;
+use crate::display::{heading, print, terminal_columns};
 use crate::tasks::{Source, picture, points};
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ pub fn run(flags: Info) -> Result<()> {
     }
     let Axes { lengths, repeats, items, vectors } = &flags.axes;
     if [lengths, repeats, items, vectors].iter().any(|values| !values.is_empty()) {
-        bail!("an axis is the shape of a sample\nhint: add --sample");
+        return usage("an axis is the shape of a sample\nhint: add --sample");
     }
     match (&flags.recipe, &flags.checkpoint) {
         (None, None) => list(flags.json, &mut text),
@@ -53,18 +53,37 @@ fn list(as_json: bool, out: &mut String) -> Result<()> {
     let mut recipes = vec![];
     for (name, text) in BUILT_IN {
         let recipe = Recipe::parse(text, &[])?;
-        recipes.push(json!({ "name": name, "parameters": recipe.layout().size(), "about": recipe.about }));
+        recipes.push((name, recipe.layout().size(), recipe.about));
     }
     if as_json {
+        let object = |(name, weights, about)| json!({ "name": name, "parameters": weights, "about": about });
+        let recipes: Vec<Value> = recipes.into_iter().map(object).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&recipes)?)?;
         return Ok(());
     }
-    writeln!(out, "{:<32} {:>10}  about", "recipe", "weights")?;
-    for recipe in recipes {
-        let word = |field: &str| recipe[field].as_str().unwrap_or("").to_string();
-        writeln!(out, "{:<32} {:>10}  {}", word("name"), recipe["parameters"], word("about"))?;
+    out.push_str(&heading(&format!("{:<30}  {:>8}  about", "recipe", "weights")));
+    for (name, weights, about) in recipes {
+        let mut left = format!("{name:<30}  {weights:>8}  ");
+        let room = terminal_columns().map_or(usize::MAX, |columns| columns.saturating_sub(left.len()).max(24));
+        for line in wrapped(&about, room) {
+            writeln!(out, "{left}{line}")?;
+            left = " ".repeat(left.len());
+        }
     }
     Ok(())
+}
+
+/// Lines of at most so many characters, unless a word is longer.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if line.is_empty() => line.push_str(word),
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => *line += &format!(" {word}"),
+            _ => lines.push(word.to_string()),
+        }
+    }
+    lines
 }
 
 fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &mut String) -> Result<()> {
@@ -92,10 +111,22 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;
-    writeln!(out, "{:<28} {:<14} {:>9}", "tensor", "shape", "values")?;
+    out.push_str(&heading(&format!("{:<28} {:<14} {:>9}", "tensor", "shape", "values")));
     for parameter in &layout.parameters {
         writeln!(out, "{:<28} {:<14} {:>9}", parameter.name, format!("{:?}", parameter.shape), parameter.len())?;
     }
     writeln!(out, "{:<28} {:<14} {:>9}", "all", "", layout.size())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wrapped;
+
+    #[test]
+    fn text_is_wrapped_between_words_and_a_long_word_has_a_line_to_itself() {
+        assert_eq!(wrapped("a bc  def ghijklmnop q", 6), ["a bc", "def", "ghijklmnop", "q"]);
+        assert_eq!(wrapped("a bc def", usize::MAX), ["a bc def"]);
+        assert_eq!(wrapped("", 6), [""]);
+    }
 }

@@ -5,6 +5,7 @@ mod export;
 mod info;
 mod pictures;
 mod plot;
+mod shell;
 mod signals;
 mod study;
 mod train;
@@ -33,6 +34,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Plot(flags) => plot::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Export(flags) => export::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Info(flags) => info::run(flags).map(|()| ExitCode::SUCCESS),
+        Command::Completions(flags) => shell::completions(flags).map(|()| ExitCode::SUCCESS),
+        Command::Man(flags) => shell::man(flags).map(|()| ExitCode::SUCCESS),
     }
 }
 
@@ -99,9 +102,9 @@ impl Choice {
         })
     }
 
-    fn say(&self) {
+    fn words(&self) -> String {
         let engine = if self.fused { "fused" } else { "composed" };
-        say(&format!("{engine} engine on {} ({}), threads: {}", device::name(self.device), self.why, self.threads));
+        format!("{engine} engine on {} ({}), threads: {}", device::name(self.device), self.why, self.threads)
     }
 }
 
@@ -109,10 +112,27 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// The engine and the device for one recipe.
-fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Device)> {
+/// The engine for one recipe, and what it runs on.
+fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
     let choice = Choice::new(flags, cores())?;
     let engine = choice.engine(recipe)?;
-    choice.say();
-    Ok((engine, choice.device))
+    say(&choice.words());
+    Ok((engine, choice))
+}
+
+/// A command line that is wrong by itself, whatever its files hold: exit code 2, as clap has it.
+#[derive(Debug)]
+pub struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Such an error.
+fn usage<T>(message: &str) -> Result<T> {
+    Err(Usage(message.to_string()).into())
 }

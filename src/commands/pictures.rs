@@ -5,8 +5,9 @@ use crate::config::Recipe;
 use crate::display::say;
 use crate::engine::Engine;
 use crate::metrics::Score;
-use crate::plot::{Curve, Memory, SequenceFigure, Shape, Shown, animate, can_be_written, save};
-use crate::tasks::{Point, Scoring, Source, optimal_predictions};
+use crate::plot::{Beside, Curve, SequenceFigure, Shown, animate, can_be_written, save};
+use crate::replay::{Memory, Shape};
+use crate::tasks::{Axis, Batch, Point, Source, Task, optimal_predictions};
 use anyhow::{Result, bail};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};
@@ -24,13 +25,9 @@ pub struct Evaluated<'a> {
 
 /// Refuses pictures that could not be drawn, before the evaluation.
 pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[Point]) -> Result<()> {
-    for (flag, path, extensions) in [
-        ("--plot", &flags.plot, &["png", "svg"][..]),
-        ("--curve", &flags.curve, &["png", "svg"]),
-        ("--animate", &flags.animate, &["gif"]),
-    ] {
+    for (flag, path) in [("--plot", &flags.plot), ("--curve", &flags.curve), ("--animate", &flags.animate)] {
         if let Some(path) = path {
-            can_be_written(path, flag, extensions)?;
+            can_be_written(path, flag)?;
         }
     }
     let steps = points.iter().map(|point| source.evaluation_steps(point)).max().unwrap_or(0);
@@ -66,16 +63,11 @@ pub fn draw(
     let logits = engine.forward(theta, &batch)?.to_vec();
     let trace = engine.trace(theta, &batch)?;
     let shape = Shape::of(&recipe.model);
-    let point = point.to_string();
-    let title = [recipe.task.name(), &point].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    let at = point.to_string();
+    let title = [recipe.task.name(), &at].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     if let Some(path) = &flags.plot {
-        let optimum = match recipe.task.scoring() {
-            Scoring::BitsAndOptimum { context } => Some(optimal_predictions(&batch, 0, context)),
-            _ => None,
-        };
-        let optimum = optimum.map(|steps| steps.iter().map(|one| one.map_or(f32::NAN, |one| one as f32)).collect());
         let heads = shape.map(|shape| (shape, &trace));
-        save(&SequenceFigure::new(title.clone(), &batch, &logits, heads, optimum), path)?;
+        save(&SequenceFigure::new(title.clone(), &batch, &logits, heads, beside(&recipe.task, point, &batch)), path)?;
         wrote(path);
     }
     if let (Some(path), Some(shape)) = (&flags.animate, shape) {
@@ -89,6 +81,21 @@ pub fn draw(
         }
     }
     Ok(())
+}
+
+/// What the figure of this task has beside the others.
+fn beside(task: &Task, point: &Point, batch: &Batch) -> Beside {
+    match task {
+        Task::Ngrams(ngrams) => {
+            let predictions = optimal_predictions(batch, 0, ngrams.order - 1).into_iter();
+            Beside::Optimum(predictions.map(|one| one.map_or(f32::NAN, |one| one as f32)).collect())
+        }
+        Task::PrioritySort(sort) => {
+            let channels = batch.inputs.iter().skip(sort.width).step_by(task.input_width());
+            Beside::Priorities(channels.take(point.at(Axis::Vectors)).copied().collect())
+        }
+        _ => Beside::Nothing,
+    }
 }
 
 fn wrote(path: &Path) {

@@ -4,7 +4,7 @@ use crate::plot::{LearningCurves, can_be_written, read_runs, save};
 use anyhow::Result;
 
 pub fn run(flags: Plot) -> Result<()> {
-    can_be_written(&flags.output, "--output", &["png", "svg"])?;
+    can_be_written(&flags.output, "--output")?;
     let (groups, left_out) = read_runs(&flags.runs)?;
     for words in left_out {
         say(&format!("{words}: left out"));

@@ -3,15 +3,14 @@
 use super::train::{as_begun, directory, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
-use crate::display::{print, say};
-use crate::metrics::Spread;
+use crate::config::Metric;
+use crate::display::{print, say, shell_path, table};
+use crate::metrics::{self, Spread};
 use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
-use crate::tasks::Source;
+use crate::tasks::{Point, Source};
 use crate::train::Trainer;
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
-use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,8 +18,8 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
     let choice = Choice::new(&flags.machine, 1)?;
     let jobs = flags.jobs.map_or((cores() / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags)?;
-    choice.say();
-    let (count, parent) = (study.seeds.len(), shown.display());
+    say(&choice.words());
+    let (count, parent) = (study.seeds.len(), shell_path(&shown));
     say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
     let start = |seed| start(&study, seed, flags, &choice);
     let outcomes = match study.run(jobs, start, stop, |outcome| say(&described(outcome))) {
@@ -31,7 +30,7 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
         }
     };
     let summary = study.summarise(outcomes)?;
-    print(&table(&summary)?)?;
+    print(&summary_table(&summary, study.recipe.solved.metric))?;
     say(&format!("next: tensorboard --logdir {parent}"));
     match summary.outcomes.iter().filter(|outcome| outcome.error.is_some()).count() {
         0 => Ok(ExitCode::SUCCESS),
@@ -63,7 +62,7 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
     if !Run::is_in(&directory) {
         let recipe = study.recipe_of(seed);
         let (source, engine) = (Source::open(&recipe.task)?, choice.engine(&recipe)?);
-        let run = Run::create(&directory, &recipe)?;
+        let run = Run::create(&directory, &recipe, &choice.words())?;
         return Ok(Start::Train(Box::new((Trainer::new(recipe, source, engine, choice.device), run))));
     }
     let (lock, checkpoint) = hold(&directory, Some(study.recipe.training.sequences))?;
@@ -72,7 +71,7 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
     }
     let choice = Choice::new(&as_begun(&flags.machine, &checkpoint), 1)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
-    let run = Run::resume(&directory, lock, &checkpoint)?;
+    let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
     Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))
 }
 
@@ -87,39 +86,40 @@ fn described(outcome: &Outcome) -> String {
     }
 }
 
-/// A row a seed, then how many were solved and when.
-fn table(summary: &Summary) -> Result<String> {
-    let mut text = String::new();
-    writeln!(text, "{:>8} {:>12} {:>10}  at the end", "seed", "solved at", "seconds")?;
-    for Outcome { seed, solved, results, error, .. } in &summary.outcomes {
-        let (at, seconds) = match solved {
+/// A row a seed with the metric that the recipe is judged by, then how many were solved and when.
+fn summary_table(summary: &Summary, metric: Metric) -> String {
+    let points: Vec<&Point> = summary
+        .outcomes
+        .iter()
+        .max_by_key(|outcome| outcome.results.len())
+        .map_or(vec![], |outcome| outcome.results.iter().map(|score| &score.point).collect());
+    // a point has an axis a line: a grid of two axes would make the columns too wide
+    let axes = points.first().map_or(0, |point| point.values().count()).max(1);
+    let mut rows: Vec<Vec<String>> = (0..axes)
+        .map(|line| {
+            let own = if line + 1 == axes { ["seed", "sequences", "seconds"] } else { [""; 3] };
+            let axis = |point: &&Point| match point.values().nth(line) {
+                Some((axis, value)) => format!("{} {value}", axis.name()),
+                None => "all".to_string(),
+            };
+            own.map(str::to_string).into_iter().chain(points.iter().map(axis)).collect()
+        })
+        .collect();
+    for Outcome { seed, solved, results, .. } in &summary.outcomes {
+        let (sequences, seconds) = match solved {
             Some(solved) => (solved.sequences.to_string(), format!("{:.1}", solved.seconds)),
             None => ("-".to_string(), "-".to_string()),
         };
-        let end = error.clone().unwrap_or_else(|| at_the_end(results));
-        writeln!(text, "{seed:>8} {at:>12} {seconds:>10}  {end}")?;
+        let figures = results.iter().map(|score| format!("{:.4}", metric.of(score)));
+        rows.push([seed.to_string(), sequences, seconds].into_iter().chain(figures).collect());
     }
-    writeln!(text, "\nsolved: {} of {}", summary.solved, summary.seeds)?;
-    for (name, spread) in [("sequences", &summary.sequences), ("seconds", &summary.seconds)] {
-        if let Some(Spread { median, least, most }) = spread {
-            writeln!(text, "{name}: median {median:.1}, {least:.1} to {most:.1}")?;
-        }
+    let title = format!("sequences and seconds until solved, and {} at the end", metrics::column(&metric.to_string()));
+    let mut when = String::new();
+    if let (Some(sequences), Some(seconds)) = (&summary.sequences, &summary.seconds) {
+        let Spread { median, least, most } = sequences;
+        when = format!(", after a median of {median:.0} sequences ({least:.0} to {most:.0})");
+        let Spread { median, least, most } = seconds;
+        when += &format!(" and {median:.1} s ({least:.1} to {most:.1})");
     }
-    Ok(text)
-}
-
-/// The figures of the last evaluation, a part for each point.
-fn at_the_end(results: &Value) -> String {
-    let shown = |(name, value): (&String, &Value)| match name.as_str() {
-        "sequences" | "position_errors" => None,
-        "bit_errors" => Some(format!("{:.2} wrong bits", value.as_f64()?)),
-        "marker_errors" => Some(format!("{:.2} wrong markers", value.as_f64()?)),
-        "loss_bits" => Some(format!("{:.2} bits", value.as_f64()?)),
-        "optimum_bits" => Some(format!("optimum {:.2} bits", value.as_f64()?)),
-        "squared_error" => Some(format!("squared error {:.6}", value.as_f64()?)),
-        _ if value.is_u64() && name != "exact" => Some(format!("{name} {value}")),
-        _ => None,
-    };
-    let point = |result: &Value| Some(result.as_object()?.iter().filter_map(shown).collect::<Vec<_>>().join(", "));
-    results.as_array().map(|points| points.iter().filter_map(point).collect::<Vec<_>>().join("; ")).unwrap_or_default()
+    format!("{title}\n{}\nsolved: {} of {}{when}\n", table(&rows, axes), summary.solved, summary.seeds)
 }

@@ -1,9 +1,9 @@
 use super::signals::stop_signal;
-use super::{machine, study};
+use super::{machine, study, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{EngineChoice, Machine, Train};
 use crate::config::Recipe;
-use crate::display::{Display, say};
+use crate::display::{Display, say, shell_path};
 use crate::run::{Lock, Run};
 use crate::study::Study;
 use crate::tasks::{Source, Task};
@@ -18,14 +18,14 @@ pub fn run(flags: Train) -> Result<ExitCode> {
         return study::run(&flags, stop);
     }
     if flags.jobs.is_some() {
-        bail!("`--jobs` is for several seeds\nhint: name them with --seeds");
+        return usage("`--jobs` is for several seeds\nhint: name them with --seeds");
     }
     let started = match &flags.resume {
         Some(directory) => resume(directory, &flags)?,
         None => Some(begin(&flags)?),
     };
     let Some((mut trainer, mut run)) = started else { return Ok(ExitCode::SUCCESS) };
-    let directory = run.directory().display().to_string();
+    let directory = shell_path(run.directory());
     let total = trainer.recipe.updates() * trainer.recipe.training.batch_size as u64;
     let mut display = Display::new(total, trainer.progress.sequences);
     let ended = trainer.run(&mut run, &mut display, stop);
@@ -47,7 +47,7 @@ pub fn run(flags: Train) -> Result<ExitCode> {
                 trainer.progress.sequences
             ));
             let measured = if trainer.progress.best.is_some() { run.best() } else { run.latest() };
-            say(&format!("next: ntm eval --checkpoint {}", measured.display()));
+            say(&format!("next: ntm eval --checkpoint {}", shell_path(&measured)));
             say(&format!("      tensorboard --logdir {directory}"));
             Ok(ExitCode::SUCCESS)
         }
@@ -86,14 +86,14 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
     if Study::is_in(&directory) {
         bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
     }
-    let (engine, device) = machine(&flags.machine, &recipe)?;
-    let run = Run::create(&directory, &recipe)?;
+    let (engine, choice) = machine(&flags.machine, &recipe)?;
+    let run = Run::create(&directory, &recipe, &choice.words())?;
     let from = match &recipe.task {
         Task::Sequences(task) => &task.train,
         task => task.name(),
     };
     say(&format!("training {} sequences of {from} into {}", recipe.training.sequences, directory.display()));
-    Ok((Trainer::new(recipe, source, engine, device), run))
+    Ok((Trainer::new(recipe, source, engine, choice.device), run))
 }
 
 /// None if there is nothing left to do.
@@ -107,10 +107,10 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
         return Ok(None);
     }
     let source = Source::open(&checkpoint.recipe.task)?;
-    let (engine, device) = machine(&as_begun(&flags.machine, &checkpoint), &checkpoint.recipe)?;
-    let run = Run::resume(directory, lock, &checkpoint)?;
+    let (engine, choice) = machine(&as_begun(&flags.machine, &checkpoint), &checkpoint.recipe)?;
+    let run = Run::resume(directory, lock, &checkpoint, &choice.words())?;
     say(&format!("going on with {} at {seen} sequences", directory.display()));
-    Ok(Some((Trainer::restore(&checkpoint, source, engine, device), run)))
+    Ok(Some((Trainer::restore(&checkpoint, source, engine, choice.device), run)))
 }
 
 /// The run in a directory, to be gone on with to another total of sequences if one is named.

@@ -4,7 +4,7 @@ mod load;
 mod solved;
 
 pub use load::BUILT_IN;
-pub use solved::{METRICS, Solved};
+pub use solved::{METRICS, Metric, Solved};
 
 use crate::limits::check;
 use crate::{model, optim, tasks};

@@ -142,14 +142,6 @@ impl Config {
         vec![Config::Ntm(Ntm::default()), Config::Lstm(Layers { hidden: 256, layers: 3 })]
     }
 
-    /// R and W; a network without memory has none.
-    pub fn heads(&self) -> (usize, usize) {
-        match self {
-            Config::Lstm(_) => (0, 0),
-            Config::Ntm(ntm) => (ntm.read_heads, ntm.write_heads),
-        }
-    }
-
     /// Checks the sizes; the error names the field, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         match self {

@@ -8,10 +8,10 @@ use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, pixels, text, up
 use super::colour::{INK, Scale};
 use super::gif::Writer;
 use super::heat::{Heat, Rect, TIME_AXIS, colour_bar, frame, image, round_step};
-use super::memory::{Memory, Shape};
 use super::sequence::{outputs, panel_height, panel_width};
 use super::window::Window;
 use crate::engine::Trace;
+use crate::replay::{Memory, Shape};
 use crate::tasks::Batch;
 use anyhow::{Context, Result};
 use plotters::backend::DrawingBackend;
@@ -79,7 +79,7 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn new(shown: &'a Shown<'a>, start: &Memory, every: usize) -> Stage<'a> {
         let (shape, steps) = (shown.shape, shown.batch.steps);
-        let inputs = Heat::new("inputs so far", "channel", steps, shown.batch.inputs.clone());
+        let inputs = Heat::inputs("inputs so far", steps, &shown.batch.inputs);
         let outputs = Heat::new("outputs so far", "channel", steps, outputs(shown.batch, shown.logits));
         let over_time = |y: i32, heat: &Heat| Rect {
             x: LEFT,

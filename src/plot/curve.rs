@@ -2,12 +2,13 @@
 
 use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
-use super::learning::{legend, tidy, with_unit};
-use crate::metrics::Score;
+use super::learning::tidy;
+use super::legend::{self, legend};
+use crate::metrics::{self, Score};
 use crate::tasks::{Axis, Point};
 use plotters::backend::DrawingBackend;
-use plotters::chart::{ChartBuilder, SeriesLabelPosition};
-use plotters::element::{Circle, PathElement, Rectangle};
+use plotters::chart::ChartBuilder;
+use plotters::element::{Circle, Rectangle};
 use plotters::series::LineSeries;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
@@ -38,6 +39,13 @@ impl Curve {
         lines
     }
 
+    /// Of the lines, the same for every metric; none where there is one line alone.
+    fn names(&self) -> Vec<String> {
+        let metric = self.scores.first().and_then(|score| score.figures.means().next());
+        let lines = metric.map_or(vec![], |(metric, _)| self.lines(metric));
+        lines.into_iter().map(|(name, _)| name).filter(|name| !name.is_empty()).collect()
+    }
+
     fn chart<DB: DrawingBackend>(&self, area: &Area<DB>, metric: &str) -> Drawn<DB> {
         let lines = self.lines(metric);
         let points = || lines.iter().flat_map(|(_, points)| points);
@@ -58,28 +66,22 @@ impl Curve {
             .label_style(text(SMALL, HPos::Left, VPos::Top))
             .axis_desc_style(text(NORMAL, HPos::Left, VPos::Top))
             .x_desc(self.axis.name())
-            .y_desc(with_unit(metric))
+            .y_desc(metrics::axis(metric))
             .x_label_formatter(&|x| tidy(*x))
             .y_label_formatter(&|y| tidy(*y))
             .draw()?;
-        for (index, (name, points)) in lines.iter().enumerate() {
+        for (index, (_, points)) in lines.iter().enumerate() {
             let colour = series(index);
-            let drawn = chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
-            if !name.is_empty() {
-                drawn.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], colour.stroke_width(3)));
-            }
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
         }
-        if lines.len() < 2 {
-            return Ok(());
-        }
-        legend(&mut chart, SeriesLabelPosition::UpperLeft)
+        Ok(())
     }
 }
 
 impl Picture for Curve {
     fn size(&self) -> (u32, u32) {
-        (1200, 500)
+        (1200, 500 + legend::height(self.names().len()) as u32)
     }
 
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
@@ -87,7 +89,9 @@ impl Picture for Curve {
         area.draw_text(&self.title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         let means = format!("means of {sequences} sequences a point; grey: the values that training draws");
         area.draw_text(&means, &text(NORMAL, HPos::Left, VPos::Top), (20, 44))?;
-        let (_, below) = area.split_vertically(70);
+        let names = self.names();
+        legend(area, names.iter().map(String::as_str), (20, 70))?;
+        let (_, below) = area.split_vertically(70 + legend::height(names.len()));
         let metrics: Vec<&str> =
             self.scores.iter().take(1).flat_map(|score| score.figures.means()).map(|m| m.0).collect();
         let shown: Vec<&str> = ["bit_errors", "loss_bits"].into_iter().filter(|name| metrics.contains(name)).collect();

@@ -42,6 +42,19 @@ impl Heat {
         Heat { title: title.into(), row, steps, values, scale, first_row: 0, all_rows }
     }
 
+    /// Of the inputs of a sequence. Bits stay bright beside a few greater values, such as the count of repeat copy.
+    pub fn inputs(title: &str, steps: usize, values: &[f32]) -> Heat {
+        let heat = Heat::new(title, "channel", steps, values.to_vec());
+        let ones = values.iter().filter(|value| **value == 1.0).count();
+        let others = values.iter().filter(|value| ![0.0, 1.0].contains(*value)).count();
+        match heat.scale {
+            Scale::From0(most) if most > 1.0 && ones > others => {
+                Heat { title: format!("{title} (more than 1 as 1)"), scale: Scale::From0(1.0), ..heat }
+            }
+            _ => heat,
+        }
+    }
+
     pub fn rows(&self) -> usize {
         self.values.len() / self.steps
     }
@@ -161,6 +174,15 @@ mod tests {
         let at = Rect { x: 0, y: 0, width: 10, height: 3 };
         let row: Vec<f32> = (0..10).map(|column| heat.strongest(column, 1, at)).collect();
         assert_eq!(row, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_count_among_the_inputs_does_not_dim_the_bits_and_real_values_keep_their_scale() {
+        let bits = Heat::inputs("inputs", 3, &[1.0, 0.0, 1.0, 0.0, 1.0, 5.0]);
+        assert_eq!((bits.scale, bits.title.as_str()), (Scale::From0(1.0), "inputs (more than 1 as 1)"));
+        let values = Heat::inputs("inputs", 3, &[1.0, 0.0, 2.5]);
+        assert_eq!((values.scale, values.title.as_str()), (Scale::From0(2.5), "inputs"));
+        assert_eq!(Heat::inputs("inputs", 1, &[1.0, 0.0]).title, "inputs");
     }
 
     #[test]

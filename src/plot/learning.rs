@@ -2,16 +2,16 @@
 
 use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
+use super::legend::{self, legend};
 use super::runs::Group;
-use crate::metrics::Spread;
+use crate::metrics::{self, Spread};
 use anyhow::{Result, bail};
 use plotters::backend::DrawingBackend;
-use plotters::chart::{ChartBuilder, ChartContext, SeriesLabelPosition};
-use plotters::coord::CoordTranslate;
+use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::coord::types::RangedCoordf64;
-use plotters::element::{PathElement, Polygon};
+use plotters::element::Polygon;
 use plotters::series::LineSeries;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
@@ -85,7 +85,7 @@ impl Curve {
 
 impl Picture for LearningCurves {
     fn size(&self) -> (u32, u32) {
-        (1000, 600)
+        (1000, 576 + legend::height(self.curves.len()) as u32)
     }
 
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
@@ -109,9 +109,12 @@ impl LearningCurves {
     {
         let last = self.curves.iter().flat_map(|curve| &curve.points).fold(1.0, |last: f64, (at, _)| last.max(*at));
         let (unit, axis_name) = if last < 5e6 { (1e3, "sequences (thousands)") } else { (1e6, "sequences (millions)") };
-        let mut chart = ChartBuilder::on(area);
+        let title = format!("{} during training", metrics::name(&self.metric));
+        area.draw_text(&title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
+        legend(area, self.curves.iter().map(|curve| curve.name.as_str()), (20, 46))?;
+        let (_, below) = area.split_vertically(46 + legend::height(self.curves.len()));
+        let mut chart = ChartBuilder::on(&below);
         chart.margin(16).margin_right(28).x_label_area_size(58).y_label_area_size(92);
-        chart.caption(format!("{} during training", plain(&self.metric)), text(LARGE, HPos::Left, VPos::Top));
         let mut chart = chart.build_cartesian_2d(RangedCoordf64::from(0.0..last / unit), axis)?;
         chart
             .configure_mesh()
@@ -121,7 +124,7 @@ impl LearningCurves {
             .label_style(text(SMALL, HPos::Left, VPos::Top))
             .axis_desc_style(text(NORMAL, HPos::Left, VPos::Top))
             .x_desc(axis_name)
-            .y_desc(with_unit(&self.metric))
+            .y_desc(metrics::axis(&self.metric))
             .x_label_formatter(&|x| tidy(*x))
             .y_label_formatter(&|y| tidy(*y))
             .draw()?;
@@ -132,33 +135,10 @@ impl LearningCurves {
                 let around: Vec<(f64, f64)> = line(0).chain(line(2).collect::<Vec<_>>().into_iter().rev()).collect();
                 chart.draw_series([Polygon::new(around, series(index).mix(0.2))])?;
             }
-            chart
-                .draw_series(LineSeries::new(line(1), series(index).stroke_width(2)))?
-                .label(&curve.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 22, y)], series(index).stroke_width(3)));
+            chart.draw_series(LineSeries::new(line(1), series(index).stroke_width(2)))?;
         }
-        legend(&mut chart, SeriesLabelPosition::UpperRight)
+        Ok(())
     }
-}
-
-/// The names of a chart's lines, in a box over it.
-pub fn legend<'a, DB, Coordinates>(
-    chart: &mut ChartContext<'a, DB, Coordinates>,
-    position: SeriesLabelPosition,
-) -> Drawn<DB>
-where
-    DB: DrawingBackend + 'a,
-    Coordinates: CoordTranslate,
-{
-    chart
-        .configure_series_labels()
-        .position(position)
-        .background_style(WHITE.mix(0.85))
-        .border_style(FAINT)
-        .label_font(text(NORMAL, HPos::Left, VPos::Top))
-        .legend_area_size(30)
-        .margin(12)
-        .draw()
 }
 
 /// A number of an axis in few characters.
@@ -171,26 +151,6 @@ pub fn tidy(value: f64) -> String {
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     text.replace('-', "−")
-}
-
-/// The name of a metric in words.
-pub fn plain(metric: &str) -> String {
-    match metric {
-        "loss_bits" => "loss".to_string(),
-        "bit_errors" => "wrong bits".to_string(),
-        "grad_norm" => "gradient norm".to_string(),
-        other => other.replace('_', " "),
-    }
-}
-
-/// With its unit, for an axis.
-pub fn with_unit(metric: &str) -> String {
-    match metric {
-        "loss_bits" | "optimum_bits" => format!("{} (bits per sequence)", plain(metric)),
-        "bit_errors" | "marker_errors" => format!("{} (per sequence)", plain(metric)),
-        "seconds" => "time (s)".to_string(),
-        other => plain(other),
-    }
 }
 
 #[cfg(test)]

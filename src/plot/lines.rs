@@ -27,7 +27,8 @@ impl Lines {
             area.draw(&PathElement::new([(x, level), (x + width, level)], FAINT))?;
             area.draw_text(&short(value), &text(SMALL, HPos::Right, VPos::Center), (x - 8, level))?;
         }
-        for (index, (_, values)) in self.predictions.iter().enumerate() {
+        for (index, (_, values)) in self.predictions.iter().enumerate().rev() {
+            // the first one, the network's, on top
             for part in parts(values) {
                 let points: Vec<(i32, i32)> = part.map(|step| place(step, values[step])).collect();
                 area.draw(&PathElement::new(points, series(index).stroke_width(2)))?;

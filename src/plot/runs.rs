@@ -1,6 +1,7 @@
 //! Runs to compare: their metrics, and which of them differ in nothing but the seed.
 
 use crate::run::{METRICS, RECIPE};
+use crate::study::Study;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 use std::fs;
@@ -67,10 +68,12 @@ fn read_recipe(path: &Path) -> Result<(Value, String)> {
     Ok((recipe, seed.map_or(String::new(), |seed| seed.to_string())))
 }
 
-/// The name of a run's directory without its seed: that of the recipe, unless the user named it otherwise.
+/// The name of a run's directory without its seed: that of the recipe, unless the user named it otherwise. Of a run of a
+/// seed study, the name of the study.
 fn name(run: &Path, seed: &str) -> String {
-    let name = run.canonicalize().unwrap_or(run.to_path_buf());
-    let name = name.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
+    let run = run.canonicalize().unwrap_or(run.to_path_buf());
+    let named = run.parent().filter(|parent| Study::is_in(parent)).unwrap_or(&run);
+    let name = named.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
     match name.strip_suffix(seed).and_then(|name| name.strip_suffix('-')) {
         Some(recipe) if !recipe.is_empty() && !seed.is_empty() => recipe.to_string(),
         _ => name,

@@ -7,14 +7,16 @@
 //!     add vectors               read vectors
 //!     write weightings, head 1  read weightings, head 1
 //!     ...                       ...
+//!     written rows by priority  (of priority sort)
 
 use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, text};
 use super::colour::Scale;
 use super::heat::{Heat, LEFT, RIGHT, Rect, TIME_AXIS, TITLE};
 use super::lines::Lines;
-use super::memory::Shape;
+use super::scatter::Scatter;
 use super::window::Window;
 use crate::engine::Trace;
+use crate::replay::Shape;
 use crate::tasks::{Batch, Loss};
 use plotters::backend::DrawingBackend;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -24,10 +26,23 @@ const GAP: i32 = 16;
 const MARGIN: i32 = 12;
 const HEADING: i32 = 68;
 
+/// Pixels of the panel below the time axis.
+const SCATTER: i32 = 260;
+
+/// What some tasks have to show beside what all have.
+pub enum Beside {
+    Nothing,
+    /// The best prediction at each step, NaN where there is none, for tasks of one output.
+    Optimum(Vec<f32>),
+    /// Of the vector that is seen at each of the first steps.
+    Priorities(Vec<f32>),
+}
+
 /// Something to draw, and how high.
 enum Panel {
     Heat(Heat, i32),
     Lines(Lines, i32),
+    Scatter(Scatter),
 }
 
 impl Panel {
@@ -43,6 +58,7 @@ impl Panel {
     fn height(&self) -> i32 {
         match self {
             Panel::Heat(_, height) | Panel::Lines(_, height) => *height,
+            Panel::Scatter(_) => SCATTER,
         }
     }
 }
@@ -57,18 +73,22 @@ pub struct SequenceFigure {
 
 impl SequenceFigure {
     /// For a batch of one sequence with its logits (T, 1, Y), and what the heads did if the network has heads.
-    /// `optimum` is a prediction to draw beside that of the network, for tasks of one output.
     pub fn new(
         title: String,
         batch: &Batch,
         logits: &[f32],
         heads: Option<(Shape, &Trace)>,
-        optimum: Option<Vec<f32>>,
+        beside: Beside,
     ) -> SequenceFigure {
         let answers = Answers::new(batch, logits);
         let subtitle = answers.said(batch);
         let mut columns = Columns { width: panel_width(batch.steps), columns: 2, panels: vec![] };
-        let inputs = Panel::channels(Heat::new("inputs", "channel", batch.steps, batch.inputs.clone()));
+        let inputs = Panel::channels(Heat::inputs("inputs", batch.steps, &batch.inputs));
+        let (optimum, priorities) = match beside {
+            Beside::Nothing => (None, None),
+            Beside::Optimum(values) => (Some(values), None),
+            Beside::Priorities(values) => (None, Some(values)),
+        };
         let outside = answers.panels(batch, optimum);
         let Some((shape, trace)) = heads else {
             columns.columns = 1;
@@ -98,7 +118,18 @@ impl SequenceFigure {
             let read = (index < reads).then(|| weightings("read", index, index, reads));
             columns.side_by_side(write.into_iter().collect(), read.into_iter().collect());
         }
-        columns.finish(title, subtitle)
+        let figure = columns.finish(title, subtitle);
+        let Some(priorities) = priorities else { return figure };
+        let writers: Vec<Vec<f32>> = (reads..reads + writes).map(|head| shape.weightings(trace, head)).collect();
+        figure.with_scatter(Scatter::new(priorities, &writers, window, shape.rows))
+    }
+
+    /// Below the time axis, with an axis of its own.
+    fn with_scatter(mut self, scatter: Scatter) -> SequenceFigure {
+        let at = Rect { x: MARGIN + LEFT, y: self.size.1 as i32 + TITLE, width: 400, height: SCATTER };
+        self.size.1 = (at.y + at.height + TIME_AXIS + MARGIN) as u32;
+        self.panels.push((at, Panel::Scatter(scatter), true));
+        self
     }
 }
 
@@ -114,6 +145,7 @@ impl Picture for SequenceFigure {
             match panel {
                 Panel::Heat(heat, _) => heat.draw(area, *at, *last)?,
                 Panel::Lines(lines, _) => lines.draw(area, *at)?,
+                Panel::Scatter(scatter) => scatter.draw(area, *at)?,
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Axes: the ways in which the sequences of a task vary, at random in training and over a grid in evaluation.
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -88,6 +88,15 @@ impl fmt::Display for Point {
 impl Serialize for Point {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(axis, value)| (axis.name(), value)))
+    }
+}
+
+/// The axes among the fields of an object.
+impl<'de> Deserialize<'de> for Point {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Point, D::Error> {
+        let fields = serde_json::Map::deserialize(deserializer)?;
+        let value = |axis: Axis| Some((axis, fields.get(axis.name())?.as_u64()? as usize));
+        Ok(Point::new([Axis::Length, Axis::Repeats, Axis::Items, Axis::Vectors].into_iter().filter_map(value)))
     }
 }
 

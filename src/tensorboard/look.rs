@@ -1,6 +1,7 @@
 //! A look at the machine with one sequence: what it saw, said, and where its heads were.
 
 use crate::engine::Trace;
+use crate::replay::{Memory, Shape};
 use crate::tasks::Batch;
 
 /// Pictures are about this wide and high, in pixels; a value has one pixel at least.
@@ -12,8 +13,8 @@ pub struct Look<'a> {
     pub batch: &'a Batch,
     pub logits: &'a [f32], // (T, 1, Y)
     pub trace: &'a Trace,
-    pub read_heads: usize,
-    pub write_heads: usize,
+    /// The heads and the memory before the first step; none of a network without.
+    pub machine: Option<(Shape, Memory)>,
 }
 
 /// Eight bits a channel, row by row from the top.
@@ -25,35 +26,44 @@ pub struct Picture {
 }
 
 impl Look<'_> {
-    /// Time runs to the right; channels, memory columns and memory rows run down.
+    /// Time runs to the right; channels, values of a memory row and memory rows run down. The memory, after the last
+    /// step, has its rows from top to bottom and their values to the right.
     pub fn pictures(&self) -> Vec<Picture> {
-        let (steps, all) = (self.batch.steps, self.read_heads + self.write_heads);
-        let outputs: Vec<f32> = self.logits.iter().map(|&logit| self.batch.loss.output(logit)).collect();
+        let steps = self.batch.steps;
+        let (mask, width) = (&self.batch.mask, self.logits.len() / steps);
+        // 0 at the steps that do not count, as the targets have it: the two are there to be compared
+        let output =
+            |(i, &logit): (usize, &f32)| if mask[i / width] > 0.0 { self.batch.loss.output(logit) } else { 0.0 };
+        let outputs: Vec<f32> = self.logits.iter().enumerate().map(output).collect();
         let mut pictures = vec![
             picture("look/1_inputs", steps, &self.batch.inputs),
             picture("look/2_targets", steps, &self.batch.targets),
             picture("look/3_outputs", steps, &outputs),
         ];
-        for (index, head) in self.names().into_iter().enumerate() {
-            let of_head = |values: &[f32], heads: usize, place: usize| -> Vec<f32> {
-                let width = values.len() / steps / heads;
-                values.chunks(width).skip(place).step_by(heads).flatten().copied().collect()
+        let Some((shape, memory)) = &self.machine else { return pictures };
+        for (index, head) in names(*shape).into_iter().enumerate() {
+            let of_head = |vectors: &[f32], heads: usize, place: usize| -> Vec<f32> {
+                vectors.chunks(shape.width).skip(place).step_by(heads).flatten().copied().collect()
             };
-            let weightings = of_head(&self.trace.weightings, all, index);
+            let weightings = shape.weightings(self.trace, index);
             pictures.push(picture(&format!("look/4_weightings_{head}"), steps, &weightings));
-            let (name, vectors) = match index.checked_sub(self.read_heads) {
-                None => ("5_reads", of_head(&self.trace.reads, self.read_heads, index)),
-                Some(writer) => ("6_adds", of_head(&self.trace.adds, self.write_heads, writer)),
+            let (name, vectors) = match index.checked_sub(shape.read_heads) {
+                None => ("5_reads", of_head(&self.trace.reads, shape.read_heads, index)),
+                Some(writer) => ("6_adds", of_head(&self.trace.adds, shape.write_heads, writer)),
             };
             pictures.push(picture(&format!("look/{name}_{head}"), steps, &vectors));
         }
+        let mut memory = memory.clone();
+        (0..steps).for_each(|step| memory.write(self.trace, step));
+        let columns = (0..shape.width).flat_map(|column| memory.values.iter().skip(column).step_by(shape.width));
+        pictures.push(picture("look/7_memory", shape.width, &columns.copied().collect::<Vec<f32>>()));
         pictures
     }
 
     /// For each head the means over the steps of its strength, gate and sharpening, and of the entropy of its weighting.
     pub fn heads(&self) -> Vec<(String, [(&'static str, f64); 4])> {
-        let (steps, names) = (self.batch.steps, self.names());
-        let rows = self.trace.weightings.len() / (steps * names.len()).max(1);
+        let Some((shape, _)) = &self.machine else { return vec![] };
+        let (steps, names, rows) = (self.batch.steps, names(*shape), shape.rows);
         let means = |head: usize| {
             let places = (0..steps).map(|t| t * names.len() + head);
             let mean = |value: &dyn Fn(usize) -> f64| places.clone().map(value).sum::<f64>() / steps as f64;
@@ -63,25 +73,25 @@ impl Look<'_> {
         };
         names.iter().enumerate().map(|(index, name)| (name.clone(), means(index))).collect()
     }
+}
 
-    fn names(&self) -> Vec<String> {
-        let reads = (0..self.read_heads).map(|head| format!("read_{head}"));
-        reads.chain((0..self.write_heads).map(|head| format!("write_{head}"))).collect()
-    }
+fn names(shape: Shape) -> Vec<String> {
+    let reads = (0..shape.read_heads).map(|head| format!("read_{head}"));
+    reads.chain((0..shape.write_heads).map(|head| format!("write_{head}"))).collect()
 }
 
 fn entropy_bits(weighting: &[f32]) -> f64 {
     weighting.iter().map(|&w| w as f64).filter(|&w| w > 0.0).map(|w| -w * w.log2()).sum()
 }
 
-/// Values (T, height) as grey, black for the least and white for the most, each a block of pixels.
-fn picture(tag: &str, steps: usize, values: &[f32]) -> Picture {
-    let rows = values.len() / steps;
+/// Values (columns, rows) as grey, black for the least and white for the most, each a block of pixels.
+fn picture(tag: &str, columns: usize, values: &[f32]) -> Picture {
+    let rows = values.len() / columns;
     let (least, most) =
         values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
     let scale = if most > least { 255.0 / (most - least) } else { 0.0 };
-    let (across, down) = ((WIDE / steps).clamp(1, 16), (HIGH / rows).clamp(1, 16));
-    let (width, height) = (steps * across, rows * down);
+    let (across, down) = ((WIDE / columns).clamp(1, 16), (HIGH / rows).clamp(1, 16));
+    let (width, height) = (columns * across, rows * down);
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in 0..height {
         for x in 0..width {

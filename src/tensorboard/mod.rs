@@ -55,11 +55,11 @@ impl Events {
         self.add(summaries, step)
     }
 
-    /// Markdown under a tag, shown at step 0.
-    pub fn text(&mut self, tag: &str, text: &str) -> Result<()> {
+    /// Markdown under a tag.
+    pub fn text(&mut self, tag: &str, text: &str, step: u64) -> Result<()> {
         let mut summaries = Summaries::default();
         summaries.text(tag, text);
-        self.add(summaries, 0)
+        self.add(summaries, step)
     }
 
     /// What distinguishes this run from others, for the HPARAMS tab.

@@ -68,16 +68,19 @@ impl Summaries {
         tensor.set_dtype(DataType::DT_STRING);
         tensor.set_tensor_shape(shape);
         tensor.set_string_val(RepeatedField::from(vec![text.as_bytes().to_vec()]));
-        let mut value = plugin_value(&format!("{tag}/text_summary"), "text", vec![]);
+        let mut value = plugin_value(tag, "text", vec![]);
         value.set_tensor(tensor);
         self.0.push(value);
     }
 
-    /// Every number, word and yes or no of a recipe by its path.
+    /// Every number, word and yes or no of a recipe's task, model and training by its path. What a run is measured at
+    /// makes no other run of it, and would fill the columns that HPARAMS shows first.
     pub fn parameters(&mut self, recipe: &Value, now: f64) {
         let mut start = SessionStartInfo::new();
         let mut leaves = vec![];
-        collect("", recipe, &mut leaves);
+        for section in ["task", "model", "training"] {
+            collect(section, &recipe[section], &mut leaves);
+        }
         for (path, leaf) in leaves {
             let mut value = ProtoValue::new();
             match leaf {
@@ -124,9 +127,8 @@ fn plugin_value(tag: &str, plugin: &str, content: Vec<u8>) -> Summary_Value {
 fn collect<'a>(path: &str, value: &'a Value, leaves: &mut Vec<(String, &'a Value)>) {
     match value {
         Value::Object(fields) => {
-            for (name, value) in fields.iter().filter(|(name, _)| *name != "about") {
-                let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                collect(&path, value, leaves);
+            for (name, value) in fields {
+                collect(&format!("{path}.{name}"), value, leaves);
             }
         }
         leaf => leaves.push((path.to_string(), leaf)),

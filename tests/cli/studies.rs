@@ -25,7 +25,7 @@ fn each_seed_of_a_study_trains_as_it_would_alone() {
         );
     }
     let rows: Vec<&str> = ran.stdout.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(rows, ["seed", "3", "4", "5", "solved:"], "{}", ran.stdout);
+    assert_eq!(rows, ["sequences", "seed", "3", "4", "5", "solved:"], "{}", ran.stdout);
     let summary = json_of(&here.join("study/summary.json"));
     assert_eq!((&summary["seeds"], &summary["solved"]), (&json!(3), &json!(0)));
     assert_eq!(summary["outcomes"][2]["seed"], 5);
@@ -103,8 +103,6 @@ fn wrong_seeds_and_directories_in_use_are_refused() {
         let message = refused(here, &format!("train {TINY} --seeds {seeds}"), 2);
         assert!(message.contains(expected), "{message}");
     }
-    let message = refused(here, &format!("train {TINY} --jobs 2"), 1);
-    assert!(message.contains("`--jobs` is for several seeds"), "{message}");
     let message = refused(here, &format!("train {TINY} --set solved.metric=squared_error"), 1);
     assert!(message.contains("`solved.metric` is squared_error, copy has bit_errors, loss_bits"), "{message}");
     succeeds(here, &format!("train {TINY} --seeds 1 --sequences 5 --run-dir study"));

@@ -3,7 +3,7 @@
 use crate::engine::Trace;
 use crate::model::{CONSTANT_MEMORY, Config, Layout, NtmConfig};
 
-/// The sizes of a machine that a picture needs.
+/// The sizes of a machine that the pictures of its trace need.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Shape {
     pub rows: usize,

@@ -1,0 +1,135 @@
+//! What a terminal of 80 or 100 columns, a pipe, a shell and `man` get.
+
+use crate::common::{Ran, TINY, command, python, succeeds, tiny_run};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const SUBCOMMANDS: [&str; 7] = ["train", "eval", "plot", "export", "info", "completions", "man"];
+
+const EVAL: &str = "eval --checkpoint run/checkpoints/latest.safetensors --threads 1 --sequences 3";
+
+/// What a terminal of so many columns shows of a command with one more variable in its environment.
+fn on_a_terminal(columns: usize, line: &str, variable: &str) -> String {
+    let words = ["tests/terminal.py", &columns.to_string(), "/usr/bin/env", "TERM=xterm", variable].map(str::to_string);
+    let words = words.into_iter().chain([env!("CARGO_BIN_EXE_ntm").to_string()]);
+    python(words.chain(line.split_whitespace().map(str::to_string)))
+}
+
+fn without_colours(text: &str) -> String {
+    anstream::adapter::strip_str(text).to_string()
+}
+
+#[test]
+fn every_help_has_examples_and_no_line_of_more_than_80_columns() {
+    for subcommand in [""].into_iter().chain(SUBCOMMANDS) {
+        let line = format!("{subcommand} --help");
+        let ran = Ran::new(command(Path::new("/"), &line).env("COLUMNS", "80").output().unwrap());
+        assert!(ran.code == Some(0) && ran.stderr.is_empty(), "{}", ran.stderr);
+        let examples = ran.stdout.split("Examples:\n").nth(1).unwrap_or_else(|| panic!("{line}\n{}", ran.stdout));
+        assert!(examples.starts_with("  ntm "), "{examples}");
+        for text in ran.stdout.lines() {
+            assert!(text.chars().count() <= 80, "ntm {line}: {text}");
+        }
+    }
+}
+
+#[test]
+fn the_list_of_recipes_is_wrapped_to_the_terminal_and_a_line_a_recipe_in_a_pipe() {
+    let piped = succeeds(Path::new("/"), "info").stdout;
+    let recipes = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tasks")).unwrap().count();
+    assert_eq!(piped.lines().count(), 1 + recipes, "{piped}");
+    for columns in [80, 100] {
+        let shown = without_colours(&on_a_terminal(columns, "info", "A=B"));
+        assert!(shown.lines().all(|line| line.chars().count() <= columns), "{columns} columns\n{shown}");
+        let words = |text: &str| text.split_whitespace().map(str::to_string).collect::<Vec<_>>();
+        assert_eq!(words(&shown), words(&piped));
+    }
+}
+
+#[test]
+fn colours_are_for_a_terminal_alone_unless_the_environment_says_otherwise() {
+    let directory = tiny_run();
+    let here = directory.path();
+    let checkpoint = here.join("run/checkpoints/latest.safetensors").display().to_string();
+    let table = format!("eval --checkpoint {checkpoint} --threads 1 --sequences 3");
+    for line in [table.as_str(), "train copi", "info"] {
+        let run = |variable: &str| {
+            let mut command = command(here, line);
+            command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE");
+            let (name, value) = variable.split_once('=').unwrap();
+            let ran = Ran::new(command.env(name, value).output().unwrap());
+            ran.stdout + &ran.stderr
+        };
+        let plain = run("A=B");
+        assert!(!plain.contains('\x1b'), "{plain}");
+        let forced = run("CLICOLOR_FORCE=1");
+        assert!(forced.contains("\x1b[1"), "{line}: {forced}");
+        assert_eq!(without_colours(&forced), plain);
+        assert!(on_a_terminal(100, line, "A=B").contains("\x1b[1"), "{line}");
+        assert!(!on_a_terminal(100, line, "NO_COLOR=1").contains('\x1b'), "{line}");
+    }
+    let error = on_a_terminal(80, "train copi", "A=B");
+    assert!(error.contains("\x1b[1;31merror:\x1b[0m no recipe") && error.contains("\x1b[1;36mhint:\x1b[0m"), "{error}");
+}
+
+#[test]
+fn tables_have_their_columns_aligned_and_their_units_in_80_columns() {
+    let directory = tiny_run();
+    let text = succeeds(directory.path(), &format!("{EVAL} --lengths 2,100")).stdout;
+    assert_eq!(text.lines().next().unwrap(), "  length  sequences  loss (bits)  wrong bits     exact");
+    let study = format!("train {TINY} --seeds 9..10 --sequences 20 --run-dir study");
+    let study = succeeds(directory.path(), &study).stdout;
+    let table: Vec<&str> = study.lines().skip(1).take(3).collect();
+    assert_eq!(table[0], "    seed  sequences   seconds  length 2  length 4");
+    for rows in [text.lines().collect::<Vec<_>>(), table] {
+        let ends: Vec<usize> = rows.iter().map(|row| row.len()).collect();
+        assert!(ends.iter().all(|end| *end == ends[0] && *end <= 80), "{rows:?}");
+    }
+    assert!(study.starts_with("sequences and seconds until solved, and wrong bits at the end\n"), "{study}");
+    assert!(study.ends_with("\nsolved: 0 of 2\n"), "{study}");
+}
+
+#[test]
+fn what_training_names_as_the_next_command_runs_as_it_is_pasted() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = "my runs/it's the 1st";
+    let mut train = command(directory.path(), &format!("train {TINY} --sequences 10"));
+    let ran = Ran::new(train.args(["--run-dir", run]).output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let next = ran.stderr.lines().find_map(|line| line.strip_prefix("next: ")).expect(&ran.stderr);
+    assert!(next.starts_with("ntm eval --checkpoint "), "{next}");
+    assert!(ran.stderr.contains(r"      tensorboard --logdir 'my runs/it'\''s the 1st'"), "{}", ran.stderr);
+    let binary = Path::new(env!("CARGO_BIN_EXE_ntm")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap_or_default());
+    let shell = Command::new("sh").args(["-c", next]).env("PATH", path).current_dir(directory.path()).output();
+    let pasted = Ran::new(shell.unwrap());
+    assert!(pasted.code == Some(0) && pasted.stdout.contains("wrong bits"), "{}", pasted.stderr);
+}
+
+#[test]
+fn every_shell_has_its_completions_and_bash_completes_with_them() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        let script = succeeds(Path::new("/"), &format!("completions {shell}")).stdout;
+        assert!(script.contains("onnx-graph"), "{shell}\n{script}");
+    }
+    let script = r#"source <("$0" completions bash)
+        for words in "ntm tra" "ntm export --format o" "ntm train --res"; do
+            COMP_WORDS=($words) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _ntm ntm "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+            echo "${COMPREPLY[@]}"
+        done"#;
+    let output = Command::new("bash").args(["-c", script, env!("CARGO_BIN_EXE_ntm")]).output().unwrap();
+    assert_eq!(Ran::new(output).stdout, "train\nonnx\n--resume\n");
+}
+
+#[test]
+fn every_command_has_a_man_page_whose_examples_keep_their_lines() {
+    let directory = tempfile::tempdir().unwrap();
+    succeeds(directory.path(), "man pages/man1");
+    let page = |name: &str| fs::read_to_string(directory.path().join(format!("pages/man1/{name}.1"))).expect(name);
+    assert!(page("ntm").contains("ntm\\-train(1)"), "{}", page("ntm"));
+    for name in SUBCOMMANDS.map(|subcommand| format!("ntm-{subcommand}")).into_iter().chain(["ntm".to_string()]) {
+        assert!(page(&name).contains("\n.SH EXAMPLES\n.nf\n  ntm "), "{}", page(&name));
+    }
+}
