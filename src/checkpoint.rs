@@ -28,6 +28,9 @@ pub struct Progress {
     /// The first evaluation within the recipe's `solved` threshold.
     #[serde(default)]
     pub solved: Option<Solved>,
+    /// How often the run went back to a good checkpoint, each time with half the learning rate.
+    #[serde(default)]
+    pub rollbacks: u32,
     /// The engine that trains: a resumed run goes on with it.
     pub engine: String,
     /// What has been summed since the last report.

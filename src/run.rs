@@ -19,10 +19,30 @@ const LOCK: &str = "lock";
 
 pub struct Run {
     directory: PathBuf,
+    logs: Logs,
+    _lock: Lock,
+}
+
+struct Logs {
     metrics: File,
     evaluations: File,
     events: Events,
-    _lock: Lock,
+}
+
+impl Logs {
+    fn open(directory: &Path, from: Option<u64>) -> Result<Logs> {
+        if let Some(from) = from {
+            drop_from(&directory.join(METRICS), from)?;
+            drop_from(&directory.join(EVALUATIONS), from)?;
+        }
+        let append = |name: &str| {
+            let path = directory.join(name);
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            file.with_context(|| format!("cannot write `{}`", path.display()))
+        };
+        let events = Events::new(directory, from)?;
+        Ok(Logs { metrics: append(METRICS)?, evaluations: append(EVALUATIONS)?, events })
+    }
 }
 
 impl Run {
@@ -77,33 +97,21 @@ impl Run {
 
     /// `from`: the first step that a resumed run logs again.
     fn open(directory: &Path, lock: Lock, from: Option<u64>) -> Result<Run> {
-        if let Some(from) = from {
-            drop_from(&directory.join(METRICS), from)?;
-            drop_from(&directory.join(EVALUATIONS), from)?;
-        }
-        let append = |name: &str| {
-            let path = directory.join(name);
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .with_context(|| format!("cannot write `{}`", path.display()))
-        };
-        Ok(Run {
-            directory: directory.to_path_buf(),
-            metrics: append(METRICS)?,
-            evaluations: append(EVALUATIONS)?,
-            events: Events::new(directory, from)?,
-            _lock: lock,
-        })
+        Ok(Run { directory: directory.to_path_buf(), logs: Logs::open(directory, from)?, _lock: lock })
+    }
+
+    /// Drops what was logged after a step: it comes again.
+    pub fn go_back(&mut self, step: u64) -> Result<()> {
+        self.logs = Logs::open(&self.directory, Some(step + 1))?;
+        Ok(())
     }
 
     /// Tells TensorBoard what this run is.
     fn describe(&mut self, recipe: &Recipe) -> Result<()> {
         let command: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-        self.events.text("recipe", &format!("```json\n{}\n```", serde_json::to_string_pretty(recipe)?))?;
-        self.events.text("command", &format!("`{}`, ntm {}", command.join(" "), env!("CARGO_PKG_VERSION")))?;
-        self.events.parameters(&serde_json::to_value(recipe)?)
+        self.logs.events.text("recipe", &format!("```json\n{}\n```", serde_json::to_string_pretty(recipe)?))?;
+        self.logs.events.text("command", &format!("`{}`, ntm {}", command.join(" "), env!("CARGO_PKG_VERSION")))?;
+        self.logs.events.parameters(&serde_json::to_value(recipe)?)
     }
 
     pub fn directory(&self) -> &Path {
@@ -119,6 +127,11 @@ impl Run {
         directory.join("checkpoints/latest.safetensors")
     }
 
+    /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.
+    pub fn rollback(&self) -> PathBuf {
+        self.directory.join("checkpoints/rollback.safetensors")
+    }
+
     /// Where the checkpoint of the best evaluation is.
     pub fn best(&self) -> PathBuf {
         self.directory.join("checkpoints/best.safetensors")
@@ -130,8 +143,8 @@ impl Run {
     }
 
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
-        self.events.scalars("train", report.scalars(), report.step)?;
-        write_line(&mut self.metrics, report).context("cannot write metrics.jsonl")
+        self.logs.events.scalars("train", report.scalars(), report.step)?;
+        write_line(&mut self.logs.metrics, report).context("cannot write metrics.jsonl")
     }
 
     pub fn log_evaluation(&mut self, step: u64, scores: &[Score]) -> Result<()> {
@@ -143,9 +156,10 @@ impl Run {
         for score in scores {
             let tag = score.point.tag();
             let group = if tag.is_empty() { "eval".to_string() } else { format!("eval/{tag}") };
-            self.events.scalars(&group, score.figures.means(), step)?;
+            self.logs.events.scalars(&group, score.figures.means(), step)?;
         }
-        write_line(&mut self.evaluations, &Line { step, results: scores }).context("cannot write evaluations.jsonl")
+        write_line(&mut self.logs.evaluations, &Line { step, results: scores })
+            .context("cannot write evaluations.jsonl")
     }
 
     /// For TensorBoard: the distribution of every tensor, and what the machine does with one sequence.
@@ -160,14 +174,14 @@ impl Run {
         for (group, values) in [("weights", theta), ("gradients", gradient)] {
             let tensors =
                 layout.parameters.iter().map(|parameter| (parameter.name.as_str(), &values[parameter.range()]));
-            self.events.histograms(group, tensors, step)?;
+            self.logs.events.histograms(group, tensors, step)?;
         }
-        self.events.look(look, step)
+        self.logs.events.look(look, step)
     }
 
     /// Tells TensorBoard that this session is over.
     pub fn log_end(&mut self, finished: bool) -> Result<()> {
-        self.events.ended(finished)
+        self.logs.events.ended(finished)
     }
 }
 

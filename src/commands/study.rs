@@ -1,6 +1,6 @@
 //! `ntm train --seeds`: many runs, one summary.
 
-use super::train::{as_begun, directory, hold, recipe};
+use super::train::{as_begun, change, directory, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
 use crate::display::{print, say};
@@ -9,7 +9,7 @@ use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::Source;
 use crate::train::Trainer;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde_json::Value;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -46,11 +46,8 @@ fn study(flags: &Train) -> Result<(Study, PathBuf)> {
         (None, Some(seeds)) => Study::create(&directory, recipe(flags)?.0, seeds.0.clone())?,
         _ => {
             let mut study = Study::open(&directory)?;
-            if let Some(sequences) = flags.sequences {
-                study.recipe.training.sequences = sequences;
-                study.recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
-                study.save()?;
-            }
+            change(&mut study.recipe, flags)?;
+            study.save()?;
             study
         }
     };
@@ -66,7 +63,10 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
         let run = Run::create(&directory, &recipe)?;
         return Ok(Start::Train(Box::new((Trainer::new(recipe, source, engine, choice.device), run))));
     }
-    let (lock, checkpoint) = hold(&directory, Some(study.recipe.training.sequences))?;
+    let (lock, checkpoint) = hold(&directory, |recipe| {
+        recipe.training = study.recipe_of(seed).training;
+        Ok(())
+    })?;
     if checkpoint.finished() {
         return Ok(Start::Finished(checkpoint.progress));
     }

@@ -1,9 +1,11 @@
 //! The recipe: one experiment, task + model + training. Defaults < recipe file < flags.
 
 mod load;
+mod nonfinite;
 mod solved;
 
 pub use load::BUILT_IN;
+pub use nonfinite::OnNonfinite;
 pub use solved::{METRICS, Solved};
 
 use crate::limits::check;
@@ -34,6 +36,8 @@ pub struct Training {
     pub checkpoint_every: u64,
     pub optimizer: optim::Config,
     pub schedule: optim::Schedule,
+    #[serde(default)]
+    pub on_nonfinite: OnNonfinite,
 }
 
 /// What is evaluated during training: the checkpoint `best` has the lowest loss over these points.
@@ -74,6 +78,7 @@ impl Default for Recipe {
                 checkpoint_every: 1000,
                 optimizer: optim::Config::kinds().remove(0),
                 schedule: optim::Schedule::kinds().remove(0),
+                on_nonfinite: OnNonfinite::default(),
             },
         }
     }
@@ -101,6 +106,7 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
+        training.on_nonfinite.validate()?;
         self.solved.validate(&self.task)?;
         if self.solved.stop && training.eval_every == 0 {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod nonfinite;
 mod own_data;
 mod pictures;
 mod reading;
