@@ -15,6 +15,8 @@ use std::io::Write;
 use std::path::Path;
 
 pub const FORMAT: &str = "ntm/1";
+/// The extension of a file that is being written.
+pub const TEMPORARY: &str = "tmp";
 
 /// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -189,7 +191,7 @@ pub fn write_safetensors(
 /// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename.
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    temporary.push(format!(".{}.{TEMPORARY}", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(data)?;

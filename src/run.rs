@@ -1,6 +1,6 @@
 //! A run directory: the resolved recipe, metrics.jsonl, TensorBoard events and checkpoints.
 
-use crate::checkpoint::{Checkpoint, write_atomically};
+use crate::checkpoint::{Checkpoint, TEMPORARY, write_atomically};
 use crate::config::Recipe;
 use crate::metrics::{Report, Score};
 use crate::model::Layout;
@@ -97,6 +97,8 @@ impl Run {
 
     /// `from`: the first step that a resumed run logs again.
     fn open(directory: &Path, lock: Lock, from: Option<u64>) -> Result<Run> {
+        clear(directory);
+        clear(&directory.join("checkpoints"));
         Ok(Run { directory: directory.to_path_buf(), logs: Logs::open(directory, from)?, _lock: lock })
     }
 
@@ -210,6 +212,15 @@ pub fn lock(directory: &Path) -> Result<Lock> {
             )
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    }
+}
+
+/// Removes what processes left that were killed while they wrote. Nobody else writes where we hold the lock.
+fn clear(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == TEMPORARY) {
+            let _ = fs::remove_file(entry.path()); // in the way of nothing
+        }
     }
 }
 

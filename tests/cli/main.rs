@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod kills;
 mod nonfinite;
 mod own_data;
 mod pictures;

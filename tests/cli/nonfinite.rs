@@ -7,7 +7,7 @@ use std::path::Path;
 
 /// Own data with one sequence of large targets, and a recipe of plain gradient descent (a `decay` of 0 leaves no variance to
 /// scale by). A third of its rate is harmless.
-fn diverging() -> tempfile::TempDir {
+pub fn diverging() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let line = |i: i32| {
         let bits: Vec<i32> = (0..2 + i % 3).map(|t| (i * 37 + 11) >> t & 1).collect();

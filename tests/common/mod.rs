@@ -89,6 +89,16 @@ pub fn lines(path: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
+/// The lines of a log without what depends on the clock.
+pub fn timeless(log: &Path) -> Vec<Value> {
+    let mut lines = lines(log);
+    for line in lines.iter_mut().filter_map(Value::as_object_mut) {
+        line.remove("seconds");
+        line.remove("sequences_per_second");
+    }
+    lines
+}
+
 /// Shape and bytes of every tensor of a safetensors file.
 pub fn tensors(path: &Path) -> BTreeMap<String, (Vec<usize>, Vec<u8>)> {
     let data = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
