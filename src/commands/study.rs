@@ -18,7 +18,7 @@ use std::process::ExitCode;
 pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitCode> {
     let choice = Choice::new(&flags.machine, 1)?;
     let jobs = flags.jobs.map_or((cores() / choice.threads).max(1), usize::from);
-    let (study, shown) = study(flags)?;
+    let (study, shown) = study(flags, jobs)?;
     choice.say();
     let (count, parent) = (study.seeds.len(), shown.display());
     say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
@@ -40,13 +40,14 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
 }
 
 /// A new study, or the one to go on with.
-fn study(flags: &Train) -> Result<(Study, PathBuf)> {
+fn study(flags: &Train, jobs: usize) -> Result<(Study, PathBuf)> {
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
     let study = match (&flags.resume, &flags.seeds) {
-        (None, Some(seeds)) => Study::create(&directory, recipe(flags)?.0, seeds.0.clone())?,
+        (None, Some(seeds)) => Study::create(&directory, recipe(flags, jobs.min(seeds.0.len()))?.0, seeds.0.clone())?,
         _ => {
             let mut study = Study::open(&directory)?;
             change(&mut study.recipe, flags)?;
+            study.recipe.check_memory(jobs.min(study.seeds.len()))?;
             study.save()?;
             study
         }

@@ -65,8 +65,8 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     }
 }
 
-/// The recipe that the flags make, and its sequences.
-pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
+/// The recipe that the flags make, and its sequences; `runs` of them are to be trained at a time.
+pub fn recipe(flags: &Train, runs: usize) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     let mut recipe = Recipe::load(&flags.recipe, &settings)?;
@@ -74,7 +74,7 @@ pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
-    recipe.check_memory().with_context(|| format!("in recipe `{}`", flags.recipe))?;
+    recipe.check_memory(runs).with_context(|| format!("in recipe `{}`", flags.recipe))?;
     Ok((recipe, source))
 }
 
@@ -102,7 +102,7 @@ pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
 }
 
 fn begin(flags: &Train) -> Result<(Trainer, Run)> {
-    let (recipe, source) = recipe(flags)?;
+    let (recipe, source) = recipe(flags, 1)?;
     let directory = directory(flags, &recipe.training.seed.to_string());
     if Study::is_in(&directory) {
         bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
@@ -127,6 +127,7 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
         say(&format!("{} is finished: {seen} sequences seen; {cure}", directory.display()));
         return Ok(None);
     }
+    checkpoint.recipe.check_memory(1)?;
     let source = Source::open(&checkpoint.recipe.task)?;
     let (engine, device) = machine(&as_begun(&flags.machine, &checkpoint), &checkpoint.recipe)?;
     let run = Run::resume(directory, lock, &checkpoint)?;

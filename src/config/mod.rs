@@ -129,21 +129,21 @@ impl Recipe {
         Ok(())
     }
 
-    /// Refuses by arithmetic what this machine cannot train: weights and activations of one update, in bytes.
-    pub fn check_memory(&self) -> Result<()> {
+    /// Refuses by arithmetic what this machine cannot train: weights and activations of an update of `runs` runs, in bytes.
+    pub fn check_memory(&self, runs: usize) -> Result<()> {
         let weights = self.model.size(self.task.input_width(), self.task.output_width());
         let rows = self.task.max_steps() as u128 * self.training.batch_size as u128;
         let values = self.model.activations() + (self.task.input_width() + self.task.output_width() + 1) as u128;
-        let bytes = 4 * (weights * 8 + rows * values);
+        let bytes = 4 * (weights * 8 + rows * values) * runs as u128;
         let available = available_memory();
         if bytes > available {
             bail!(
-                "an update of this recipe would need about {:.1} GB of memory, {:.1} GB are available ({weights} weights, {} sequences of up to {} steps)\n\
-                 hint: make `model.memory`, `training.batch_size` or the task's lengths smaller",
-                bytes as f64 / 1e9,
-                available as f64 / 1e9,
+                "an update of this recipe would need about {bytes} bytes of memory, {available} are available ({weights} weights, {} sequences of up to {} steps{})\n\
+                 hint: make `model.memory`, `training.batch_size` or the task's lengths smaller{}",
                 self.training.batch_size,
-                self.task.max_steps()
+                self.task.max_steps(),
+                if runs > 1 { format!(", {runs} runs at a time") } else { String::new() },
+                if runs > 1 { ", or `--jobs`" } else { "" }
             );
         }
         Ok(())
