@@ -3,7 +3,7 @@
 use crate::metrics::{Report, Score};
 use anyhow::{Context, Result};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::time::Duration;
 
 /// A line to stderr. A closed stderr is no reason to end a run, and `eprintln!` would panic.
@@ -11,10 +11,13 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Data to stdout. Fails, rather than panics, where stdout cannot be written.
+/// Data to stdout. Fails, rather than panics, where stdout cannot be written. A reader that has left wants no more of it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
 }
 
 /// What shows the progress of a run.
