@@ -1,7 +1,8 @@
 //! Times the engines: `cargo bench --bench engine -- ENGINE BATCH LENGTH THREADS [UPDATES]`
 //! Prints one line of JSON: milliseconds of every update (batch, forward, backward, clip, optimizer) of the copy recipe, and peak memory.
-//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone.
+//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone, or `checkpoint`: saving one (synced, renamed) after every update.
 
+use ntm::checkpoint::{Checkpoint, Progress};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
 use ntm::fused::Fused;
@@ -24,15 +25,18 @@ fn main() {
     let mut source = Source::open(&recipe.task).expect("it has no files");
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
     let mut machine: Box<dyn Engine> = match engine.as_str() {
-        "fused" | "forward" => Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads")),
+        "fused" | "forward" | "checkpoint" => {
+            Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads"))
+        }
         "composed" => Box::new(Composed::new(&recipe.model, x, y)),
-        other => return eprintln!("no engine {other}: fused, composed or forward"),
+        other => return eprintln!("no engine {other}: fused, composed, forward or checkpoint"),
     };
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
     let mut theta = Tensor::from_slice(&recipe.layout().start(1));
     let mut gradient = theta.zeros_like();
     let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
     let mut milliseconds = vec![];
+    let mut bytes = None;
     for step in 0..updates as u64 {
         let start = Instant::now();
         let point = Point::new([(Axis::Length, length)]);
@@ -43,12 +47,33 @@ fn main() {
             machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
             optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
         }
+        if engine == "checkpoint" {
+            let (took, size) = save(&recipe, &theta, &optimizer);
+            milliseconds.push(took);
+            bytes = Some(size);
+            continue;
+        }
         milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let peak = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok())
     });
     let result = serde_json::json!({ "engine": engine, "batch": batch, "length": length, "threads": threads,
-        "milliseconds": milliseconds, "peak_mb": peak.map(|kb| kb / 1024.0) });
+        "milliseconds": milliseconds, "bytes": bytes, "peak_mb": peak.map(|kb| kb / 1024.0) });
     println!("{result}");
+}
+
+/// Saves a checkpoint as training does; milliseconds and bytes.
+fn save(recipe: &Recipe, theta: &Tensor, optimizer: &Optimizer) -> (f64, u64) {
+    let start = Instant::now();
+    let values = |vector: &Tensor| Vec::try_from(vector).expect("a flat vector of f32");
+    let state = optimizer.state.iter().map(|(name, vector)| (name.to_string(), values(vector))).collect();
+    let (recipe, progress) = (recipe.clone(), Progress::default());
+    let checkpoint = Checkpoint { recipe, progress, theta: values(theta), optimizer: state };
+    let path = std::env::temp_dir().join(format!("ntm-bench-{}.safetensors", std::process::id()));
+    checkpoint.save(&path).expect("the temporary directory can be written");
+    let took = start.elapsed().as_secs_f64() * 1e3;
+    let bytes = std::fs::metadata(&path).expect("it was just written").len();
+    std::fs::remove_file(&path).expect("it was just written");
+    (took, bytes)
 }

@@ -1,6 +1,8 @@
 //! A checkpoint: one safetensors file with the weights, the optimizer's state, the recipe and the progress.
 //! `checkpoints/README.md` describes the format.
 
+mod header;
+
 use crate::config::Recipe;
 use crate::metrics::Totals;
 use crate::optim::Optimizer;
@@ -13,6 +15,8 @@ use std::io::Write;
 use std::path::Path;
 
 pub const FORMAT: &str = "ntm/1";
+/// The extension of a file that is being written.
+pub const TEMPORARY: &str = "tmp";
 
 /// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,6 +32,9 @@ pub struct Progress {
     /// The first evaluation within the recipe's `solved` threshold.
     #[serde(default)]
     pub solved: Option<Solved>,
+    /// How often the run went back to a good checkpoint, each time with half the learning rate.
+    #[serde(default)]
+    pub rollbacks: u32,
     /// The engine that trains: a resumed run goes on with it.
     pub engine: String,
     /// What has been summed since the last report.
@@ -114,18 +121,9 @@ impl Checkpoint {
         Checkpoint::parse(&data).with_context(|| format!("`{shown}` is not a usable checkpoint"))
     }
 
-    fn parse(data: &[u8]) -> Result<Checkpoint> {
-        let (_, header) = SafeTensors::read_metadata(data).map_err(|error| {
-            anyhow!("no safetensors header ({error:?})\nhint: `ntm train` writes checkpoints to RUN/checkpoints/")
-        })?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        match metadata.get("format").map(String::as_str) {
-            Some(FORMAT) => {}
-            Some(other) => bail!(
-                "its format is `{other}`, this program reads `{FORMAT}`\nhint: use the version of ntm that wrote it"
-            ),
-            None => bail!("a safetensors file, but not written by ntm: its metadata has no `format`"),
-        }
+    /// As `load`, of the bytes of a file.
+    pub fn parse(data: &[u8]) -> Result<Checkpoint> {
+        let metadata = header::metadata(data)?;
         let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
         let recipe = Recipe::parse(field("recipe")?, &[]).context("in its recipe")?;
         let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
@@ -193,7 +191,7 @@ pub fn write_safetensors(
 /// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename.
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
+    temporary.push(format!(".{}.{TEMPORARY}", std::process::id()));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&temporary)?;
         file.write_all(data)?;
@@ -249,11 +247,13 @@ mod tests {
     fn every_truncation_is_an_error_that_names_the_file() {
         let (_directory, path) = saved();
         let data = fs::read(&path).unwrap();
-        for length in (0..data.len()).step_by(97).chain([data.len() - 1]) {
-            fs::write(&path, &data[..length]).unwrap();
-            let error = format!("{:#}", Checkpoint::load(&path).err().expect("cut short"));
-            assert!(error.contains("latest.safetensors"), "{error}");
+        for length in 0..data.len() {
+            let error = format!("{:#}", Checkpoint::parse(&data[..length]).err().expect("cut short"));
+            assert!(error.contains("no safetensors header"), "{length}: {error}");
         }
+        fs::write(&path, &data[..data.len() - 1]).unwrap();
+        let error = format!("{:#}", Checkpoint::load(&path).err().expect("cut short"));
+        assert!(error.contains("latest.safetensors` is not a usable checkpoint"), "{error}");
     }
 
     #[test]
@@ -282,6 +282,29 @@ mod tests {
             data[bit / 8] ^= 1 << (bit % 8);
         }
         assert!(errors > start * 4, "{errors} of {} were noticed", start * 8);
+    }
+
+    /// The file with the text of its header changed.
+    fn with_header(data: &[u8], from: &str, to: &str) -> Vec<u8> {
+        let length = u64::from_le_bytes(*data.first_chunk().unwrap()) as usize;
+        let header = std::str::from_utf8(&data[8..8 + length]).unwrap();
+        let changed = header.replacen(from, to, 1);
+        assert_ne!(header, changed);
+        [&(changed.len() as u64).to_le_bytes(), changed.as_bytes(), &data[8 + length..]].concat()
+    }
+
+    #[test]
+    fn a_tensor_that_stands_twice_and_a_newer_format_are_named() {
+        let (_directory, path) = saved();
+        let data = fs::read(&path).unwrap();
+        let twice = r#"{"model.output.bias":{"dtype":"F32","shape":[8],"data_offsets":[0,32]},"#;
+        for (from, to, expected) in [
+            ("{", twice, "its header has `model.output.bias` twice"),
+            ("ntm/1", "ntm/2", "its format is `ntm/2`, this program reads `ntm/1`\nhint: use the version"),
+        ] {
+            let error = format!("{:#}", Checkpoint::parse(&with_header(&data, from, to)).err().expect(expected));
+            assert!(error.contains(expected), "{error}");
+        }
     }
 
     #[test]

@@ -63,6 +63,10 @@ pub struct Train {
     /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sequences: Option<u64>,
+    /// What to do about a number that is not finite: end, or go back to the last good checkpoint with half the learning rate
+    /// (short for --set training.on_nonfinite.kind=...)
+    #[arg(long, value_name = "DO")]
+    pub on_nonfinite: Option<OnNonfinite>,
     /// Where the run goes [default: runs/<recipe>-<seed>, of several seeds runs/<recipe>-seeds]
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub run_dir: Option<PathBuf>,
@@ -71,6 +75,12 @@ pub struct Train {
     pub resume: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum OnNonfinite {
+    Stop,
+    Rollback,
 }
 
 /// Several seeds: a range with both ends, or a list.

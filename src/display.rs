@@ -4,7 +4,7 @@ use crate::metrics::{Report, Score};
 use anyhow::{Context, Result};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use std::ffi::OsStr;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::time::Duration;
 
@@ -27,10 +27,13 @@ pub fn say(text: &str) {
     let _ = writeln!(anstream::stderr(), "{}", text.join("\n"));
 }
 
-/// Data to stdout. Fails, rather than panics, where stdout cannot be written.
+/// Data to stdout. Fails, rather than panics, where stdout cannot be written. A reader that has left wants no more of it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to stdout")
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to stdout"),
+    }
 }
 
 /// Rows of text with their columns aligned to the right, the first `headings` rows in bold.

@@ -1,6 +1,6 @@
 //! A run directory: the resolved recipe, metrics.jsonl, TensorBoard events and checkpoints.
 
-use crate::checkpoint::{Checkpoint, write_atomically};
+use crate::checkpoint::{Checkpoint, TEMPORARY, write_atomically};
 use crate::config::Recipe;
 use crate::display::{shell_path, shell_words};
 use crate::metrics::{Report, Score, means};
@@ -27,10 +27,30 @@ struct Evaluation {
 
 pub struct Run {
     directory: PathBuf,
+    logs: Logs,
+    _lock: Lock,
+}
+
+struct Logs {
     metrics: File,
     evaluations: File,
     events: Events,
-    _lock: Lock,
+}
+
+impl Logs {
+    fn open(directory: &Path, from: Option<u64>) -> Result<Logs> {
+        if let Some(from) = from {
+            drop_from(&directory.join(METRICS), from)?;
+            drop_from(&directory.join(EVALUATIONS), from)?;
+        }
+        let append = |name: &str| {
+            let path = directory.join(name);
+            let file = OpenOptions::new().create(true).append(true).open(&path);
+            file.with_context(|| format!("cannot write `{}`", path.display()))
+        };
+        let events = Events::new(directory, from)?;
+        Ok(Logs { metrics: append(METRICS)?, evaluations: append(EVALUATIONS)?, events })
+    }
 }
 
 impl Run {
@@ -86,35 +106,25 @@ impl Run {
 
     /// `from`: the first step that a resumed run logs again.
     fn open(directory: &Path, lock: Lock, from: Option<u64>) -> Result<Run> {
-        if let Some(from) = from {
-            drop_from(&directory.join(METRICS), from)?;
-            drop_from(&directory.join(EVALUATIONS), from)?;
-        }
-        let append = |name: &str| {
-            let path = directory.join(name);
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&path)
-                .with_context(|| format!("cannot write `{}`", path.display()))
-        };
-        Ok(Run {
-            directory: directory.to_path_buf(),
-            metrics: append(METRICS)?,
-            evaluations: append(EVALUATIONS)?,
-            events: Events::new(directory, from)?,
-            _lock: lock,
-        })
+        clear(directory);
+        clear(&directory.join("checkpoints"));
+        Ok(Run { directory: directory.to_path_buf(), logs: Logs::open(directory, from)?, _lock: lock })
+    }
+
+    /// Drops what was logged after a step: it comes again.
+    pub fn go_back(&mut self, step: u64) -> Result<()> {
+        self.logs = Logs::open(&self.directory, Some(step + 1))?;
+        Ok(())
     }
 
     /// Tells TensorBoard what this run is, and what goes on with it from a step.
     fn describe(&mut self, recipe: &Recipe, step: u64, machine: &str) -> Result<()> {
         let command = shell_words(std::env::args_os());
         let session = format!("`` {command} ``\n\nntm {}, {machine}", env!("CARGO_PKG_VERSION"));
-        self.events.text("run/command", &session, step)?;
+        self.logs.events.text("run/command", &session, step)?;
         let recipe = serde_json::to_value(recipe)?;
-        self.events.text("run/recipe", &format!("```json\n{recipe:#}\n```"), step)?;
-        self.events.parameters(&recipe)
+        self.logs.events.text("run/recipe", &format!("```json\n{recipe:#}\n```"), step)?;
+        self.logs.events.parameters(&recipe)
     }
 
     pub fn directory(&self) -> &Path {
@@ -130,6 +140,11 @@ impl Run {
         directory.join("checkpoints/latest.safetensors")
     }
 
+    /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.
+    pub fn rollback(&self) -> PathBuf {
+        self.directory.join("checkpoints/rollback.safetensors")
+    }
+
     /// Where the checkpoint of the best evaluation is.
     pub fn best(&self) -> PathBuf {
         self.directory.join("checkpoints/best.safetensors")
@@ -143,18 +158,18 @@ impl Run {
     }
 
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
-        self.events.scalars("train", report.scalars(), report.step)?;
-        write_line(&mut self.metrics, report).context("cannot write metrics.jsonl")
+        self.logs.events.scalars("train", report.scalars(), report.step)?;
+        write_line(&mut self.logs.metrics, report).context("cannot write metrics.jsonl")
     }
 
     pub fn log_evaluation(&mut self, step: u64, scores: &[Score]) -> Result<()> {
         for score in scores.iter().filter(|score| !score.point.tag().is_empty()) {
-            self.events.scalars(&format!("eval/{}", score.point.tag()), score.figures.means(), step)?;
+            self.logs.events.scalars(&format!("eval/{}", score.point.tag()), score.figures.means(), step)?;
         }
         // what runs of all tasks and points have, to be compared by in HPARAMS
-        self.events.scalars("eval/all", means(scores), step)?;
+        self.logs.events.scalars("eval/all", means(scores), step)?;
         let evaluation = Evaluation { step, results: scores.to_vec() };
-        write_line(&mut self.evaluations, &evaluation).context("cannot write evaluations.jsonl")
+        write_line(&mut self.logs.evaluations, &evaluation).context("cannot write evaluations.jsonl")
     }
 
     /// For TensorBoard: the distribution of every tensor, and what the machine does with one sequence.
@@ -169,14 +184,14 @@ impl Run {
         for (group, values) in [("weights", theta), ("gradients", gradient)] {
             let tensors =
                 layout.parameters.iter().map(|parameter| (parameter.name.as_str(), &values[parameter.range()]));
-            self.events.histograms(group, tensors, step)?;
+            self.logs.events.histograms(group, tensors, step)?;
         }
-        self.events.look(look, step)
+        self.logs.events.look(look, step)
     }
 
     /// Tells TensorBoard that this session is over.
     pub fn log_end(&mut self, finished: bool) -> Result<()> {
-        self.events.ended(finished)
+        self.logs.events.ended(finished)
     }
 }
 
@@ -205,6 +220,15 @@ pub fn lock(directory: &Path) -> Result<Lock> {
             )
         }
         Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
+    }
+}
+
+/// Removes what processes left that were killed while they wrote. Nobody else writes where we hold the lock.
+fn clear(directory: &Path) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|extension| extension == TEMPORARY) {
+            let _ = fs::remove_file(entry.path()); // in the way of nothing
+        }
     }
 }
 

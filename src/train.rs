@@ -1,5 +1,7 @@
 //! Training: the update, the loop around it, and evaluation. Knows no flags.
 
+mod nonfinite;
+
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
 use crate::config::Recipe;
 use crate::display::Display;
@@ -11,7 +13,8 @@ use crate::replay::{Memory, Shape};
 use crate::run::Run;
 use crate::tasks::{Batch, Point, Source, points};
 use crate::tensorboard::Look;
-use anyhow::{Result, bail};
+use anyhow::Result;
+pub use nonfinite::NotFinite;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
@@ -79,10 +82,16 @@ impl Trainer {
     pub fn restore(checkpoint: &Checkpoint, source: Source, engine: Box<dyn Engine>, device: Device) -> Trainer {
         let Checkpoint { recipe, progress, theta, optimizer } = checkpoint;
         let mut trainer = Trainer::at(recipe.clone(), progress.clone(), theta, source, engine, device);
-        for ((_, state), (_, saved)) in trainer.optimizer.state.iter_mut().zip(optimizer) {
+        trainer.set(theta, optimizer);
+        trainer
+    }
+
+    /// Takes weights and optimizer state from a checkpoint.
+    fn set(&mut self, theta: &[f32], optimizer: &[(String, Vec<f32>)]) {
+        self.theta.copy_(&Tensor::from_slice(theta));
+        for ((_, state), (_, saved)) in self.optimizer.state.iter_mut().zip(optimizer) {
             state.copy_(&Tensor::from_slice(saved));
         }
-        trainer
     }
 
     fn at(
@@ -120,23 +129,28 @@ impl Trainer {
         self.progress.finished(&self.recipe)
     }
 
-    /// One update: draw the batch of this step, gradient, clip, optimizer.
+    /// One update: draw the batch of this step, gradient, clip, optimizer. An error names what is not finite after it.
     pub fn update(&mut self) -> Result<()> {
         let (training, step) = (&self.recipe.training, self.progress.step);
         let reach = training.curriculum.reach(step, self.recipe.updates());
         let batch = self.source.training_batch(training.seed, step, training.batch_size, reach)?;
+        self.update_by(&batch)
+    }
+
+    fn update_by(&mut self, batch: &Batch) -> Result<()> {
+        self.check_inputs(batch)?;
+        let training = &self.recipe.training;
         let mut totals = Totals::default();
-        let logits = self.engine.gradient(&self.theta, &batch, &mut self.gradient)?;
-        totals.add(self.recipe.task.scoring(), logits, &batch);
+        let logits = self.engine.gradient(&self.theta, batch, &mut self.gradient)?;
+        totals.add(self.recipe.task.scoring(), logits, batch);
         if !totals.loss.is_finite() {
-            return self.not_finite(&batch);
+            return Err(self.not_finite(batch));
         }
         let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
         let norm = self.optimizer.update(&training.clip, factor, &mut self.theta, &self.gradient, step);
         if !norm.is_finite() {
-            return self.not_finite(&batch);
+            return Err(self.not_finite(batch));
         }
-
         self.progress.step += 1;
         self.progress.sequences += batch.size() as u64;
         let window = &mut self.progress.window;
@@ -147,45 +161,27 @@ impl Trainer {
         Ok(())
     }
 
-    /// What the schedule multiplies the learning rate by at a step.
+    /// What schedule and rollbacks multiply the learning rate by at a step.
     fn rate_factor(&self, step: u64) -> f64 {
-        self.recipe.training.schedule.factor(step, self.recipe.updates())
-    }
-
-    /// The name of the first parameter with a value in theta's order that is not a finite number.
-    fn first_not_finite(&self, values: &Tensor) -> Option<&str> {
-        let index = host(values).iter().position(|value| !value.is_finite())?;
-        Some(&self.layout.at(index).name)
-    }
-
-    /// An error that names the first tensor with a weight that is not a finite number.
-    fn check_weights(&self) -> Result<()> {
-        match self.first_not_finite(&self.theta) {
-            Some(name) => {
-                let step = self.progress.step;
-                bail!("weight `{name}` is not a finite number at update {step}; a lower learning rate or clip may help")
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Names the first thing that is not a finite number: a weight, the loss, or a gradient.
-    fn not_finite(&mut self, batch: &Batch) -> Result<()> {
-        let at = format!("at update {} (batch of {}, {} steps)", self.progress.step + 1, batch.size(), batch.steps);
-        if let Some(name) = self.first_not_finite(&self.theta) {
-            bail!("weight `{name}` is not a finite number {at}");
-        }
-        self.engine.gradient(&self.theta, batch, &mut self.gradient)?;
-        match self.first_not_finite(&self.gradient) {
-            Some(name) => {
-                bail!("the gradient of `{name}` is not a finite number {at}; a lower learning rate or clip may help")
-            }
-            None => bail!("the loss is not a finite number {at}"),
-        }
+        let halvings = 0.5f64.powi(self.progress.rollbacks as i32);
+        self.recipe.training.schedule.factor(step, self.recipe.updates()) * halvings
     }
 
     /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal.
     pub fn run(&mut self, run: &mut Run, display: &mut Display, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
+        self.prepare_rollback(run)?;
+        loop {
+            match self.advance(run, display, &stop) {
+                Err(error) if error.is::<NotFinite>() && self.progress.rollbacks < self.most_rollbacks() => {
+                    self.go_back(run, display, &error)?;
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// As `run`, up to the first number that is not finite.
+    fn advance(&mut self, run: &mut Run, display: &mut Display, stop: &impl Fn() -> Option<i32>) -> Result<Ended> {
         let training = self.recipe.training.clone();
         let due = |every: u64, step: u64, last: bool| every > 0 && (last || step.is_multiple_of(every));
         if self.progress.step == 0 {
@@ -202,9 +198,6 @@ impl Trainer {
             display.tick(self.progress.sequences);
             let stopped = stop();
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
-            if measured || saved || last || stopped.is_some() {
-                self.check_weights()?; // no file may hold what `load` refuses
-            }
             if measured {
                 self.evaluate(run, display)?; // which may solve it
             }
@@ -216,7 +209,11 @@ impl Trainer {
                 (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
             if saved || self.finished() || stopped.is_some() {
-                self.checkpoint().save(&run.latest())?;
+                let checkpoint = self.checkpoint();
+                if self.most_rollbacks() > 0 && due(training.checkpoint_every, step, false) {
+                    checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
+                }
+                checkpoint.save(&run.latest())?;
             }
             if let Some(signal) = stopped {
                 run.log_end(false)?;
@@ -263,7 +260,8 @@ impl Trainer {
         let scores = evaluate(engine, &self.theta, source, &points, sequences, EVALUATION_SEED)?;
         let loss: f64 = scores.iter().map(|score| score.figures.loss()).sum();
         if !loss.is_finite() {
-            bail!("the loss of the evaluation is not a finite number at update {}", self.progress.step);
+            let step = self.progress.step;
+            return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
         let step = self.progress.step;
         run.log_evaluation(step, &scores)?;

@@ -1,6 +1,6 @@
 //! `ntm train --seeds`: many runs, one summary.
 
-use super::train::{as_begun, directory, hold, recipe};
+use super::train::{as_begun, change, directory, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
 use crate::config::Metric;
@@ -10,14 +10,14 @@ use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
 use crate::train::Trainer;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitCode> {
     let choice = Choice::new(&flags.machine, 1)?;
     let jobs = flags.jobs.map_or((cores() / choice.threads).max(1), usize::from);
-    let (study, shown) = study(flags)?;
+    let (study, shown) = study(flags, jobs)?;
     say(&choice.words());
     let (count, parent) = (study.seeds.len(), shell_path(&shown));
     say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
@@ -39,17 +39,15 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
 }
 
 /// A new study, or the one to go on with.
-fn study(flags: &Train) -> Result<(Study, PathBuf)> {
+fn study(flags: &Train, jobs: usize) -> Result<(Study, PathBuf)> {
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
     let study = match (&flags.resume, &flags.seeds) {
-        (None, Some(seeds)) => Study::create(&directory, recipe(flags)?.0, seeds.0.clone())?,
+        (None, Some(seeds)) => Study::create(&directory, recipe(flags, jobs.min(seeds.0.len()))?.0, seeds.0.clone())?,
         _ => {
             let mut study = Study::open(&directory)?;
-            if let Some(sequences) = flags.sequences {
-                study.recipe.training.sequences = sequences;
-                study.recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
-                study.save()?;
-            }
+            change(&mut study.recipe, flags)?;
+            study.recipe.check_memory(jobs.min(study.seeds.len()))?;
+            study.save()?;
             study
         }
     };
@@ -65,7 +63,10 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
         let run = Run::create(&directory, &recipe, &choice.words())?;
         return Ok(Start::Train(Box::new((Trainer::new(recipe, source, engine, choice.device), run))));
     }
-    let (lock, checkpoint) = hold(&directory, Some(study.recipe.training.sequences))?;
+    let (lock, checkpoint) = hold(&directory, |recipe| {
+        recipe.training = study.recipe_of(seed).training;
+        Ok(())
+    })?;
     if checkpoint.finished() {
         return Ok(Start::Finished(checkpoint.progress));
     }

@@ -1,13 +1,13 @@
 use super::signals::stop_signal;
 use super::{machine, study, usage};
 use crate::checkpoint::Checkpoint;
-use crate::cli::{EngineChoice, Machine, Train};
-use crate::config::Recipe;
+use crate::cli::{self, EngineChoice, Machine, Train};
+use crate::config::{OnNonfinite, Recipe};
 use crate::display::{Display, say, shell_path};
 use crate::run::{Lock, Run};
 use crate::study::Study;
 use crate::tasks::{Source, Task};
-use crate::train::{Ended, Trainer};
+use crate::train::{Ended, NotFinite, Trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -32,11 +32,15 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     display.close();
     let ended = ended.map_err(|error| {
         let latest = run.latest();
-        let hint = if latest.exists() {
-            format!("\nhint: the last good checkpoint is {}", latest.display())
-        } else {
-            String::new()
-        };
+        let mut hint = String::new();
+        if latest.exists() {
+            hint += &format!("\nhint: the last good checkpoint is {}", latest.display());
+        }
+        if error.is::<NotFinite>() {
+            hint += &format!(
+                "\nhint: a lower rate or clip may help, or `--resume {directory} --on-nonfinite rollback`, which halves the rate"
+            );
+        }
         anyhow!("training stopped: {error:#}{hint}")
     })?;
     let seconds = trainer.progress.seconds;
@@ -61,17 +65,34 @@ pub fn run(flags: Train) -> Result<ExitCode> {
     }
 }
 
-/// The recipe that the flags make, and its sequences.
-pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
+/// The recipe that the flags make, and its sequences; `runs` of them are to be trained at a time.
+pub fn recipe(flags: &Train, runs: usize) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
-    settings.extend(flags.sequences.map(|sequences| format!("training.sequences={sequences}")));
     let mut recipe = Recipe::load(&flags.recipe, &settings)?;
+    change(&mut recipe, flags)?;
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
-    recipe.check_memory().with_context(|| format!("in recipe `{}`", flags.recipe))?;
+    recipe.check_memory(runs).with_context(|| format!("in recipe `{}`", flags.recipe))?;
     Ok((recipe, source))
+}
+
+/// The changes that a run may also go on with.
+pub fn change(recipe: &mut Recipe, flags: &Train) -> Result<()> {
+    let training = &mut recipe.training;
+    if let Some(choice) = flags.on_nonfinite {
+        training.on_nonfinite = match choice {
+            cli::OnNonfinite::Stop => OnNonfinite::Stop {},
+            cli::OnNonfinite::Rollback if training.on_nonfinite.rollbacks() > 0 => training.on_nonfinite.clone(),
+            cli::OnNonfinite::Rollback => OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS },
+        };
+    }
+    if let Some(sequences) = flags.sequences {
+        training.sequences = sequences;
+        recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
+    }
+    Ok(())
 }
 
 /// Where a run goes: as told, or `runs/<recipe>-<suffix>`.
@@ -81,7 +102,7 @@ pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
 }
 
 fn begin(flags: &Train) -> Result<(Trainer, Run)> {
-    let (recipe, source) = recipe(flags)?;
+    let (recipe, source) = recipe(flags, 1)?;
     let directory = directory(flags, &recipe.training.seed.to_string());
     if Study::is_in(&directory) {
         bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
@@ -98,7 +119,7 @@ fn begin(flags: &Train) -> Result<(Trainer, Run)> {
 
 /// None if there is nothing left to do.
 fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
-    let (lock, checkpoint) = hold(directory, flags.sequences)?;
+    let (lock, checkpoint) = hold(directory, |recipe| change(recipe, flags))?;
     let seen = checkpoint.progress.sequences;
     if checkpoint.finished() {
         let all = checkpoint.progress.step >= checkpoint.recipe.updates();
@@ -106,6 +127,7 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
         say(&format!("{} is finished: {seen} sequences seen; {cure}", directory.display()));
         return Ok(None);
     }
+    checkpoint.recipe.check_memory(1)?;
     let source = Source::open(&checkpoint.recipe.task)?;
     let (engine, choice) = machine(&as_begun(&flags.machine, &checkpoint), &checkpoint.recipe)?;
     let run = Run::resume(directory, lock, &checkpoint, &choice.words())?;
@@ -113,18 +135,16 @@ fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
     Ok(Some((Trainer::restore(&checkpoint, source, engine, choice.device), run)))
 }
 
-/// The run in a directory, to be gone on with to another total of sequences if one is named.
-pub fn hold(directory: &Path, sequences: Option<u64>) -> Result<(Lock, Checkpoint)> {
+/// The run in a directory, to be gone on with as changed.
+pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<(Lock, Checkpoint)> {
     let (lock, mut checkpoint) = Run::hold(directory)?;
-    if let Some(sequences) = sequences {
-        checkpoint.recipe.training.sequences = sequences;
-        checkpoint.recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
-        if checkpoint.recipe.updates() < checkpoint.progress.step {
-            bail!(
-                "`--sequences {sequences}` is less than the {} that this run has seen\nhint: name a larger total, or leave it out",
-                checkpoint.progress.sequences
-            );
-        }
+    change(&mut checkpoint.recipe)?;
+    if checkpoint.recipe.updates() < checkpoint.progress.step {
+        bail!(
+            "`--sequences {}` is less than the {} that this run has seen\nhint: name a larger total, or leave it out",
+            checkpoint.recipe.training.sequences,
+            checkpoint.progress.sequences
+        );
     }
     Ok((lock, checkpoint))
 }

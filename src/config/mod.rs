@@ -1,9 +1,11 @@
 //! The recipe: one experiment, task + model + training. Defaults < recipe file < flags.
 
 mod load;
+mod nonfinite;
 mod solved;
 
 pub use load::BUILT_IN;
+pub use nonfinite::OnNonfinite;
 pub use solved::{METRICS, Metric, Solved};
 
 use crate::limits::check;
@@ -35,6 +37,8 @@ pub struct Training {
     pub optimizer: optim::Config,
     pub schedule: optim::Schedule,
     pub curriculum: tasks::Curriculum,
+    #[serde(default)]
+    pub on_nonfinite: OnNonfinite,
 }
 
 /// What is evaluated during training: the checkpoint `best` has the lowest loss over these points.
@@ -76,6 +80,7 @@ impl Default for Recipe {
                 optimizer: optim::Config::kinds().remove(0),
                 schedule: optim::Schedule::kinds().remove(0),
                 curriculum: tasks::Curriculum::kinds().remove(0),
+                on_nonfinite: OnNonfinite::default(),
             },
         }
     }
@@ -107,6 +112,7 @@ impl Recipe {
         if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
             bail!("`training.curriculum` grows the sizes of drawn sequences, {} come from files", self.task.name());
         }
+        training.on_nonfinite.validate()?;
         self.solved.validate(&self.task)?;
         if self.solved.stop && training.eval_every == 0 {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");
@@ -129,21 +135,21 @@ impl Recipe {
         Ok(())
     }
 
-    /// Refuses by arithmetic what this machine cannot train: weights and activations of one update, in bytes.
-    pub fn check_memory(&self) -> Result<()> {
+    /// Refuses by arithmetic what this machine cannot train: weights and activations of an update of `runs` runs, in bytes.
+    pub fn check_memory(&self, runs: usize) -> Result<()> {
         let weights = self.model.size(self.task.input_width(), self.task.output_width());
         let rows = self.task.max_steps() as u128 * self.training.batch_size as u128;
         let values = self.model.activations() + (self.task.input_width() + self.task.output_width() + 1) as u128;
-        let bytes = 4 * (weights * 8 + rows * values);
+        let bytes = 4 * (weights * 8 + rows * values) * runs as u128;
         let available = available_memory();
         if bytes > available {
             bail!(
-                "an update of this recipe would need about {:.1} GB of memory, {:.1} GB are available ({weights} weights, {} sequences of up to {} steps)\n\
-                 hint: make `model.memory`, `training.batch_size` or the task's lengths smaller",
-                bytes as f64 / 1e9,
-                available as f64 / 1e9,
+                "an update of this recipe would need about {bytes} bytes of memory, {available} are available ({weights} weights, {} sequences of up to {} steps{})\n\
+                 hint: make `model.memory`, `training.batch_size` or the task's lengths smaller{}",
                 self.training.batch_size,
-                self.task.max_steps()
+                self.task.max_steps(),
+                if runs > 1 { format!(", {runs} runs at a time") } else { String::new() },
+                if runs > 1 { ", or `--jobs`" } else { "" }
             );
         }
         Ok(())

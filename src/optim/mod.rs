@@ -124,7 +124,8 @@ impl Optimizer {
     }
 
     /// Updates theta in place by the clipped gradient; `step` counts from 1, `factor` multiplies the learning rate. Returns
-    /// the gradient's norm before the clip; if that is not finite, nothing is updated.
+    /// the gradient's norm before the clip; if that is not finite, nothing is updated. NaN if theta or the state was finite
+    /// and is so no longer.
     pub fn update(&mut self, clip: &Clip, factor: f64, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
         let _guard = tch::no_grad_guard();
         let on_host = flat::values(gradient);
@@ -138,13 +139,16 @@ impl Optimizer {
             let values = |vector| flat::values_mut(vector).expect("all vectors lie where the gradient does");
             let mut states = self.state.iter_mut().map(|(_, vector)| values(vector));
             let states = std::array::from_fn(|_| states.next().unwrap_or_default());
-            let (scale, limit) = (scale as f32, limit as f32);
-            simd::run(Level::best(), Pass { rule, scale, limit, theta: values(theta), gradient, states });
+            let (scale, limit, mut finite) = (scale as f32, limit as f32, true);
+            let (theta, finite_after) = (values(theta), &mut finite);
+            simd::run(Level::best(), Pass { rule, scale, limit, theta, gradient, states, finite: finite_after });
+            if finite { norm } else { f64::NAN }
         } else {
             let gradient = (gradient * scale).clamp_(-limit, limit);
             rule.update_tensors(theta, &gradient, &mut self.state);
+            let finite = |vector: &Tensor| vector.isfinite().all().int64_value(&[]) != 0;
+            if finite(theta) && self.state.iter().all(|(_, vector)| finite(vector)) { norm } else { f64::NAN }
         }
-        norm
     }
 }
 

@@ -107,15 +107,18 @@ pub struct Pass<'a> {
     pub theta: &'a mut [f32],
     pub gradient: &'a [f32],
     pub states: [&'a mut [f32]; 3],
+    /// Whether theta and the state are finite after it.
+    pub finite: &'a mut bool,
 }
 
 impl Work for Pass<'_> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let Pass { rule, scale, limit, theta, gradient, states: [first, second, third] } = self;
+        let Pass { rule, scale, limit, theta, gradient, states: [first, second, third], finite } = self;
         let size = theta.len();
         let gradient = &gradient[..size];
         let clipped = |g: f32| (g * scale).larger(-limit).smaller(limit);
+        let mut largest = 0; // of theta and the squares, which overflow before any other state does
         match rule {
             Rule::Rmsprop { learning_rate, momentum, decay, epsilon } => {
                 let [rate, momentum, decay, epsilon] =
@@ -128,6 +131,7 @@ impl Work for Pass<'_> {
                     let deviation = ((square[i] - mean[i] * mean[i]).larger(0.0) + epsilon).sqrt(); // rounding can pass below 0
                     delta[i] = A::fma(momentum, delta[i], -(rate * g / deviation));
                     theta[i] += delta[i];
+                    largest = largest.max(magnitude(theta[i])).max(magnitude(square[i]));
                 }
             }
             Rule::Adam { rate, beta1, beta2, epsilon, unbias_square } => {
@@ -140,8 +144,16 @@ impl Work for Pass<'_> {
                     mean[i] = A::fma(beta1, mean[i], new1 * g);
                     square[i] = A::fma(beta2, square[i], new2 * g * g);
                     theta[i] += -(rate * mean[i] / ((square[i] * unbias).sqrt() + epsilon));
+                    largest = largest.max(magnitude(theta[i])).max(magnitude(square[i]));
                 }
             }
         }
+        *finite = largest < f32::INFINITY.to_bits();
     }
+}
+
+/// Ordered as |value| is, infinity and NaN above all finite numbers. Of integers the largest is found without a branch.
+#[inline(always)]
+fn magnitude(value: f32) -> u32 {
+    value.to_bits() & !(1 << 31)
 }

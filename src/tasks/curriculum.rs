@@ -60,7 +60,11 @@ mod tests {
         };
         assert_eq!(ranges(2..=6), [2..=2, 2..=4, 2..=6, 2..=6]);
         assert_eq!(ranges(4..=6), [2..=2, 4..=4, 4..=6, 4..=6]);
-        assert_eq!(ranges(6..=6), [2..=2, 4..=4, 6..=6, 6..=6], "a task with one size only passes through the smaller ones");
+        assert_eq!(
+            ranges(6..=6),
+            [2..=2, 4..=4, 6..=6, 6..=6],
+            "a task with one size only passes through the smaller ones"
+        );
     }
 
     #[test]

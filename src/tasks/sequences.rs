@@ -8,7 +8,8 @@
 //!     target  ...     0  0  1                    Y values a step: 0 or 1, or any number if the loss is squared
 //!     mask            0  0  1                    only these steps count; without a mask, all
 
-use super::{Loss, Scoring};
+use super::{Loss, MOST, Scoring};
+use crate::limits::check;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +39,9 @@ impl Sequences {
                 );
             }
         }
-        Ok(())
+        check("task.input_width", self.input_width, 0, MOST)?;
+        check("task.output_width", self.output_width, 0, MOST)?;
+        check("task.max_steps", self.max_steps, 0, 1 << 32)
     }
 
     /// X and Y, once they are known.

@@ -4,10 +4,15 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod determinism;
+mod disks;
+mod kills;
+mod nonfinite;
 mod own_data;
 mod pictures;
 mod reading;
 mod refusals;
+mod signals;
 mod stops;
 mod studies;
 mod tasks;

@@ -79,7 +79,17 @@ fn wrong_recipes_are_refused_with_the_file_the_field_and_what_is_allowed() {
         (r#"{"training": {"optimizer": {"kind": "sgd"}}}"#, "`training.optimizer.kind` is \"sgd\", allowed: rms"),
         (r#"{"training": {"clip": {"kind": "norm", "at": 0}}}"#, "`training.clip.at` is 0, allowed: more than 0"),
         (r#"{"evaluation": {"lengths": []}}"#, "`evaluation.lengths` is empty"),
-        (r#"{"model": {"memory": {"rows": 16777216, "width": 65536}}}"#, "GB of memory"),
+        (
+            r#"{"model": {"memory": {"rows": 16777216, "width": 65536}}}"#,
+            "an update of this recipe would need about 7565",
+        ),
+        (r#"{"task": {"max_length": 1000000}, "training": {"batch_size": 1048576}}"#, " bytes of memory, "),
+        (r#"{"model": {"memory": {"rows": 18446744073709551615}}}"#, "is 18446744073709551615, allowed: 1 to 16777216"),
+        (r#"{"model": {"memory": {"rows": 18446744073709551616}}}"#, "expected a whole number"),
+        (
+            r#"{"task": {"kind": "sequences", "train": "a", "eval": "a", "input_width": 1152921504606846976}}"#,
+            "`task.input_width` is 1152921504606846976, allowed: 0 to",
+        ),
     ] {
         fs::write(directory.path().join("my.json"), recipe).unwrap();
         let line = "train my.json --run-dir run";

@@ -1,6 +1,6 @@
 //! Runs that are stopped and go on: interrupted + resumed = uninterrupted, bit for bit.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, lines, refused, succeeds};
+use crate::common::{Ran, TINY, assert_same_tensors, command, lines, refused, succeeds, timeless};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -36,16 +36,6 @@ fn stopped_by(signal: i32, directory: &Path, line: &str) -> Ran {
 /// The progress in the last checkpoint.
 fn progress(directory: &Path) -> Value {
     succeeds(directory, "info --checkpoint run/checkpoints/latest.safetensors --json").json()["progress"].clone()
-}
-
-/// The lines of a log without what depends on the clock.
-fn timeless(log: &Path) -> Vec<Value> {
-    let mut lines = lines(log);
-    for line in lines.iter_mut().filter_map(Value::as_object_mut) {
-        line.remove("seconds");
-        line.remove("sequences_per_second");
-    }
-    lines
 }
 
 /// Goes on for 50 more sequences, and compares logs and checkpoints with those of a run that never stopped.

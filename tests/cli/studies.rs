@@ -114,3 +114,18 @@ fn wrong_seeds_and_directories_in_use_are_refused() {
     let message = refused(here, &format!("train {TINY} --seed 1 --sequences 5 --run-dir study"), 1);
     assert!(message.contains("`study` holds a seed study already"), "{message}");
 }
+
+#[test]
+fn a_study_needs_memory_for_as_many_runs_as_train_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let bytes = |message: &str| -> u64 {
+        let number = message.split("would need about ").nth(1).expect(message).split(' ').next().unwrap();
+        number.parse().unwrap()
+    };
+    let line = "train copy --set model.memory.rows=16777216 --set model.memory.width=65536 --run-dir run";
+    let one = bytes(&refused(directory.path(), line, 1));
+    let message = refused(directory.path(), &format!("{line} --seeds 1..5 --jobs 3"), 1);
+    assert_eq!(bytes(&message), 3 * one);
+    assert!(message.contains(", 3 runs at a time)") && message.contains("or `--jobs`"), "{message}");
+    assert!(!directory.path().join("run").exists());
+}

@@ -8,6 +8,8 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Flags of a training run that takes a fraction of a second; reports, evaluations and checkpoints come often. The rate is
 /// constant, so that a run that is made longer goes on as one that was as long from the start.
@@ -87,6 +89,27 @@ pub fn tiny_run() -> tempfile::TempDir {
 pub fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Waits until a run that is going on has written so many reports, at most a minute.
+pub fn wait_for_reports(run: &Path, count: usize) {
+    let metrics = run.join("metrics.jsonl");
+    let reports = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while reports() < count {
+        assert!(Instant::now() < deadline, "{} of {count} reports in a minute", reports());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The lines of a log without what depends on the clock.
+pub fn timeless(log: &Path) -> Vec<Value> {
+    let mut lines = lines(log);
+    for line in lines.iter_mut().filter_map(Value::as_object_mut) {
+        line.remove("seconds");
+        line.remove("sequences_per_second");
+    }
+    lines
 }
 
 /// Shape and bytes of every tensor of a safetensors file.

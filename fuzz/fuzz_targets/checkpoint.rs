@@ -1,0 +1,12 @@
+//! A checkpoint is refused with an error, or can be saved again.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ntm::checkpoint::Checkpoint;
+
+fuzz_target!(|data: &[u8]| {
+    if let Ok(checkpoint) = Checkpoint::parse(data) {
+        assert_eq!(checkpoint.theta.len(), checkpoint.recipe.layout().size());
+        assert!(checkpoint.theta.len() * 4 <= data.len(), "no more weights than the file has bytes for");
+    }
+});

@@ -1,0 +1,46 @@
+//! What a run does about a number that is not finite.
+
+use crate::limits::check;
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+/// The `training.on_nonfinite` section of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum OnNonfinite {
+    /// Ends with an error; the last good checkpoint stays.
+    Stop {},
+    /// Goes back to the last checkpoint of `training.checkpoint_every` with half the learning rate, `at_most` times in all.
+    Rollback { at_most: u32 },
+}
+
+impl OnNonfinite {
+    /// Of a recipe that says no number: the last has 1/32 of the learning rate.
+    pub const ROLLBACKS: u32 = 5;
+
+    /// The default of every kind.
+    pub fn kinds() -> Vec<OnNonfinite> {
+        vec![OnNonfinite::Stop {}, OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS }]
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            OnNonfinite::Stop {} => Ok(()),
+            OnNonfinite::Rollback { at_most } => check("training.on_nonfinite.at_most", *at_most, 1, 30),
+        }
+    }
+
+    /// How often a run may go back.
+    pub fn rollbacks(&self) -> u32 {
+        match self {
+            OnNonfinite::Stop {} => 0,
+            OnNonfinite::Rollback { at_most } => *at_most,
+        }
+    }
+}
+
+impl Default for OnNonfinite {
+    fn default() -> Self {
+        OnNonfinite::Stop {}
+    }
+}
