@@ -13,7 +13,7 @@ fuzz_target!(|data: &[u8]| {
         let task = Task::Sequences(Sequences { train: path.clone(), eval: path.clone(), loss, ..Sequences::default() });
         let Ok(mut source) = Source::open(&task) else { continue };
         let count = source.evaluation_count(0);
-        let batch = source.training_batch(1, 0, count.min(8)).expect("every line was checked");
+        let batch = source.training_batch(1, 0, count.min(8), 1.0).expect("every line was checked");
         assert!(batch.inputs.iter().chain(&batch.targets).all(|value| value.is_finite()));
     }
 });

@@ -35,7 +35,7 @@ fuzz_target!(|sizes: [u8; 14]| {
     for level in Level::available() {
         let mut engine = Fused::<f32>::at_level(level, &recipe.model, x, y, size(13, 3)).expect("threads");
         for step in 0..2 {
-            let batch = source.training_batch(1, step, recipe.training.batch_size).expect("a batch");
+            let batch = source.training_batch(1, step, recipe.training.batch_size, 1.0).expect("a batch");
             let mut gradient = vec![f32::NAN; theta.len()];
             let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient);
             assert!(logits.iter().chain(&gradient).all(|value| value.is_finite()), "{text}");
