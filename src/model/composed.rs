@@ -3,7 +3,7 @@
 use super::Network;
 use super::config::Config;
 use super::parameters::{Layout, Parameters};
-use crate::engine::{Engine, Trace};
+use crate::engine::{Engine, Logits, Trace};
 use crate::tasks::{Batch, Loss};
 use anyhow::Result;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -100,11 +100,14 @@ impl Engine for Composed {
         Ok(trace)
     }
 
-    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]> {
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
         let leaf = theta.detach().set_requires_grad(true);
         let logits = self.logits(&leaf, batch);
         let gradients = Tensor::f_run_backward(&[self.loss(&logits, batch)], &[&leaf], false, false)?;
         gradient.f_copy_(&gradients[0])?;
-        self.keep(&logits)
+        match logits.device() {
+            Device::Cpu => Ok(Logits::Host(self.keep(&logits)?)),
+            _ => Ok(Logits::Device(logits.detach())),
+        }
     }
 }
