@@ -19,6 +19,7 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
     let choice = Choice::new(&flags.machine, 1)?;
     let jobs = flags.jobs.map_or((cores() / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags)?;
+    let choice = choice.for_recipe(&flags.machine, &study.recipe)?;
     choice.say();
     let (count, parent) = (study.seeds.len(), shown.display());
     say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
@@ -70,7 +71,8 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
     if checkpoint.finished() {
         return Ok(Start::Finished(checkpoint.progress));
     }
-    let choice = Choice::new(&as_begun(&flags.machine, &checkpoint), 1)?;
+    let machine = as_begun(&flags.machine, &checkpoint);
+    let choice = Choice::new(&machine, 1)?.for_recipe(&machine, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint)?;
     Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))

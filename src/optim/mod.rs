@@ -253,7 +253,7 @@ mod tests {
                     assert_eq!(norm, later.double_value(&[]));
                 }
                 let [now, later] = thetas.map(|theta| Vec::<f64>::try_from(theta).unwrap());
-                close([now, later.clone()], &later);
+                close([now.clone(), later], &now);
             }
         }
     }
@@ -265,15 +265,19 @@ mod tests {
             let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
             let mut theta = sound.ones_like();
             let mut optimizer = Optimizer::new(&RMSPROP, &theta);
-            optimizer.update_later(&Clip::None {}, 1.0, &mut theta, &sound, &sound, 1);
-            let (before, state) = (theta.copy(), optimizer.state[2].1.copy());
-            optimizer.update_later(&Clip::None {}, 1.0, &mut theta, &gradient, &logits, 2);
-            optimizer.update_later(&Clip::None {}, 1.0, &mut theta, &sound, &sound, 3);
-            assert_eq!(theta, before);
-            assert_eq!(optimizer.state[2].1, state);
-            optimizer.recover();
-            optimizer.update_later(&Clip::None {}, 1.0, &mut theta, &sound, &sound, 2);
-            assert_ne!(theta, before);
+            let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
+                if recover {
+                    optimizer.recover();
+                }
+                let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2);
+                (norm, theta.copy(), optimizer.state[2].1.copy())
+            };
+            let (_, before, state) = later(&sound, &sound, false);
+            let _ = later(&gradient, &logits, false);
+            let (norm, after, state_after) = later(&sound, &sound, false);
+            assert_eq!((norm.double_value(&[]), &after, &state_after), (5.0, &before, &state));
+            let (_, after, _) = later(&sound, &sound, true);
+            assert_ne!(after, before);
         }
     }
 

@@ -2,15 +2,18 @@
 //! several in any order; and NVRTC compiles them for every card. Where there is a card, the same on the card.
 #![allow(clippy::unwrap_used)]
 
+mod card;
 mod emulated;
 #[path = "../machines/mod.rs"]
 mod machines;
+mod training;
 
 use emulated::{Emulated, barriers};
 use machines::compare::{LENGTHS, compare, composed, difference, narrow};
 use machines::{MACHINES, batch, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
+use ntm::fused::cuda::{Sizes, compiler};
 use ntm::fused::{CudaFused, Fused};
 use ntm::tasks::{Batch, Loss};
 use tch::{Device, Kind, Tensor};
@@ -223,5 +226,45 @@ fn every_equation_of_the_derivation_heads_a_section_of_the_kernels() {
     assert_eq!(equations.len(), 7, "{equations:?}");
     for equation in equations {
         assert!(kernels.contains(&format!("Eq. {equation}: ")), "no `Eq. {equation}: ` in the kernels");
+    }
+}
+
+/// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is none.
+fn nvrtc() -> bool {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = std::fs::read_dir(root.join(".venv-test/lib")).into_iter().flatten();
+    let folder =
+        packages.map(|python| python.unwrap().path().join("site-packages/nvidia/cu13/lib")).find(|f| f.exists());
+    compiler::open(folder.as_deref()).inspect_err(|error| eprintln!("skipped: {error}")).is_ok()
+}
+
+fn sizes(recipe: &Recipe) -> Sizes {
+    Sizes::of(&recipe.model, recipe.task.input_width(), recipe.task.output_width())
+}
+
+#[test]
+fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
+    if !nvrtc() {
+        return;
+    }
+    let recipe = Recipe::load("copy", &[]).unwrap();
+    for architecture in ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"] {
+        let (code, log) = compiler::compile(&compiler::options(&sizes(&recipe), architecture)).unwrap();
+        assert!(code.starts_with(b"\x7fELF"), "{architecture}");
+        assert!(log.trim_matches(['\0', '\n', ' ']).is_empty(), "{architecture}: {log}");
+    }
+}
+
+#[test]
+fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
+    if !nvrtc() {
+        return;
+    }
+    for (name, _) in ntm::config::BUILT_IN {
+        let recipe = Recipe::load(name, &[]).unwrap();
+        let (code, _) = compiler::compile(&compiler::options(&sizes(&recipe), "compute_90")).unwrap();
+        let code = String::from_utf8(code).unwrap();
+        assert!(code.contains(".entry ntm_backward"), "{name}");
+        assert!(!code.contains(".f64"), "{name}: {:?}", code.lines().find(|line| line.contains(".f64")));
     }
 }

@@ -1,7 +1,7 @@
 //! The kernels' source, what they take, and how much shared memory a block needs.
 
 use crate::fused::plan::{Dense, Plan};
-use crate::model::Activation;
+use crate::model::{Activation, Config};
 use anyhow::Result;
 use tch::Kind;
 
@@ -118,7 +118,12 @@ pub struct Buffers {
 }
 
 impl Sizes {
-    pub fn new(plan: &Plan) -> Sizes {
+    /// Of a network between inputs and outputs of these widths.
+    pub fn of(config: &Config, input_width: usize, output_width: usize) -> Sizes {
+        Sizes::new(&Plan::new(config, input_width, output_width))
+    }
+
+    pub(super) fn new(plan: &Plan) -> Sizes {
         Sizes {
             x: plan.x as i32,
             n: plan.n as i32,

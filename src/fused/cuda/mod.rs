@@ -2,11 +2,15 @@
 //! and the weight gradients. Everything stays on the card until somebody asks for it.
 
 mod batch;
+mod cache;
+mod card;
+pub mod compiler;
 mod kernels;
 mod maps;
 mod tape;
 mod trace;
 
+pub use card::Card;
 pub use kernels::{Buffers, Grid, Kernel, Launcher, Sizes, source};
 
 use crate::engine::{Engine, Logits, Trace};
@@ -72,6 +76,13 @@ struct Pass {
 }
 
 impl CudaFused {
+    /// An engine for f32 weights on the card of a number. An error says why there can be none.
+    pub fn on_card(config: &Config, input_width: usize, output_width: usize, index: usize) -> Result<CudaFused> {
+        let sizes = Sizes::of(config, input_width, output_width);
+        let card = Card::new(index, &sizes)?;
+        CudaFused::new(config, input_width, output_width, Box::new(card), (Kind::Float, Device::Cuda(index)))
+    }
+
     /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not fit its
     /// shared memory.
     pub fn new(
