@@ -13,6 +13,7 @@
 #define __global__
 #define __shared__
 #define __forceinline__ inline
+#define __launch_bounds__(threads, blocks)
 
 namespace emulated {
 struct Index {

@@ -249,9 +249,14 @@ fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
     }
     let recipe = Recipe::load("copy", &[]).unwrap();
     for architecture in ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"] {
-        let (code, log) = compiler::compile(&compiler::options(&sizes(&recipe), architecture)).unwrap();
+        let mut options = compiler::options(&sizes(&recipe), architecture);
+        options.push("--ptxas-options=-v".to_string());
+        let (code, log) = compiler::compile(&options).unwrap();
         assert!(code.starts_with(b"\x7fELF"), "{architecture}");
-        assert!(log.trim_matches(['\0', '\n', ' ']).is_empty(), "{architecture}: {log}");
+        let used = log.split("Used ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse::<u32>().unwrap());
+        let used: Vec<u32> = used.collect();
+        assert!(used.len() == 3 && used.iter().all(|&registers| registers <= 64), "{architecture}: {used:?} registers");
+        assert!(!log.contains("warning"), "{architecture}: {log}");
     }
 }
 

@@ -3,7 +3,7 @@
 use super::kernels::{Sizes, source};
 use anyhow::{Context, Result, bail};
 use cudarc::nvrtc::{result, sys};
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CString, c_char};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -66,7 +66,7 @@ pub fn compile(options: &[String]) -> Result<(Vec<u8>, String)> {
     let program = Program(result::create_program(&text, Some(c"ntm.cu"))?);
     // SAFETY: the program is alive.
     let compiled = unsafe { result::compile_program(program.0, options) };
-    // SAFETY: as above; the log is a C string.
+    // SAFETY: as above.
     let log = unsafe { result::get_program_log(program.0) }.map(|log| text_of(&log)).unwrap_or_default();
     compiled.with_context(|| format!("NVRTC refuses the kernels with {}:\n{log}", options.join(" ")))?;
     let is_ptx = options.iter().any(|option| option.contains("=compute_"));
@@ -85,13 +85,10 @@ pub fn compile(options: &[String]) -> Result<(Vec<u8>, String)> {
     Ok((code, log))
 }
 
+/// A C string as the library fills it in, with its 0.
 fn text_of(log: &[c_char]) -> String {
-    // SAFETY: NVRTC ends its logs with a 0.
-    if log.last() == Some(&0) {
-        unsafe { CStr::from_ptr(log.as_ptr()) }.to_string_lossy().into_owned()
-    } else {
-        String::new()
-    }
+    let bytes: Vec<u8> = log.iter().map(|&byte| byte as u8).collect();
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_string()
 }
 
 struct Program(sys::nvrtcProgram);

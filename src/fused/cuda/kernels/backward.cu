@@ -164,7 +164,7 @@ DEVICE void controller_backward(const Sizes &p, const Buffers &b, const Backward
     }
 }
 
-extern "C" __global__ void ntm_backward(const Sizes given, const Buffers b) {
+KERNEL ntm_backward(const Sizes given, const Buffers b) {
     SIZES(given);
     extern __shared__ Four shared_memory[];
     Shared shared = {(real *)shared_memory};

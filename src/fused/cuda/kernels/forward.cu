@@ -82,7 +82,7 @@ DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, long lon
     }
 }
 
-extern "C" __global__ void ntm_forward(const Sizes given, const Buffers b) {
+KERNEL ntm_forward(const Sizes given, const Buffers b) {
     SIZES(given);
     extern __shared__ Four shared_memory[];
     Shared shared = {(real *)shared_memory};

@@ -19,6 +19,8 @@ typedef REAL real;
 
 #define DEVICE static __device__ __forceinline__
 #define METHOD __device__ __forceinline__
+// Up to 512 threads, two such blocks or four of 256 on a multiprocessor: 64 registers a thread.
+#define KERNEL extern "C" __global__ void __launch_bounds__(512, 2)
 #define THREAD ((int)threadIdx.x)
 #define THREADS ((int)blockDim.x)
 #define LANE (THREAD % LANES)

@@ -48,7 +48,7 @@ DEVICE Sums product(const real *weights, const real *in, int inputs, int outputs
 }
 
 // Weights as the products take them, from theta: LSTM's two biases add up, padding is 0. Every thread of every block its own.
-extern "C" __global__ void ntm_pack(const Sizes, const Buffers b) {
+KERNEL ntm_pack(const Sizes, const Buffers b) {
     real *packed = (real *)b.packed;
     for (int e = blockIdx.x * THREADS + THREAD; e < b.pack_count; e += gridDim.x * THREADS) {
         const int first = b.pack_first[e], second = b.pack_second[e];
