@@ -1,8 +1,8 @@
 //! A batch as the kernels take it: the real steps of one sequence after another, without padding, on the device.
 
+use crate::flat::upload;
 use crate::tasks::Batch;
 use anyhow::Result;
-use tch::kind::Element;
 use tch::{Device, Kind, Tensor};
 
 pub struct Given {
@@ -60,13 +60,4 @@ impl Given {
             places: upload(&places, (Kind::Int64, options.1))?,
         })
     }
-}
-
-/// A vector on the device. To a card it goes through pinned memory, so that nobody waits for what the card has to do before.
-fn upload<T: Element>(values: &[T], (kind, device): (Kind, Device)) -> Result<Tensor> {
-    let host = Tensor::f_from_slice(values)?;
-    Ok(match device {
-        Device::Cuda(_) => host.f_internal_pin_memory(device)?.f_internal_to_copy((kind, device), true)?,
-        _ => host.f_to_kind(kind)?,
-    })
 }
