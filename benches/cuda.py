@@ -48,13 +48,13 @@ def programs(device, batch, updates):
     """Title -> command, for each program at a batch size; the slow ones do fewer updates."""
     number = lambda count: str(max(10, count))
     engine = lambda name, count: [HERE / "engine", name, str(batch), str(LENGTH), "1", number(count), device]
-    jax = lambda name: [sys.executable, HERE / f"{name}.py", str(batch), str(LENGTH), str(os.cpu_count()), number(updates // 4)]
+    jax = lambda name, threads: [sys.executable, HERE / f"{name}.py", str(batch), str(LENGTH), str(threads), number(updates // 4)]
     graph = [sys.executable, HERE / "torch_graph_ntm.py", str(batch), str(LENGTH), number(updates // 4), device]
     return {
         "fused": engine("fused", updates),
         "composed": engine("composed", updates // 20),
-        "JAX, jitted scan": jax("jax_plain_ntm"),
-        "JAX, tuned": jax("jax_ntm"),
+        "JAX, jitted scan": jax("jax_plain_ntm", os.cpu_count()),
+        "JAX, tuned": jax("jax_ntm", 1),  # its threads are devices
         "PyTorch, CUDA graph": graph,
     }
 
