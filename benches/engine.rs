@@ -1,21 +1,24 @@
-//! Times the engines: `cargo bench --bench engine -- ENGINE BATCH LENGTH THREADS [UPDATES]`
+//! Times the engines: `cargo bench --bench engine -- ENGINE BATCH LENGTH THREADS [UPDATES [DEVICE]]`
 //! Prints one line of JSON: milliseconds of every update (batch, forward, backward, clip, optimizer) of the copy recipe, and peak memory.
-//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone, or `checkpoint`: saving one (synced, renamed) after every update.
+//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone, or `checkpoint`: saving one (synced, renamed)
+//! after every update. DEVICE is cpu (the default) or cuda: there, as in training, nothing waits for an update, so tens of
+//! them are timed together.
 
 use ntm::checkpoint::{Checkpoint, Progress};
 use ntm::config::Recipe;
-use ntm::engine::Engine;
-use ntm::fused::Fused;
+use ntm::device;
+use ntm::engine::{Engine, Logits};
+use ntm::fused::{CudaFused, Fused};
 use ntm::model::Composed;
 use ntm::optim::Optimizer;
 use ntm::tasks::{Axis, Point, Source};
 use std::time::Instant;
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [engine, numbers @ ..] = arguments.as_slice() else {
-        return eprintln!("usage: ENGINE BATCH LENGTH THREADS [UPDATES]");
+        return eprintln!("usage: ENGINE BATCH LENGTH THREADS [UPDATES [DEVICE]]");
     };
     let number =
         |index: usize, default: usize| numbers.get(index).map_or(default, |text| text.parse().expect("a whole number"));
@@ -24,7 +27,12 @@ fn main() {
     let recipe = Recipe::load("copy", &[]).expect("a built-in recipe");
     let mut source = Source::open(&recipe.task).expect("it has no files");
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let device = match device::choose(numbers.get(4).map_or("cpu", String::as_str)) {
+        Ok((device, _)) => device,
+        Err(error) => return eprintln!("error: {error:#}"),
+    };
     let mut machine: Box<dyn Engine> = match engine.as_str() {
+        "fused" if device != Device::Cpu => Box::new(CudaFused::on_card(&recipe.model, x, y, 0).expect("a card")),
         "fused" | "forward" | "checkpoint" => {
             Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads"))
         }
@@ -32,33 +40,41 @@ fn main() {
         other => return eprintln!("no engine {other}: fused, composed, forward or checkpoint"),
     };
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
-    let mut theta = Tensor::from_slice(&recipe.layout().start(1));
+    let mut theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);
     let mut gradient = theta.zeros_like();
     let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
     let mut milliseconds = vec![];
     let mut bytes = None;
+    let together = if device == Device::Cpu { 1 } else { (updates as u64 / 10).max(1) };
+    let mut start = Instant::now();
     for step in 0..updates as u64 {
-        let start = Instant::now();
         let point = Point::new([(Axis::Length, length)]);
         let sequences = source.evaluation_batch(1, &point, step * batch as u64, batch).expect("a batch");
         if engine == "forward" {
             machine.forward(&theta, &sequences).expect("logits");
         } else {
-            machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient");
-            optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
+            let (clip, step) = (&recipe.training.clip, step + 1);
+            match machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient") {
+                Logits::Host(_) => optimizer.update(clip, 1.0, &mut theta, &gradient, step),
+                Logits::Device(logits) => {
+                    let norm = optimizer.update_later(clip, 1.0, &mut theta, &gradient, &logits, step);
+                    if step.is_multiple_of(together) { norm.double_value(&[]) } else { 0.0 }
+                }
+            };
         }
         if engine == "checkpoint" {
             let (took, size) = save(&recipe, &theta, &optimizer);
             milliseconds.push(took);
             bytes = Some(size);
-            continue;
+        } else if (step + 1).is_multiple_of(together) {
+            milliseconds.push(start.elapsed().as_secs_f64() * 1e3 / together as f64);
+            start = Instant::now();
         }
-        milliseconds.push(start.elapsed().as_secs_f64() * 1e3);
     }
     let peak = std::fs::read_to_string("/proc/self/status").ok().and_then(|status| {
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok())
     });
-    let result = serde_json::json!({ "engine": engine, "batch": batch, "length": length, "threads": threads,
+    let result = serde_json::json!({ "engine": engine, "batch": batch, "length": length, "threads": threads, "device": device::name(device),
         "milliseconds": milliseconds, "bytes": bytes, "peak_mb": peak.map(|kb| kb / 1024.0) });
     println!("{result}");
 }

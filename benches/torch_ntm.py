@@ -47,7 +47,7 @@ class Ntm(nn.Module):
         state = self.hidden.expand(size, H), self.cell.expand(size, H)
         read = self.read.expand(size, M)
         weightings = self.weighting.softmax(1).expand(size, 2, N)
-        memory = torch.full((size, N, M), CONSTANT_MEMORY)
+        memory = inputs.new_full((size, N, M), CONSTANT_MEMORY)
         shown = []
         for x in inputs:
             state = self.controller(torch.cat([x, read], 1), state)

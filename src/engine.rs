@@ -16,8 +16,15 @@ pub trait Engine {
     fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace>;
 
     /// As `forward`, and the gradient of the training loss (see `Batch::loss_weights`) into `gradient`,
-    /// a tensor like theta.
-    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]>;
+    /// a tensor like theta. On a card nothing waits for it: the results are there when they are read.
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>>;
+}
+
+/// The logits (T, B, Y) that belong to a gradient, where they are.
+pub enum Logits<'a> {
+    Host(&'a [f32]),
+    /// Yet to be computed, perhaps: reading them waits for the device.
+    Device(Tensor),
 }
 
 /// What the heads do, time-major on the host. Padded steps hold nothing of use; a network without heads has none.

@@ -1,6 +1,7 @@
-//! Flat f32 vectors that libtorch holds, as slices where they lie.
+//! Flat vectors that libtorch holds: f32 ones on the CPU as slices where they lie, and the way to a device.
 
-use tch::{Device, Kind, Tensor};
+use tch::kind::Element;
+use tch::{Device, Kind, TchError, Tensor};
 
 fn on_cpu(vector: &Tensor) -> bool {
     vector.device() == Device::Cpu && vector.kind() == Kind::Float && vector.is_contiguous() && vector.numel() > 0
@@ -16,4 +17,13 @@ pub fn values(vector: &Tensor) -> Option<&[f32]> {
 pub fn values_mut(vector: &mut Tensor) -> Option<&mut [f32]> {
     // SAFETY: as above; no other Tensor of ours shares this storage while this one is borrowed for writing.
     on_cpu(vector).then(|| unsafe { std::slice::from_raw_parts_mut(vector.data_ptr().cast(), vector.numel()) })
+}
+
+/// A vector on a device. To a card it goes through pinned memory, so that nobody waits for what the card has to do before.
+pub fn upload<T: Element>(values: &[T], (kind, device): (Kind, Device)) -> Result<Tensor, TchError> {
+    let host = Tensor::f_from_slice(values)?;
+    match device {
+        Device::Cuda(_) => host.f_internal_pin_memory(device)?.f_internal_to_copy((kind, device), true),
+        _ => host.f_to_kind(kind),
+    }
 }

@@ -5,7 +5,7 @@ mod nonfinite;
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
 use crate::config::Recipe;
 use crate::display::Display;
-use crate::engine::Engine;
+use crate::engine::{Engine, Logits};
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
@@ -25,6 +25,8 @@ const EVALUATION_BATCH: usize = 20;
 const EVALUATION_STEPS: usize = 100_000;
 /// The most steps of a sequence that is looked at.
 const LOOK_STEPS: usize = 640;
+/// Logits that may wait on a device to be read, 128 MB of them.
+const WAITING: usize = 1 << 25;
 
 /// Mean cost and errors of `sequences` evaluation sequences at each point.
 pub fn evaluate(
@@ -69,6 +71,15 @@ pub struct Trainer {
     theta: Tensor,
     gradient: Tensor,
     optimizer: Optimizer,
+    /// Updates whose logits and norm nobody has read yet. Empty where the engine gives them at once.
+    waiting: Vec<Waiting>,
+}
+
+/// What an update on a device will have come to.
+struct Waiting {
+    batch: Batch,
+    logits: Tensor,
+    norm: Tensor,
 }
 
 impl Trainer {
@@ -112,6 +123,7 @@ impl Trainer {
             source,
             engine,
             theta,
+            waiting: vec![],
         }
     }
 
@@ -129,7 +141,8 @@ impl Trainer {
         self.progress.finished(&self.recipe)
     }
 
-    /// One update: draw the batch of this step, gradient, clip, optimizer. An error names what is not finite after it.
+    /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when `settle`
+    /// has returned. An error of either names what is not finite.
     pub fn update(&mut self) -> Result<()> {
         let (training, step) = (&self.recipe.training, self.progress.step);
         let reach = training.curriculum.reach(step, self.recipe.updates());
@@ -140,25 +153,69 @@ impl Trainer {
     fn update_by(&mut self, batch: &Batch) -> Result<()> {
         self.check_inputs(batch)?;
         let training = &self.recipe.training;
-        let mut totals = Totals::default();
-        let logits = self.engine.gradient(&self.theta, batch, &mut self.gradient)?;
-        totals.add(self.recipe.task.scoring(), logits, batch);
-        if !totals.loss.is_finite() {
-            return Err(self.not_finite(batch));
-        }
         let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
-        let norm = self.optimizer.update(&training.clip, factor, &mut self.theta, &self.gradient, step);
-        if !norm.is_finite() {
-            return Err(self.not_finite(batch));
+        match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
+            Logits::Host(logits) => {
+                let mut totals = Totals::default();
+                totals.add(self.recipe.task.scoring(), logits, batch);
+                if !totals.loss.is_finite() {
+                    return Err(self.not_finite(batch));
+                }
+                let norm = self.optimizer.update(&training.clip, factor, &mut self.theta, &self.gradient, step);
+                if !norm.is_finite() {
+                    return Err(self.not_finite(batch));
+                }
+                self.count(&totals, norm);
+            }
+            Logits::Device(logits) => {
+                let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
+                let norm = optimizer.update_later(&training.clip, factor, theta, &self.gradient, &logits, step);
+                self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
+            }
         }
-        self.progress.step += 1;
+        self.progress.step = step;
         self.progress.sequences += batch.size() as u64;
+        if self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>() > WAITING {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Adds an update to the window of the next report.
+    fn count(&mut self, totals: &Totals, norm: f64) {
         let window = &mut self.progress.window;
-        window.totals += &totals;
+        window.totals += totals;
         window.updates += 1;
         window.grad_norms += norm;
-        window.clipped_norms += training.clip.clipped(norm).unwrap_or(0.0);
-        Ok(())
+        window.clipped_norms += self.recipe.training.clip.clipped(norm).unwrap_or(0.0);
+    }
+
+    /// Waits for the updates on a device, and counts them. An error if the loss or the gradient of one was not finite: the
+    /// weights, and the progress, are then those before it.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
+        while let Some(Waiting { batch, logits, norm }) = waiting.next() {
+            let (mut totals, norm) = (Totals::default(), norm.double_value(&[]));
+            totals.add(self.recipe.task.scoring(), &host(&logits.reshape([-1])), &batch);
+            if !totals.loss.is_finite() || !norm.is_finite() {
+                let lost = 1 + waiting.len() as u64;
+                self.progress.step -= lost;
+                self.progress.sequences -= lost * self.recipe.training.batch_size as u64;
+                self.optimizer.recover();
+                self.engine.gradient(&self.theta, &batch, &mut self.gradient)?; // which a later update has overwritten
+                return Err(self.not_finite(&batch));
+            }
+            self.count(&totals, norm);
+        }
+        match self.first_not_finite() {
+            Some(what) => {
+                Err(NotFinite(format!("{what} is not a finite number at update {}", self.progress.step)).into())
+            }
+            None => Ok(()), // no file may hold what `load` refuses
+        }
     }
 
     /// What schedule and rollbacks multiply the learning rate by at a step.
@@ -198,6 +255,9 @@ impl Trainer {
             display.tick(self.progress.sequences);
             let stopped = stop();
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
+            if measured || saved || stopped.is_some() || due(training.report_every, step, last) {
+                self.settle()?;
+            }
             if measured {
                 self.evaluate(run, display)?; // which may solve it
             }

@@ -15,7 +15,7 @@ use crate::config::Recipe;
 use crate::device;
 use crate::display::say;
 use crate::engine::Engine;
-use crate::fused::Fused;
+use crate::fused::{CudaFused, Fused};
 use crate::limits::check;
 use crate::model::Composed;
 use crate::tasks::{Axis, Grid, MOST, Task};
@@ -28,7 +28,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         // SAFETY: restores the default action. `ntm info | head -1` then ends quietly, where `println!` would panic.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     }
-    match command {
+    device::guarded(|| match command {
         Command::Train(flags) => train::run(flags),
         Command::Eval(flags) => eval::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Plot(flags) => plot::run(flags).map(|()| ExitCode::SUCCESS),
@@ -36,7 +36,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Info(flags) => info::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Completions(flags) => shell::completions(flags).map(|()| ExitCode::SUCCESS),
         Command::Man(flags) => shell::man(flags).map(|()| ExitCode::SUCCESS),
-    }
+    })
 }
 
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.
@@ -76,29 +76,46 @@ struct Choice {
 }
 
 impl Choice {
-    /// With `--device auto` and no wish for the composed engine, that is the fused engine on the CPU: faster than the
-    /// composed one on a CUDA device. `threads` where no flag says how many.
+    /// `threads` where no flag says how many. With `--device auto` and no wish for the composed engine, that is the fused
+    /// engine on the CPU: the one on a card is asked for by name, until somebody has measured where it is faster.
     fn new(flags: &Machine, threads: usize) -> Result<Choice> {
-        let wants_composed = flags.engine == EngineChoice::Composed;
+        let fused = flags.engine != EngineChoice::Composed;
         let (device, why) = match flags.device.as_str() {
-            "auto" if !wants_composed => (Device::Cpu, "where the fused engine runs"),
+            "auto" if fused && device::has_driver() => {
+                (Device::Cpu, "`--device cuda` takes the card, where the fused engine's speed is not measured yet")
+            }
+            "auto" if fused => (Device::Cpu, "there is no NVIDIA driver"),
             device => device::choose(device)?,
         };
-        let on_cuda = matches!(device, Device::Cuda(_));
-        if on_cuda && flags.engine == EngineChoice::Fused {
-            bail!("the fused engine runs on the CPU only so far\nhint: `--device cpu`, or `--engine composed`");
+        Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
+    }
+
+    /// The choice for a recipe: composed where the fused engine cannot run it on a card, unless the flags insist.
+    fn for_recipe(mut self, flags: &Machine, recipe: &Recipe) -> Result<Choice> {
+        let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
+            return Ok(self);
+        };
+        let device = device::name(self.device);
+        if flags.engine == EngineChoice::Fused {
+            return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
-        let (fused, threads) = (!wants_composed && !on_cuda, flags.threads.map_or(threads, usize::from));
-        // the fused engine has threads of its own, and libtorch's would only wait beside them
-        tch::set_num_threads(if fused { 1 } else { threads as i32 });
-        Ok(Choice { device, why, fused, threads })
+        say(&format!("no fused engine on {device}: {error:#}"));
+        self.fused = false;
+        Ok(self.with_threads())
+    }
+
+    /// The fused engine has threads of its own, and libtorch's would only wait beside them.
+    fn with_threads(self) -> Choice {
+        tch::set_num_threads(if self.fused { 1 } else { self.threads as i32 });
+        self
     }
 
     fn engine(&self, recipe: &Recipe) -> Result<Box<dyn Engine>> {
         let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-        Ok(match self.fused {
-            true => Box::new(Fused::<f32>::new(&recipe.model, x, y, self.threads)?),
-            false => Box::new(Composed::new(&recipe.model, x, y)),
+        Ok(match (self.fused, self.device) {
+            (true, Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index)?),
+            (true, _) => Box::new(Fused::<f32>::new(&recipe.model, x, y, self.threads)?),
+            (false, _) => Box::new(Composed::new(&recipe.model, x, y)),
         })
     }
 
@@ -114,7 +131,7 @@ fn cores() -> usize {
 
 /// The engine for one recipe, and what it runs on.
 fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, cores())?;
+    let choice = Choice::new(flags, cores())?.for_recipe(flags, recipe)?;
     let engine = choice.engine(recipe)?;
     say(&choice.words());
     Ok((engine, choice))

@@ -18,6 +18,7 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
     let choice = Choice::new(&flags.machine, 1)?;
     let jobs = flags.jobs.map_or((cores() / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags, jobs)?;
+    let choice = choice.for_recipe(&flags.machine, &study.recipe)?;
     say(&choice.words());
     let (count, parent) = (study.seeds.len(), shell_path(&shown));
     say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
@@ -70,7 +71,8 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
     if checkpoint.finished() {
         return Ok(Start::Finished(checkpoint.progress));
     }
-    let choice = Choice::new(&as_begun(&flags.machine, &checkpoint), 1)?;
+    let machine = as_begun(&flags.machine, &checkpoint);
+    let choice = Choice::new(&machine, 1)?.for_recipe(&machine, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
     Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))

@@ -2,5 +2,8 @@
 //! The same function as `crate::model`, which defines it, and the tests hold them together.
 
 mod cpu;
+pub mod cuda;
+mod plan;
 
 pub use cpu::Fused;
+pub use cuda::CudaFused;

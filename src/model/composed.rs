@@ -3,7 +3,8 @@
 use super::Network;
 use super::config::Config;
 use super::parameters::{Layout, Parameters};
-use crate::engine::{Engine, Trace};
+use crate::engine::{Engine, Logits, Trace};
+use crate::flat::upload;
 use crate::tasks::{Batch, Loss};
 use anyhow::Result;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -69,7 +70,8 @@ fn append<'a>(values: &mut Vec<f32>, heads: impl Iterator<Item = &'a Tensor>) ->
 /// Values of a batch as a tensor (T, B, width) beside another one.
 fn tensor(values: &[f32], batch: &Batch, width: i64, beside: &Tensor) -> Tensor {
     let shape = [batch.steps as i64, batch.size() as i64, width];
-    Tensor::from_slice(values).view(shape).to_device(beside.device()).to_kind(beside.kind())
+    let values = upload(values, (beside.kind(), beside.device()));
+    values.unwrap_or_else(|error| panic!("{error}")).view(shape)
 }
 
 impl Engine for Composed {
@@ -100,11 +102,14 @@ impl Engine for Composed {
         Ok(trace)
     }
 
-    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]> {
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
         let leaf = theta.detach().set_requires_grad(true);
         let logits = self.logits(&leaf, batch);
         let gradients = Tensor::f_run_backward(&[self.loss(&logits, batch)], &[&leaf], false, false)?;
         gradient.f_copy_(&gradients[0])?;
-        self.keep(&logits)
+        match logits.device() {
+            Device::Cpu => Ok(Logits::Host(self.keep(&logits)?)),
+            _ => Ok(Logits::Device(logits.detach())),
+        }
     }
 }

@@ -107,13 +107,15 @@ pub struct Optimizer {
     config: Config,
     /// Named vectors of theta's length; zeros at the start.
     pub state: Vec<(&'static str, Tensor)>,
+    /// A scalar on the device: 0, and not a number from the first `update_later` on that was given something not finite.
+    broken: Option<Tensor>,
 }
 
 impl Optimizer {
     pub fn new(config: &Config, theta: &Tensor) -> Optimizer {
         let names = Optimizer::state_names(config);
         let state = names.iter().map(|name| (*name, theta.zeros_like())).collect();
-        Optimizer { config: config.clone(), state }
+        Optimizer { config: config.clone(), state, broken: None }
     }
 
     pub fn state_names(config: &Config) -> &'static [&'static str] {
@@ -149,6 +151,46 @@ impl Optimizer {
             let finite = |vector: &Tensor| vector.isfinite().all().int64_value(&[]) != 0;
             if finite(theta) && self.state.iter().all(|(_, vector)| finite(vector)) { norm } else { f64::NAN }
         }
+    }
+
+    /// As `update`, by operations that a device does in its time: nothing here waits for it. Returns the norm, a scalar. From
+    /// the first norm or logit on that is not finite nothing is updated any more, so that theta stays what it was before.
+    pub fn update_later(
+        &mut self,
+        clip: &Clip,
+        factor: f64,
+        theta: &mut Tensor,
+        gradient: &Tensor,
+        logits: &Tensor,
+        step: u64,
+    ) -> Tensor {
+        let _guard = tch::no_grad_guard();
+        let norm = gradient.norm();
+        let mut broken = (&norm + logits.sum(logits.kind())) * 0.0;
+        if let Some(before) = &self.broken {
+            broken += before;
+        }
+        let clipped = match clip {
+            Clip::Norm { at } => gradient * (norm.reciprocal() * *at).clamp_max(1.0),
+            Clip::Value { at } => gradient.clamp(-at, *at),
+            Clip::None {} => gradient.shallow_clone(),
+        };
+        let vectors = |theta: &Tensor, state: &[(&str, Tensor)]| -> Vec<Tensor> {
+            std::iter::once(theta).chain(state.iter().map(|(_, vector)| vector)).map(Tensor::shallow_clone).collect()
+        };
+        let before: Vec<Tensor> = vectors(theta, &self.state).iter().map(Tensor::copy).collect();
+        Rule::new(&self.config, factor, step).update_tensors(theta, &clipped, &mut self.state);
+        let sound = broken.eq(0.0);
+        for (after, before) in vectors(theta, &self.state).iter().zip(&before) {
+            let _ = after.where_self_out(after, &sound, before);
+        }
+        self.broken = Some(broken);
+        norm
+    }
+
+    /// Forgets that something was not finite.
+    pub fn recover(&mut self) {
+        self.broken = None;
     }
 }
 
@@ -200,6 +242,47 @@ mod tests {
         close(of(Clip::Norm { at: 1.0 }, &[3.0, -4.0]), &unclipped(&[0.6, -0.8]));
         close(of(Clip::Norm { at: 10.0 }, &[3.0, -4.0]), &unclipped(&[3.0, -4.0]));
         close(of(Clip::Value { at: 1.0 }, &[3.0, -0.5]), &unclipped(&[1.0, -0.5]));
+    }
+
+    #[test]
+    fn an_update_that_nobody_waits_for_is_the_same_update() {
+        for config in Config::kinds() {
+            for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 10.0 }, Clip::Value { at: 1.0 }, Clip::None {}] {
+                let gradient = Tensor::from_slice(&[3.0, -4.0, 0.5]);
+                let mut thetas = [(); 2].map(|()| gradient.ones_like());
+                let mut optimizers = [(); 2].map(|()| Optimizer::new(&config, &gradient));
+                for step in 1..4 {
+                    let norm = optimizers[0].update(&clip, 0.5, &mut thetas[0], &gradient, step);
+                    let later = optimizers[1].update_later(&clip, 0.5, &mut thetas[1], &gradient, &gradient, step);
+                    assert_eq!(norm, later.double_value(&[]));
+                }
+                let [now, later] = thetas.map(|theta| Vec::<f64>::try_from(theta).unwrap());
+                close([now.clone(), later], &now);
+            }
+        }
+    }
+
+    #[test]
+    fn after_something_not_finite_nothing_is_updated_later_until_the_optimizer_recovers() {
+        let sound = Tensor::from_slice(&[3.0_f32, -4.0]);
+        for (gradient, logit) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
+            let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
+            let mut theta = sound.ones_like();
+            let mut optimizer = Optimizer::new(&RMSPROP, &theta);
+            let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
+                if recover {
+                    optimizer.recover();
+                }
+                let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2);
+                (norm, theta.copy(), optimizer.state[2].1.copy())
+            };
+            let (_, before, state) = later(&sound, &sound, false);
+            let _ = later(&gradient, &logits, false);
+            let (norm, after, state_after) = later(&sound, &sound, false);
+            assert_eq!((norm.double_value(&[]), &after, &state_after), (5.0, &before, &state));
+            let (_, after, _) = later(&sound, &sound, true);
+            assert_ne!(after, before);
+        }
     }
 
     #[test]

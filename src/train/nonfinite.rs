@@ -34,14 +34,18 @@ impl Trainer {
     /// The error of an update in which a number was not finite, which names the first of them: a weight, the optimizer's
     /// state, a gradient, or the loss.
     pub(super) fn not_finite(&self, batch: &Batch) -> Error {
+        let what = self.first_not_finite().unwrap_or_else(|| "the loss".to_string());
+        NotFinite(format!("{what} is not a finite number {}", self.place(batch))).into()
+    }
+
+    /// The first vector with a value that is not finite: a weight, the optimizer's state or a gradient, in words.
+    pub(super) fn first_not_finite(&self) -> Option<String> {
         let states = self.optimizer.state.iter().map(|(name, vector)| (format!("the optimizer's {name} of"), vector));
         let vectors = [("weight".to_string(), &self.theta)].into_iter().chain(states);
-        let first = vectors.chain([("the gradient of".to_string(), &self.gradient)]).find_map(|(what, vector)| {
+        vectors.chain([("the gradient of".to_string(), &self.gradient)]).find_map(|(what, vector)| {
             let index = host(vector).iter().position(|value| !value.is_finite())?;
             Some(format!("{what} `{}`", self.layout.at(index).name))
-        });
-        let what = first.unwrap_or_else(|| "the loss".to_string());
-        NotFinite(format!("{what} is not a finite number {}", self.place(batch))).into()
+        })
     }
 
     fn place(&self, batch: &Batch) -> String {
@@ -86,7 +90,7 @@ impl Trainer {
 mod tests {
     use super::*;
     use crate::config::Recipe;
-    use crate::engine::{Engine, Trace};
+    use crate::engine::{Engine, Logits, Trace};
     use crate::fused::Fused;
     use crate::model::Composed;
     use crate::tasks::Source;
@@ -162,7 +166,7 @@ mod tests {
             self.engine.trace(theta, batch)
         }
 
-        fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]> {
+        fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
             let logits = self.engine.gradient(theta, batch, gradient)?;
             crate::flat::values_mut(gradient).unwrap()[self.index] = self.value;
             Ok(logits)

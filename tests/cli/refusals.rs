@@ -25,6 +25,8 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("train --sequences 0", 2, &["'0'", "--sequences", "1.."]),
         ("train --device gpu", 2, &["'gpu'", "--device", "allowed: auto, cpu, cuda"]),
         ("train --device cuda:x", 2, &["'cuda:x'", "cuda:0, cuda:1"]),
+        ("train --device cuda", 1, &["no CUDA device", "hint: `--device cpu`"]),
+        ("train --device cuda:7 --engine fused", 1, &["no CUDA device", "hint: `--device cpu`"]),
         ("train --engine fast", 2, &["'fast'", "--engine", "auto", "composed"]),
         ("train --threads 0", 2, &["'0'", "--threads", "1..=1024"]),
         ("train --run-dir file", 1, &["`file`", "directory"]),

@@ -1,6 +1,8 @@
 //! Small machines of every kind and odd sizes, with random weights and sequences of mixed lengths.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses a part
 
+pub mod compare;
+
 use ntm::config::Recipe;
 use ntm::model::Layout;
 use ntm::tasks::Batch;

@@ -1,7 +1,7 @@
 //! Addressing (paper, section 3.3): from what a head emits to its weighting over the N rows, and back.
 
-use super::plan::Plan;
 use super::vector::{LANES, Lanes, axpy, dot, dots, lanes_mut, padded_softmax, softmax, softmax_backward};
+use crate::fused::plan::Plan;
 use crate::model::{Activation, SHARPEN_EPSILON};
 use crate::ops::COSINE_EPSILON;
 use crate::simd::Arch;

@@ -4,10 +4,11 @@ use super::addressing::{BackwardScratch, Emitted, Kept, activate_backward, addre
 use super::controller::{feedforward_backward, lstm_backward};
 use super::forward::{MICRO_BATCH, Slice, offsets};
 use super::memory::{add_scaled_rows, write, write_backward, write_into};
-use super::plan::{Dense, Packed, Plan, Weights};
 use super::product::{Panels, Rows, product};
 use super::tape::{Field, Tape};
 use super::vector::{axpy, dot_columns};
+use super::weights::{Packed, Weights};
+use crate::fused::plan::{Dense, Plan};
 use crate::simd::Arch;
 use crate::simd::Float;
 use crate::tasks::Loss;

@@ -3,9 +3,10 @@
 use super::addressing::{Emitted, Kept, activate, address, inverse_norms};
 use super::controller::{feedforward, lstm};
 use super::memory::{read, write};
-use super::plan::{Dense, Packed, Plan, Weights};
 use super::product::{Panels, Rows, product};
 use super::tape::{Field, Tape};
+use super::weights::{Packed, Weights};
+use crate::fused::plan::{Dense, Plan};
 use crate::simd::Arch;
 use crate::simd::Float;
 use crate::tasks::Batch;

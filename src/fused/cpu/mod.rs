@@ -7,12 +7,14 @@ mod controller;
 mod forward;
 mod memory;
 mod parameter_gradients;
-mod plan;
+
 mod product;
 mod tape;
 mod vector;
+mod weights;
 
-use crate::engine::{Engine, Trace};
+use super::plan::Plan;
+use crate::engine::{Engine, Logits, Trace};
 use crate::flat;
 use crate::model::Config;
 use crate::simd::{self, Arch, Float, Level, Work};
@@ -20,10 +22,11 @@ use crate::tasks::Batch;
 use addressing::Emitted;
 use anyhow::{Context, Result};
 use forward::{MICRO_BATCH, Slice};
-use plan::{Plan, Weights};
 use rayon::prelude::*;
 use tape::Tape;
 use tch::Tensor;
+pub use vector::LANES;
+use weights::Weights;
 
 /// The engine, in f32 for use and in f64 for the proof of its algebra.
 pub struct Fused<F: Float = f32> {
@@ -212,9 +215,9 @@ impl Engine for Fused<f32> {
         Ok(self.trace(flat::values(theta).context(NOT_ON_CPU)?, batch))
     }
 
-    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<&[f32]> {
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
         let theta = flat::values(theta).context(NOT_ON_CPU)?;
-        Ok(self.logits_and_gradient(theta, batch, flat::values_mut(gradient).context(NOT_ON_CPU)?))
+        Ok(Logits::Host(self.logits_and_gradient(theta, batch, flat::values_mut(gradient).context(NOT_ON_CPU)?)))
     }
 }
 

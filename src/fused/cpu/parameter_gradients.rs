@@ -1,10 +1,10 @@
 //! The gradients of the parameters, from the rows that the backward pass has left in the tapes.
 
 use super::Fused;
-use super::plan::{Dense, Plan};
 use super::product::{Panels, Rows, product};
 use super::tape::{Field, Tape};
 use super::vector::softmax_backward;
+use crate::fused::plan::{Dense, Plan};
 use crate::simd::{self, Arch, Float, Work};
 use rayon::prelude::*;
 

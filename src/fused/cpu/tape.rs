@@ -4,7 +4,7 @@
 //! Row `row(b, t)` of a field belongs to sequence b after step t; t = 0 is the state before the first step.
 //! A row holds O(N + M + H) values; whole memories are kept every `segment` steps only.
 
-use super::plan::Plan;
+use crate::fused::plan::Plan;
 use crate::simd::Float;
 
 /// A matrix with one row per sequence and step.

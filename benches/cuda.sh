@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The fused engine on a CUDA card, in one go: is it right, is it clean, how fast is it.
+#
+#   benches/cuda.sh pack DIR        on a machine with Rust: builds, and puts all that the others need into DIR
+#   DIR/cuda.sh run [OUT]           on a machine with a card, and a `python3` that has torch 2.11 for CUDA 13 and JAX; nothing else
+#   DIR/cuda.sh cpu [OUT]           the same without a card, small: shows that the programs run, measures nothing of use
+#
+# `run` takes about 8 minutes: the parity tests on the card (a failure ends it), compute-sanitizer's memcheck and racecheck of
+# a tiny run where the tool exists, then benches/cuda.py's tables. Logs go to OUT (default: DIR/out).
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+
+stop() { # stop WHAT CURE
+    printf 'error: %s\nhint: %s\n' "$1" "$2" >&2
+    exit 1
+}
+
+executable() { # executable TARGET: the path that cargo's messages on stdin name for a test or benchmark
+    python3 -c '
+import json, sys
+for line in sys.stdin:
+    message = json.loads(line)
+    if message.get("executable") and message["target"]["name"] == sys.argv[1]:
+        print(message["executable"])' "$1"
+}
+
+pack() {
+    [ $# = 1 ] || stop "no folder named" "benches/cuda.sh pack DIR"
+    mkdir -p "$1"
+    cd "$here/.."
+    cargo build --release
+    cp target/release/ntm "$1/ntm"
+    cp "$(cargo test --release --no-run --test cuda --message-format=json | executable cuda)" "$1/parity"
+    cp "$(cargo bench --no-run --bench engine --message-format=json | executable engine)" "$1/engine"
+    strip "$1/ntm" "$1/parity" "$1/engine"
+    cp benches/{cuda.sh,cuda.py,torch_ntm.py,torch_graph_ntm.py,jax_ntm.py,jax_plain_ntm.py} "$1"
+    du -sh "$1"
+}
+
+# Where the binaries find libtorch and CUDA's libraries: those of python3.
+libraries() {
+    python3 -c '
+import pathlib, torch
+packages = pathlib.Path(torch.__file__).parent.parent
+found = [packages / "torch/lib", *sorted(packages.glob("nvidia/*/lib"))]
+print(":".join(map(str, found)))'
+}
+
+sanitize() { # sanitize TOOL OUT: two updates of two sequences, and an evaluation
+    if ! command -v compute-sanitizer >/dev/null; then
+        echo "compute-sanitizer is not here: $1 skipped"
+        return
+    fi
+    local run=(train copy --device cuda --engine fused --sequences 4 --run-dir "$2/$1-run" --set training.batch_size=2
+        --set task.max_length=4 --set evaluation.lengths=[3] --set evaluation.sequences=2)
+    rm -rf "$2/$1-run"
+    timeout 120 compute-sanitizer --tool "$1" --kernel-name kernel_substring=ntm_ --error-exitcode 9 "$here/ntm" "${run[@]}" \
+        >"$2/$1.txt" 2>&1 && echo "$1: clean" || echo "$1: exit code $?, see $2/$1.txt"
+    tail -2 "$2/$1.txt"
+}
+
+run() { # run DEVICE OUT
+    mkdir -p "$2"
+    local libraries
+    if ! libraries=$(libraries 2>/dev/null); then
+        [ "$1" = cpu ] || stop "python3 has no torch" "put the Python that has torch 2.11 first on the PATH"
+        libraries=. # on the machine that built them, the binaries know where libtorch is
+    fi
+    export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} XDG_CACHE_HOME=$2/cache PYTHONUNBUFFERED=1
+    if [ "$1" = cuda ]; then
+        nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || true
+    fi
+    "$here/parity" on_the_card --nocapture --test-threads 1 >"$2/parity.txt" 2>&1 ||
+        { tail -30 "$2/parity.txt"; stop "the fused engine is not the definition on this card" "$2/parity.txt has all of it"; }
+    if [ "$1" = cuda ] && grep -q 'skipped: ' "$2/parity.txt"; then
+        stop "the tests were $(grep -m 1 -o 'skipped: .*' "$2/parity.txt")" "\`$here/cuda.sh cpu\` needs no card"
+    fi
+    grep -v '^$' "$2/parity.txt" | tail -40
+    if [ "$1" = cuda ]; then
+        sanitize memcheck "$2"
+        sanitize racecheck "$2"
+    fi
+    python3 "$here/cuda.py" --device "$1" --out "$2"
+}
+
+case "${1:-}" in
+pack) shift && pack "$@" ;;
+run) run cuda "${2:-$here/out}" ;;
+cpu) run cpu "${2:-$here/out}" ;;
+*) stop "no such command: \`${1:-}\`" "the head of this file has the three" ;;
+esac

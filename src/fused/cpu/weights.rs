@@ -1,0 +1,127 @@
+//! The weights of a plan, packed for `product`, and the first state.
+
+use super::product::{PANEL, Panels};
+use super::vector::softmax;
+use crate::fused::plan::{Dense, Plan};
+use crate::model::CONSTANT_MEMORY;
+use crate::simd::{Arch, Float};
+
+impl Dense {
+    /// W (J, K) and its transpose (K, J), both in panels; LSTM's two biases add up. `rows` is scratch.
+    #[inline(always)]
+    fn pack<F: Float>(&self, theta: &[F], weights: &mut Packed<F>) {
+        let Packed { rows, w, transposed } = weights;
+        let (tall, step) = (self.outputs.next_multiple_of(PANEL), self.inputs.next_multiple_of(PANEL));
+        rows.resize(tall * step, F::ZERO); // the padding stays zero from here on
+        w.resize(self.outputs * step, F::ZERO);
+        transposed.resize(self.inputs * tall, F::ZERO);
+        rows.iter_mut().step_by(step).for_each(|bias| *bias = F::ZERO);
+        for piece in &self.pieces {
+            for row in 0..piece.rows {
+                let from = &theta[piece.theta + row * piece.columns..][..piece.columns];
+                let to = &mut rows[(piece.row + row) * step + piece.column..][..piece.columns];
+                match piece.column {
+                    0 => to[0] += from[0],
+                    _ => to.copy_from_slice(from),
+                }
+            }
+        }
+        // in arrays rather than slices, so that the compiler copies registers and calls no memmove
+        for (row, values) in rows.chunks_exact(step).take(self.outputs).enumerate() {
+            for (panel, columns) in values.as_chunks::<PANEL>().0.iter().enumerate() {
+                w.as_chunks_mut::<PANEL>().0[panel * self.outputs + row] = *columns;
+            }
+        }
+        for (panel, to) in transposed.chunks_exact_mut(self.inputs * PANEL).enumerate() {
+            let (to, tall) = (to.as_chunks_mut::<PANEL>().0, &rows[panel * PANEL * step..][..PANEL * step]);
+            for (i, row) in tall.chunks_exact(step).enumerate() {
+                for (to, value) in to.iter_mut().zip(row) {
+                    to[i] = *value;
+                }
+            }
+        }
+    }
+
+    /// Puts rows of the gradient of W (J, K) where they belong in theta's gradient.
+    pub fn unpack<F: Float>(&self, d_w: &[F], gradient: &mut [F]) {
+        for piece in &self.pieces {
+            for row in 0..piece.rows {
+                let from = &d_w[(piece.row + row) * self.input_step + piece.column..][..piece.columns];
+                gradient[piece.theta + row * piece.columns..][..piece.columns].copy_from_slice(from);
+            }
+        }
+    }
+}
+
+/// The weights of a Dense, both ways round, as `Panels::packed` takes them.
+#[derive(Default)]
+pub struct Packed<F> {
+    rows: Vec<F>,
+    w: Vec<F>,
+    transposed: Vec<F>,
+}
+
+impl<F> Packed<F> {
+    /// W (J, K)
+    pub fn w(&self, dense: &Dense) -> Panels<'_, F> {
+        Panels::packed(&self.w, dense.outputs)
+    }
+
+    /// Its transpose (K, J)
+    pub fn transposed(&self, dense: &Dense) -> Panels<'_, F> {
+        Panels::packed(&self.transposed, dense.inputs)
+    }
+}
+
+/// What all sequences of an update share: packed weights and the first state.
+#[derive(Default)]
+pub struct Weights<F> {
+    pub controller: Vec<Packed<F>>,
+    pub heads: Packed<F>,
+    pub output: Packed<F>,
+    pub hidden: Vec<F>,    // (L, H)
+    pub cell: Vec<F>,      // (L, H)
+    pub read: Vec<F>,      // (R, M)
+    pub memory: Vec<F>,    // (M, N)
+    pub weighting: Vec<F>, // (R + W, N)
+    /// 0 for a row, the lowest number beyond N: added before a softmax, it keeps the padding out. (n_step)
+    pub padding: Vec<F>,
+}
+
+impl Plan {
+    /// Packs theta (layout.size()) for an update.
+    pub fn pack<F: Float, A: Arch>(&self, theta: &[F], weights: &mut Weights<F>) {
+        weights.controller.resize_with(self.controller.len(), Packed::default);
+        for (dense, packed) in self.controller.iter().zip(&mut weights.controller) {
+            dense.pack(theta, packed);
+        }
+        self.heads.pack(theta, &mut weights.heads);
+        self.output.pack(theta, &mut weights.output);
+
+        let copy = |at: Option<usize>, size: usize| at.map_or(vec![], |at| theta[at..at + size].to_vec());
+        weights.hidden = copy(self.starts.hidden, self.controller.len() * self.h);
+        weights.cell = copy(self.starts.cell, self.controller.len() * self.h);
+        weights.read = copy(self.starts.read, self.read_heads * self.m);
+        let (n, step) = (self.n, self.n_step);
+        weights.padding = (0..step).map(|i| if i < n { F::ZERO } else { F::LOWEST }).collect();
+        weights.memory.clear();
+        weights.memory.resize(self.m * step, F::ZERO);
+        for (column, values) in weights.memory.chunks_exact_mut(step.max(1)).enumerate() {
+            for (row, value) in values[..n].iter_mut().enumerate() {
+                *value = self.starts.memory.map_or(F::of(CONSTANT_MEMORY), |(at, _)| theta[at + row * self.m + column]);
+            }
+        }
+        weights.weighting.clear();
+        weights.weighting.resize(self.all_heads() * step, F::ZERO);
+        for (head, w) in weights.weighting.chunks_exact_mut(step.max(1)).enumerate() {
+            match self.starts.weighting {
+                Some(at) => {
+                    w[..n].copy_from_slice(&theta[at + head * n..][..n]);
+                    softmax::<F, A>(&mut w[..n]);
+                }
+                None if self.starts.one_hot => w[0] = F::ONE,
+                None => w[..n].fill(F::of(1.0 / n as f64)),
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The fused engine on a CUDA card: one launch forward, one backward, and libtorch's matrix products for the output layer
+//! and the weight gradients. Everything stays on the card until somebody asks for it.
+
+mod batch;
+mod cache;
+mod card;
+pub mod compiler;
+mod kernels;
+mod maps;
+mod tape;
+mod trace;
+
+pub use card::Card;
+pub use kernels::{Buffers, Grid, Kernel, Launcher, Sizes, source};
+
+use crate::engine::{Engine, Logits, Trace};
+use crate::fused::plan::Plan;
+use crate::model::{CONSTANT_MEMORY, Config};
+use crate::tasks::{Batch, Loss};
+use anyhow::{Result, bail};
+use batch::Given;
+use kernels::Shared;
+use maps::Maps;
+use tape::{Field, Room, Tape};
+use tch::{Device, Kind, Tensor};
+
+/// Bytes of memories that a batch may keep, one a step; if it needs more, only every sqrt(T)-th is kept, the others replayed.
+const SNAPSHOT_BYTES: usize = 1 << 30;
+
+pub struct CudaFused {
+    plan: Plan,
+    sizes: Sizes,
+    maps: Maps,
+    launcher: Box<dyn Launcher>,
+    options: (Kind, Device),
+    snapshot_bytes: usize,
+    packed: Tensor,
+    pack_first: Tensor,
+    pack_second: Tensor,
+    unpack: Tensor,
+    /// All gradients, as `Maps` orders them.
+    flat: Tensor,
+    tape: Tape,
+    host: Vec<f32>,
+}
+
+/// The places of a launch's fields in the tape.
+#[derive(Default)]
+struct Fields {
+    z: Field,
+    gates: Field,
+    cells: Field,
+    tanh_cells: Field,
+    shown: Field,
+    heads: Field,
+    similarity: Field,
+    content: Field,
+    shifted: Field,
+    weightings: Field,
+    inverse_norms: Field,
+    snapshots: Field,
+    replayed: Field,
+    spare: Field,
+    d_start: Field,
+}
+
+/// A forward pass: what it was given, and what a backward pass goes on with.
+struct Pass {
+    given: Given,
+    fields: Fields,
+    buffers: Buffers,
+    first_weighting: Tensor, // (R + W, N)
+    /// Kept, as its address is in `buffers`.
+    _first_memory: Tensor,
+    logits: Tensor, // (rows, Y)
+}
+
+impl CudaFused {
+    /// An engine for f32 weights on the card of a number. An error says why there can be none.
+    pub fn on_card(config: &Config, input_width: usize, output_width: usize, index: usize) -> Result<CudaFused> {
+        let sizes = Sizes::of(config, input_width, output_width);
+        let card = Card::new(index, &sizes)?;
+        CudaFused::new(config, input_width, output_width, Box::new(card), (Kind::Float, Device::Cuda(index)))
+    }
+
+    /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not fit its
+    /// shared memory.
+    pub fn new(
+        config: &Config,
+        input_width: usize,
+        output_width: usize,
+        launcher: Box<dyn Launcher>,
+        options: (Kind, Device),
+    ) -> Result<CudaFused> {
+        let plan = Plan::new(config, input_width, output_width);
+        let (threads, bytes) = (launcher.threads(1), options.0.elt_size_in_bytes());
+        let needed = [Shared::forward(&plan, threads), Shared::backward(&plan, threads)].map(|shared| shared.vectors);
+        let (needed, limit) = (needed.into_iter().max().unwrap_or(0) * bytes, launcher.shared_limit());
+        if needed > limit {
+            bail!("a sequence of this machine needs {needed} bytes of shared memory, this card has {limit}");
+        }
+        let maps = Maps::new(&plan);
+        let device = options.1;
+        let flat = Tensor::f_zeros([maps.size() as i64], options)?;
+        Ok(CudaFused {
+            sizes: Sizes::new(&plan),
+            packed: Tensor::f_empty([maps.pack_first.len() as i64], options)?,
+            pack_first: Tensor::from_slice(&maps.pack_first).to_device(device),
+            pack_second: Tensor::from_slice(&maps.pack_second).to_device(device),
+            unpack: Tensor::from_slice(&maps.unpack).to_device(device),
+            tape: Tape::new(options),
+            host: vec![],
+            snapshot_bytes: SNAPSHOT_BYTES,
+            plan,
+            maps,
+            launcher,
+            options,
+            flat,
+        })
+    }
+
+    /// The same engine with room for this many bytes of memories.
+    pub fn with_snapshot_bytes(self, snapshot_bytes: usize) -> CudaFused {
+        CudaFused { snapshot_bytes, ..self }
+    }
+
+    /// theta (layout.size()) -> logits (T, B, Y) on the device; padded steps give 0.
+    pub fn logits(&mut self, theta: &Tensor, batch: &Batch) -> Result<Tensor> {
+        let pass = self.forward_pass(theta, batch, false)?;
+        self.placed(&pass, batch)
+    }
+
+    /// As `logits`, and the gradient of the training loss.
+    pub fn logits_and_gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Tensor> {
+        let _guard = tch::no_grad_guard();
+        let pass = self.forward_pass(theta, batch, true)?;
+        let d_logits = self.backward_pass(theta, batch, &pass)?;
+        self.parameter_gradients(&pass, &d_logits, gradient)?;
+        self.placed(&pass, batch)
+    }
+
+    /// Values (rows, width) of a pass at their places in (T, B, width).
+    fn placed(&self, pass: &Pass, batch: &Batch) -> Result<Tensor> {
+        let (steps, size, y) = (batch.steps as i64, batch.size() as i64, self.plan.y as i64);
+        let mut placed = Tensor::f_zeros([steps * size, y], self.options)?;
+        Ok(placed.f_index_copy_(0, &pass.given.places, &pass.logits)?.view([steps, size, y]))
+    }
+
+    /// Steps between two memories that are kept.
+    fn segment(&self, batch: &Batch) -> usize {
+        let cells = self.plan.m * self.plan.n * self.options.0.elt_size_in_bytes();
+        let fit = batch.lengths.iter().sum::<usize>() * cells <= self.snapshot_bytes;
+        if fit { 1 } else { (batch.steps as f64).sqrt().ceil() as usize }
+    }
+
+    /// All steps forward. `keep`: the tape keeps what a backward pass and a trace need.
+    fn forward_pass(&mut self, theta: &Tensor, batch: &Batch, keep: bool) -> Result<Pass> {
+        assert_eq!(theta.numel(), self.plan.layout.size());
+        let _guard = tch::no_grad_guard();
+        let (plan, size, segment) = (&self.plan, batch.size(), self.segment(batch));
+        let threads = self.launcher.threads(size);
+        let given = Given::new(batch, plan.x, plan.y, segment, self.options)?;
+        let in_shared = Shared::forward(plan, threads).bytes(self.options.0) <= self.launcher.shared_limit();
+        let fields = self.lay_out(&given, size, segment, keep)?;
+
+        let plan = &self.plan;
+        let first_memory = self.first_memory(theta);
+        let first_weighting = self.first_weighting(theta);
+        let in_theta = |at: Option<usize>| {
+            at.map_or(0, |at| theta.data_ptr() as u64 + (at * self.options.0.elt_size_in_bytes()) as u64)
+        };
+        let numbers = given.numbers.data_ptr() as u64;
+        let at = |field: Field| self.tape.address(field);
+        let buffers = Buffers {
+            theta: theta.data_ptr() as u64,
+            packed: self.packed.data_ptr() as u64,
+            pack_first: self.pack_first.data_ptr() as u64,
+            pack_second: self.pack_second.data_ptr() as u64,
+            pack_count: self.maps.pack_first.len() as i32,
+            hidden: in_theta(plan.starts.hidden),
+            cell: in_theta(plan.starts.cell),
+            read: in_theta(plan.starts.read),
+            memory: first_memory.data_ptr() as u64,
+            weighting: first_weighting.data_ptr() as u64,
+            inputs: given.inputs.data_ptr() as u64,
+            lengths: numbers,
+            first_row: numbers + 4 * size as u64,
+            first_snapshot: numbers + 8 * size as u64,
+            z: at(fields.z),
+            gates: at(fields.gates),
+            cells: at(fields.cells),
+            tanh_cells: at(fields.tanh_cells),
+            shown: at(fields.shown),
+            heads: at(fields.heads),
+            similarity: at(fields.similarity),
+            content: at(fields.content),
+            shifted: at(fields.shifted),
+            weightings: at(fields.weightings),
+            inverse_norms: at(fields.inverse_norms),
+            snapshots: at(fields.snapshots),
+            replayed: at(fields.replayed),
+            spare: at(fields.spare),
+            d_start: at(fields.d_start),
+            segment: segment as i32,
+            keep: keep as i32,
+            in_shared: in_shared as i32,
+            d_shown: 0,
+        };
+        let pack = Grid { blocks: self.maps.pack_first.len().div_ceil(256).clamp(1, 1024), threads, shared: 0 };
+        self.launcher.launch(Kernel::Pack, pack, &self.sizes, &buffers)?;
+        let shared = Shared::forward(plan, threads).used(in_shared, self.options.0);
+        self.launcher.launch(Kernel::Forward, Grid { blocks: size, threads, shared }, &self.sizes, &buffers)?;
+
+        // logits = W [h, r] + b
+        let (weight, bias) = self.output_layer(theta);
+        let seen = self.tape.view(fields.shown).narrow(1, 1, plan.output.inputs as i64 - 1);
+        let logits = bias.f_addmm(&seen, &weight.tr())?;
+        Ok(Pass { given, fields, buffers, first_weighting, _first_memory: first_memory, logits })
+    }
+
+    /// Makes room for a batch in the tape.
+    fn lay_out(&mut self, given: &Given, size: usize, segment: usize, keep: bool) -> Result<Fields> {
+        let (plan, mut room) = (&self.plan, Room::default());
+        let (cells, layers, weightings) = (plan.m * plan.n, plan.controller.len(), plan.all_heads() * plan.n);
+        let mut fields = Fields {
+            shown: room.field(given.rows, plan.output.inputs),
+            spare: room.field(size, plan.write_heads.max(1) * cells),
+            ..Fields::default()
+        };
+        if keep {
+            let mut field = |step: usize| room.field(given.rows, step);
+            fields.z = field(plan.controller.iter().map(|dense| dense.inputs).sum());
+            fields.gates = field(plan.controller.iter().map(|dense| dense.outputs).sum());
+            fields.cells = field(layers * plan.h);
+            fields.tanh_cells = field(layers * plan.h);
+            fields.heads = field(plan.heads.outputs);
+            fields.similarity = field(weightings);
+            fields.content = field(weightings);
+            fields.shifted = field(weightings);
+            fields.weightings = field(weightings);
+            fields.inverse_norms = field(plan.n);
+            fields.snapshots = room.field(given.snapshots, cells);
+            fields.replayed = room.field(size * (segment - 1), cells);
+            fields.d_start = room.field(size, self.maps.start_size);
+        }
+        self.tape.reserve(&room)?;
+        Ok(fields)
+    }
+
+    /// (M, N)
+    fn first_memory(&self, theta: &Tensor) -> Tensor {
+        let (n, m) = (self.plan.n as i64, self.plan.m as i64);
+        match self.plan.starts.memory {
+            Some((at, _)) => theta.narrow(0, at as i64, n * m).view([n, m]).tr().contiguous(),
+            None => Tensor::full([m, n], CONSTANT_MEMORY, self.options),
+        }
+    }
+
+    /// (R + W, N)
+    fn first_weighting(&self, theta: &Tensor) -> Tensor {
+        let (heads, n) = (self.plan.all_heads() as i64, self.plan.n as i64);
+        match self.plan.starts.weighting {
+            Some(at) => theta.narrow(0, at as i64, heads * n).view([heads, n]).softmax(1, self.options.0),
+            None if self.plan.starts.one_hot => {
+                let weighting = Tensor::zeros([heads, n], self.options);
+                let _ = weighting.narrow(1, 0, 1).fill_(1.0);
+                weighting
+            }
+            None => Tensor::full([heads, n], 1.0 / (n as f64).max(1.0), self.options),
+        }
+    }
+
+    /// Weight (Y, H + R M) and bias (Y) of the output layer, where they lie in theta.
+    fn output_layer(&self, theta: &Tensor) -> (Tensor, Tensor) {
+        let of = |name: &str| {
+            let parameter = self.plan.layout.get(name);
+            let shape: Vec<i64> = parameter.shape.iter().map(|&size| size as i64).collect();
+            theta.narrow(0, parameter.offset as i64, parameter.len() as i64).view(shape.as_slice())
+        };
+        (of("output.weight"), of("output.bias"))
+    }
+
+    /// All steps backward, from the gradient of the logits, which it returns. (rows, Y)
+    fn backward_pass(&self, theta: &Tensor, batch: &Batch, pass: &Pass) -> Result<Tensor> {
+        let Given { targets, loss_weights, .. } = &pass.given;
+        let d_logits = match batch.loss {
+            Loss::CrossEntropy => (pass.logits.f_sigmoid()? - targets) * loss_weights,
+            Loss::Squared => (&pass.logits - targets) * (loss_weights * 2.0),
+        };
+        let d_shown = d_logits.f_mm(&self.output_layer(theta).0)?;
+        let threads = self.launcher.threads(batch.size());
+        let shared = Shared::backward(&self.plan, threads);
+        let in_shared = shared.bytes(self.options.0) <= self.launcher.shared_limit();
+        let buffers = Buffers { d_shown: d_shown.data_ptr() as u64, in_shared: in_shared as i32, ..pass.buffers };
+        let grid = Grid { blocks: batch.size(), threads, shared: shared.used(in_shared, self.options.0) };
+        self.launcher.launch(Kernel::Backward, grid, &self.sizes, &buffers)?;
+        Ok(d_logits)
+    }
+
+    /// d_W = sum over all sequences and steps of d_out z^T, for every matrix; then the gradients of the first state, and all
+    /// of them to their places in theta's gradient.
+    fn parameter_gradients(&mut self, pass: &Pass, d_logits: &Tensor, gradient: &mut Tensor) -> Result<()> {
+        let (plan, fields, tape) = (&self.plan, &pass.fields, &self.tape);
+        let (z, gates, shown) = (tape.view(fields.z), tape.view(fields.gates), tape.view(fields.shown));
+        let mut pairs: Vec<(Tensor, Tensor)> = vec![];
+        let (mut z_at, mut gates_at) = (0, 0);
+        for dense in &plan.controller {
+            let (outputs, inputs) = (dense.outputs as i64, dense.inputs as i64);
+            pairs.push((gates.narrow(1, gates_at, outputs), z.narrow(1, z_at, inputs)));
+            (z_at, gates_at) = (z_at + inputs, gates_at + outputs);
+        }
+        if plan.n > 0 {
+            pairs.push((tape.view(fields.heads), shown.narrow(1, 0, 1 + plan.h as i64)));
+        }
+        pairs.push((d_logits.shallow_clone(), shown));
+        for (slot, (d_out, z)) in self.maps.slots.iter().zip(&pairs) {
+            let d_w = self.flat.narrow(0, slot.at as i64, (slot.outputs * slot.inputs) as i64);
+            let _ = d_out.tr().f_mm_out(&d_w.view([slot.outputs as i64, slot.inputs as i64]), z)?;
+        }
+
+        let (start, size) = (self.maps.start as i64, self.maps.start_size as i64);
+        let mut d_start = self.flat.narrow(0, start, size);
+        d_start.f_copy_(&tape.view(fields.d_start).f_sum_dim_intlist(&[0i64][..], false, self.options.0)?)?;
+        if plan.starts.weighting.is_some() {
+            // w_0 = softmax(..)
+            let (y, cells) = (&pass.first_weighting, (plan.m * plan.n) as i64);
+            let weightings = y.numel() as i64;
+            let mut d = d_start.narrow(0, size - cells - weightings, weightings).view_as(y);
+            let mean = (y * &d).f_sum_dim_intlist(&[1i64][..], true, self.options.0)?;
+            d.f_copy_(&(y * (&d - mean)))?;
+        }
+        gradient.f_copy_(&self.flat.f_index_select(0, &self.unpack)?)?;
+        Ok(())
+    }
+}
+
+impl Engine for CudaFused {
+    fn name(&self) -> &'static str {
+        "fused"
+    }
+
+    fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
+        let logits = self.logits(theta, batch)?;
+        self.host.resize(logits.numel(), 0.0);
+        logits.to_device(Device::Cpu).to_kind(Kind::Float).f_copy_data(&mut self.host, logits.numel())?;
+        Ok(&self.host)
+    }
+
+    fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
+        self.trace_of(theta, batch)
+    }
+
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
+        Ok(Logits::Device(self.logits_and_gradient(theta, batch, gradient)?))
+    }
+}

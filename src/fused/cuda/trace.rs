@@ -1,0 +1,40 @@
+//! What the heads do, read back from the tape.
+
+use super::CudaFused;
+use crate::engine::Trace;
+use crate::tasks::Batch;
+use anyhow::Result;
+use tch::{Device, Kind, Tensor};
+
+impl CudaFused {
+    pub(super) fn trace_of(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
+        let pass = self.forward_pass(theta, batch, true)?;
+        let (plan, fields) = (&self.plan, &pass.fields);
+        let (rows, m) = (batch.steps * batch.size(), plan.m);
+        let reads = self.tape.view(fields.shown).narrow(1, 1 + plan.h as i64, (plan.read_heads * m) as i64);
+        let mut trace = Trace {
+            weightings: placed(&self.tape.view(fields.weightings), &pass.given.places, rows)?,
+            reads: placed(&reads, &pass.given.places, rows)?,
+            ..Trace::default()
+        };
+        let emitted = placed(&self.tape.view(fields.heads), &pass.given.places, rows)?;
+        for row in emitted.chunks_exact(plan.heads.outputs.max(1)) {
+            for (head, &at) in plan.head_at.iter().enumerate() {
+                let (values, sharpening) = (&row[at..], m + 2 + plan.s);
+                trace.scalars.extend([values[m], values[m + 1], values[sharpening]]); // strength, gate, sharpening
+                if head >= plan.read_heads {
+                    trace.erases.extend_from_slice(&values[sharpening + 1..][..m]);
+                    trace.adds.extend_from_slice(&values[sharpening + 1 + m..][..m]);
+                }
+            }
+        }
+        Ok(trace)
+    }
+}
+
+/// Values (rows, width) on the host at the places of a batch's (T, B, width).
+fn placed(values: &Tensor, places: &Tensor, rows: usize) -> Result<Vec<f32>> {
+    let all = Tensor::f_zeros([rows as i64, values.size()[1]], (values.kind(), values.device()))?;
+    let all = all.f_index_copy(0, places, values)?.to_device(Device::Cpu).to_kind(Kind::Float);
+    Ok(Vec::try_from(all.reshape([-1]))?)
+}

@@ -1,0 +1,275 @@
+//! The fused engine of CUDA without a card: its kernels, compiled as C++, are the definition, with one thread a block and with
+//! several in any order; and NVRTC compiles them for every card. Where there is a card, the same on the card.
+#![allow(clippy::unwrap_used)]
+
+mod card;
+mod emulated;
+#[path = "../machines/mod.rs"]
+mod machines;
+mod training;
+
+use emulated::{Emulated, barriers};
+use machines::compare::{LENGTHS, compare, composed, difference, narrow};
+use machines::{MACHINES, batch, recipe, weights};
+use ntm::config::Recipe;
+use ntm::engine::Engine;
+use ntm::fused::cuda::{Sizes, compiler};
+use ntm::fused::{CudaFused, Fused};
+use ntm::tasks::{Batch, Loss};
+use tch::{Device, Kind, Tensor};
+
+fn engine(recipe: &Recipe, launcher: Emulated, kind: Kind) -> CudaFused {
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    CudaFused::new(&recipe.model, x, y, Box::new(launcher), (kind, Device::Cpu)).unwrap()
+}
+
+/// Logits and gradient in f64, whatever the engine's kind.
+fn run(engine: &mut CudaFused, theta: &[f64], batch: &Batch, kind: Kind) -> anyhow::Result<(Vec<f32>, Vec<f64>)> {
+    let theta = Tensor::from_slice(theta).to_kind(kind);
+    let mut gradient = theta.zeros_like();
+    let logits = engine.logits_and_gradient(&theta, batch, &mut gradient)?.reshape([-1]).to_kind(Kind::Float);
+    Ok((Vec::try_from(logits)?, Vec::try_from(gradient.to_kind(Kind::Double))?))
+}
+
+/// Compares an engine of every machine with the definition, on batches of the given lengths.
+fn compare_all(
+    lengths: &[&[usize]],
+    noise: f64,
+    kind: Kind,
+    tolerance: f64,
+    loss: Loss,
+    make: impl Fn(&Recipe) -> CudaFused,
+) {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        for (draw, lengths) in lengths.iter().enumerate() {
+            let theta = weights(&recipe.layout(), noise, draw as u64);
+            let batch = Batch { loss, ..batch(&recipe, lengths, draw as u64) };
+            let expected = composed(&recipe, &theta, &batch);
+            let (logits, gradient) = run(&mut make(&recipe), &theta, &batch, kind).unwrap();
+            let name = format!("{name}, lengths {lengths:?}");
+            compare(&name, &recipe, &batch, &logits, &gradient, &expected, tolerance);
+        }
+    }
+}
+
+const FEW: &[&[usize]] = &[&[1], &[5, 2, 7]];
+
+#[test]
+fn with_one_thread_a_block_logits_and_every_gradient_equal_the_definition_to_1e_9_in_f64() {
+    let one = |recipe: &Recipe| engine(recipe, Emulated::one_thread(Kind::Double), Kind::Double);
+    compare_all(LENGTHS, 0.3, Kind::Double, 1e-9, Loss::CrossEntropy, one);
+    compare_all(FEW, 0.3, Kind::Double, 1e-9, Loss::Squared, one);
+}
+
+#[test]
+fn in_f32_logits_and_every_gradient_equal_the_definition_to_1e_4() {
+    compare_all(LENGTHS, 0.1, Kind::Float, 1e-4, Loss::CrossEntropy, |recipe| {
+        engine(recipe, Emulated::one_thread(Kind::Float), Kind::Float)
+    });
+}
+
+#[test]
+fn with_several_threads_in_any_order_every_gradient_equals_the_definition() {
+    for (block, warp) in [(4, 4), (12, 4), (8, 1), (64, 32)] {
+        compare_all(FEW, 0.3, Kind::Double, 1e-9, Loss::CrossEntropy, |recipe| {
+            engine(recipe, Emulated::new(Kind::Double, block, warp, 1), Kind::Double)
+        });
+    }
+}
+
+#[test]
+fn the_order_of_the_threads_does_not_change_a_bit() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let (theta, batch) = (weights(&recipe.layout(), 0.3, 5), batch(&recipe, &[5, 3], 5));
+        let with_seed = |seed| {
+            run(&mut engine(&recipe, Emulated::new(Kind::Float, 8, 4, seed), Kind::Float), &theta, &batch, Kind::Float)
+                .unwrap()
+        };
+        let first = with_seed(1);
+        for seed in 2..6 {
+            assert_eq!(first, with_seed(seed), "{name}, seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn without_any_one_barrier_the_order_of_the_threads_changes_the_result() {
+    let machines: Vec<(Recipe, Vec<f64>, Batch)> =
+        ["many heads", "feedforward, two layers, many heads", "baseline of three layers"]
+            .iter()
+            .map(|name| {
+                let recipe = recipe(MACHINES.iter().find(|(other, _)| other == name).unwrap().1);
+                let (theta, batch) = (weights(&recipe.layout(), 0.3, 6), batch(&recipe, &[6, 3], 6));
+                (recipe, theta, batch)
+            })
+            .collect();
+    let results = |skip: Option<u32>, seed, shared: bool| -> Vec<_> {
+        let all = machines.iter().map(|(recipe, theta, batch)| {
+            let mut launcher = Emulated::new(Kind::Double, 16, 4, seed);
+            if let Some(barrier) = skip {
+                launcher = launcher.without_barrier(barrier);
+            }
+            if !shared {
+                launcher = launcher.with_shared_limit(9000);
+            }
+            let mut engine = engine(recipe, launcher, Kind::Double).with_snapshot_bytes(0);
+            run(&mut engine, theta, batch, Kind::Double).map_err(|error| error.to_string())
+        });
+        all.collect()
+    };
+    let whole = [true, false].map(|shared| results(None, 0, shared));
+    let met = barriers(Kind::Double);
+    assert!(met.len() > 15, "{met:?}");
+    for barrier in met {
+        let seen = (1..9).any(|seed| (0..2).any(|i| results(Some(barrier), seed, i == 0) != whole[i]));
+        assert!(seen, "barrier {barrier} of the source makes no difference");
+    }
+}
+
+#[test]
+fn memories_outside_of_shared_memory_and_replayed_ones_give_the_same_bits() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let (theta, batch) = (weights(&recipe.layout(), 0.3, 8), batch(&recipe, &[11, 4, 9], 8));
+        let launcher = |limit: Option<usize>| {
+            let launcher = Emulated::new(Kind::Float, 8, 4, 3);
+            limit.map_or(Emulated::new(Kind::Float, 8, 4, 3), |limit| launcher.with_shared_limit(limit))
+        };
+        let least = (1..).map(|k| k * 256).find(|&limit| {
+            let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+            let launcher = Box::new(launcher(Some(limit)));
+            CudaFused::new(&recipe.model, x, y, launcher, (Kind::Float, Device::Cpu)).is_ok()
+        });
+        let expected = run(&mut engine(&recipe, launcher(None), Kind::Float), &theta, &batch, Kind::Float).unwrap();
+        for limit in [None, least] {
+            for snapshot_bytes in [0, usize::MAX] {
+                let mut engine = engine(&recipe, launcher(limit), Kind::Float).with_snapshot_bytes(snapshot_bytes);
+                let result = run(&mut engine, &theta, &batch, Kind::Float).unwrap();
+                assert_eq!(result, expected, "{name}, shared memory {limit:?}, snapshots {snapshot_bytes}");
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_weights_give_the_gradients_of_the_definition_and_finite_ones_in_f32() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let (theta, batch) = (weights(&recipe.layout(), 8.0, 3), batch(&recipe, &[5, 3], 3));
+        let expected = composed(&recipe, &theta, &batch);
+        let mut double = engine(&recipe, Emulated::one_thread(Kind::Double), Kind::Double);
+        let (logits, gradient) = run(&mut double, &theta, &batch, Kind::Double).unwrap();
+        compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-7);
+        let mut single = engine(&recipe, Emulated::one_thread(Kind::Float), Kind::Float);
+        let (_, gradient) = run(&mut single, &theta, &batch, Kind::Float).unwrap();
+        assert!(gradient.iter().all(|value| value.is_finite()), "{name}");
+    }
+}
+
+#[test]
+fn forward_alone_and_a_used_engine_give_the_same_bits() {
+    let recipe = recipe(MACHINES[8].1);
+    let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 9)));
+    let mut used = engine(&recipe, Emulated::new(Kind::Float, 8, 4, 1), Kind::Float);
+    for (seed, lengths) in [(1, &[9, 9, 3][..]), (2, &[2]), (3, &[5, 12, 1, 4, 4, 4])] {
+        let batch = batch(&recipe, lengths, seed);
+        let mut gradients = [theta.zeros_like(), theta.zeros_like()];
+        let forward = used.logits(&theta, &batch).unwrap();
+        assert_eq!(forward, used.logits_and_gradient(&theta, &batch, &mut gradients[0]).unwrap());
+        let mut fresh = engine(&recipe, Emulated::new(Kind::Float, 8, 4, 1), Kind::Float);
+        assert_eq!(forward, fresh.logits_and_gradient(&theta, &batch, &mut gradients[1]).unwrap());
+        assert_eq!(gradients[0], gradients[1]);
+    }
+}
+
+#[test]
+fn the_trace_equals_the_cpus() {
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let batch = batch(&recipe, &[6, 6, 6], 12);
+        let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
+        let traced = engine(&recipe, Emulated::one_thread(Kind::Float), Kind::Float).trace(&theta, &batch).unwrap();
+        let expected = Engine::trace(&mut Fused::<f32>::new(&recipe.model, x, y, 1).unwrap(), &theta, &batch).unwrap();
+        let wide = |values: &[f32]| values.iter().map(|&value| value as f64).collect::<Vec<_>>();
+        for (field, values, expected) in [
+            ("weightings", &traced.weightings, &expected.weightings),
+            ("strength, gate, sharpening", &traced.scalars, &expected.scalars),
+            ("reads", &traced.reads, &expected.reads),
+            ("erases", &traced.erases, &expected.erases),
+            ("adds", &traced.adds, &expected.adds),
+        ] {
+            assert_eq!(values.len(), expected.len(), "{name}, {field}");
+            let apart = difference(&wide(values), &wide(expected), 1e-3);
+            assert!(apart < 1e-4, "{name}: {field} differ by {apart:e}");
+        }
+    }
+}
+
+#[test]
+fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
+    let recipe = recipe(r#"{"memory": {"rows": 65536, "width": 2}}"#);
+    let launcher = Box::new(Emulated::one_thread(Kind::Float));
+    let made = CudaFused::new(&recipe.model, 4, 3, launcher, (Kind::Float, Device::Cpu));
+    let message = made.err().expect("its weightings alone take 1.5 MB").to_string();
+    assert!(message.contains("bytes of shared memory, this card has 232448"), "{message}");
+}
+
+#[test]
+fn every_equation_of_the_derivation_heads_a_section_of_the_kernels() {
+    let derivation = include_str!("../../src/fused/derivation.md");
+    let kernels = ntm::fused::cuda::source();
+    let headings = derivation.lines().filter_map(|line| line.strip_prefix("## Eq. "));
+    let equations: Vec<&str> = headings.map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(equations.len(), 7, "{equations:?}");
+    for equation in equations {
+        assert!(kernels.contains(&format!("Eq. {equation}: ")), "no `Eq. {equation}: ` in the kernels");
+    }
+}
+
+/// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is none.
+fn nvrtc() -> bool {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = std::fs::read_dir(root.join(".venv-test/lib")).into_iter().flatten();
+    let folder =
+        packages.map(|python| python.unwrap().path().join("site-packages/nvidia/cu13/lib")).find(|f| f.exists());
+    compiler::open(folder.as_deref()).inspect_err(|error| eprintln!("skipped: {error}")).is_ok()
+}
+
+fn sizes(recipe: &Recipe) -> Sizes {
+    Sizes::of(&recipe.model, recipe.task.input_width(), recipe.task.output_width())
+}
+
+#[test]
+fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
+    if !nvrtc() {
+        return;
+    }
+    let recipe = Recipe::load("copy", &[]).unwrap();
+    for architecture in ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"] {
+        let mut options = compiler::options(&sizes(&recipe), architecture);
+        options.push("--ptxas-options=-v".to_string());
+        let (code, log) = compiler::compile(&options).unwrap();
+        assert!(code.starts_with(b"\x7fELF"), "{architecture}");
+        let used = log.split("Used ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse::<u32>().unwrap());
+        let used: Vec<u32> = used.collect();
+        assert!(used.len() == 3 && used.iter().all(|&registers| registers <= 64), "{architecture}: {used:?} registers");
+        assert!(!log.contains("warning"), "{architecture}: {log}");
+    }
+}
+
+#[test]
+fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
+    if !nvrtc() {
+        return;
+    }
+    for (name, _) in ntm::config::BUILT_IN {
+        let recipe = Recipe::load(name, &[]).unwrap();
+        let (code, _) = compiler::compile(&compiler::options(&sizes(&recipe), "compute_90")).unwrap();
+        let code = String::from_utf8(code).unwrap();
+        assert!(code.contains(".entry ntm_backward"), "{name}");
+        assert!(!code.contains(".f64"), "{name}: {:?}", code.lines().find(|line| line.contains(".f64")));
+    }
+}

@@ -1,0 +1,100 @@
+//! Training where results stay on the device until a report: the emulated engine stands for a card.
+
+use crate::emulated::Emulated;
+use crate::engine;
+use anyhow::Result;
+use ntm::config::Recipe;
+use ntm::engine::{Engine, Logits, Trace};
+use ntm::fused::Fused;
+use ntm::tasks::{Batch, Source};
+use ntm::train::Trainer;
+use tch::{Device, Kind, Tensor};
+
+fn recipe() -> Recipe {
+    let text = r#"{"task": {"kind": "copy", "width": 3, "max_length": 4}, "training": {"batch_size": 3},
+        "model": {"controller": {"hidden": 8}, "memory": {"rows": 8, "width": 4}}}"#;
+    Recipe::parse(text, &[]).unwrap()
+}
+
+fn trainer(engine: Box<dyn Engine>) -> Trainer {
+    let recipe = recipe();
+    let source = Source::open(&recipe.task).unwrap();
+    Trainer::new(recipe, source, engine, Device::Cpu)
+}
+
+fn emulated() -> Box<dyn Engine> {
+    Box::new(engine(&recipe(), Emulated::one_thread(Kind::Float), Kind::Float))
+}
+
+#[test]
+fn a_run_whose_results_are_read_late_is_the_run_on_the_cpu() {
+    let (x, y) = (recipe().task.input_width(), recipe().task.output_width());
+    let mut late = trainer(emulated());
+    let mut cpu = trainer(Box::new(Fused::<f32>::new(&recipe().model, x, y, 1).unwrap()));
+    for _ in 0..20 {
+        late.update().unwrap();
+        cpu.update().unwrap();
+    }
+    assert_eq!(late.progress.window.updates, 0, "nothing has been read yet");
+    late.settle().unwrap();
+    let (late, cpu) = (late.checkpoint(), cpu.checkpoint());
+    let (window, expected) = (&late.progress.window, &cpu.progress.window);
+    assert_eq!((late.progress.step, late.progress.sequences), (20, 60));
+    assert_eq!((window.updates, window.totals.sequences), (20, 60));
+    assert!((window.totals.loss / expected.totals.loss - 1.0).abs() < 1e-5, "{window:?} {expected:?}");
+    assert!((window.grad_norms / expected.grad_norms - 1.0).abs() < 1e-4, "{window:?} {expected:?}");
+    assert!((window.clipped_norms / expected.clipped_norms - 1.0).abs() < 1e-4, "{window:?} {expected:?}");
+    let apart = late.theta.iter().zip(&cpu.theta).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(apart < 1e-5, "weights differ by {apart:e}");
+}
+
+/// An engine whose gradient is not a number in the update after `left` more.
+struct Failing {
+    engine: Box<dyn Engine>,
+    left: usize,
+}
+
+impl Engine for Failing {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
+        self.engine.forward(theta, batch)
+    }
+
+    fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
+        self.engine.trace(theta, batch)
+    }
+
+    fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
+        let logits = self.engine.gradient(theta, batch, gradient);
+        if self.left == 0 {
+            let _ = gradient.narrow(0, 7, 1).fill_(f64::NAN);
+        }
+        self.left = self.left.saturating_sub(1);
+        logits
+    }
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_told_late_with_its_update_and_leaves_the_weights_before_it() {
+    let mut sound = trainer(emulated());
+    let mut failing = trainer(Box::new(Failing { engine: emulated(), left: 4 }));
+    for _ in 0..4 {
+        sound.update().unwrap();
+    }
+    for _ in 0..9 {
+        failing.update().unwrap();
+    }
+    sound.settle().unwrap();
+    let message = failing.settle().unwrap_err().to_string();
+    assert!(
+        message.starts_with("the gradient of `controller.weight_ih_l0` is not a finite number at update 5"),
+        "{message}"
+    );
+    let (sound, failed) = (sound.checkpoint(), failing.checkpoint());
+    assert_eq!((failed.progress.step, failed.progress.sequences), (4, 12));
+    assert_eq!((failed.theta, failed.optimizer), (sound.theta, sound.optimizer));
+    assert_eq!(failed.progress.window, sound.progress.window);
+}

@@ -1,0 +1,64 @@
+//! Results against the definition: logits and every gradient by name.
+
+use ntm::config::Recipe;
+use ntm::engine::Engine;
+use ntm::model::Composed;
+use ntm::tasks::Batch;
+use tch::Tensor;
+
+/// Steps of the sequences of the batches that engines are compared on.
+pub const LENGTHS: &[&[usize]] = &[&[1], &[7], &[13, 4, 9, 1, 13], &[6; 9]];
+
+/// Logits and gradient of the definition, in f64.
+pub fn composed(recipe: &Recipe, theta: &[f64], batch: &Batch) -> (Vec<f64>, Vec<f64>) {
+    let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
+    let theta = Tensor::from_slice(theta);
+    let logits = tch::no_grad(|| engine.logits(&theta, batch).reshape(-1));
+    let mut gradient = theta.zeros_like();
+    engine.gradient(&theta, batch, &mut gradient).unwrap();
+    (Vec::try_from(logits).unwrap(), Vec::try_from(gradient).unwrap())
+}
+
+pub fn narrow(values: &[f64]) -> Vec<f32> {
+    values.iter().map(|&value| value as f32).collect()
+}
+
+fn largest(values: &[f64]) -> f64 {
+    values.iter().fold(0.0, |largest, value| value.abs().max(largest))
+}
+
+/// The largest difference, relative to the largest of the expected values or to `floor`.
+pub fn difference(values: &[f64], expected: &[f64], floor: f64) -> f64 {
+    let apart = values.iter().zip(expected).map(|(value, expected)| (value - expected).abs());
+    apart.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }) / largest(expected).max(floor)
+}
+
+/// A parameter's gradient this much smaller than the largest one is what cancellation left over: rounding, not signal.
+const NEGLIGIBLE: f64 = 1e-4;
+
+/// Compares logits of real steps and every gradient by name.
+pub fn compare(
+    name: &str,
+    recipe: &Recipe,
+    batch: &Batch,
+    logits: &[f32],
+    gradient: &[f64],
+    expected: &(Vec<f64>, Vec<f64>),
+    tolerance: f64,
+) {
+    let (size, y) = (batch.size(), recipe.task.output_width());
+    let real = |i: &usize| i / y / size < batch.lengths[i / y % size];
+    let pick = |values: &dyn Fn(usize) -> f64| -> Vec<f64> { (0..logits.len()).filter(real).map(values).collect() };
+    let apart = difference(&pick(&|i| logits[i] as f64), &pick(&|i| expected.0[i]), 1e-3);
+    assert!(apart < tolerance.max(1e-6), "{name}: logits differ by {apart:e}, tolerance {tolerance:e}");
+    for parameter in &recipe.layout().parameters {
+        let range = parameter.range();
+        let floor = NEGLIGIBLE * largest(&expected.1);
+        let apart = difference(&gradient[range.clone()], &expected.1[range], floor);
+        assert!(
+            apart < tolerance,
+            "{name}: the gradient of `{}` differs by {apart:e}, tolerance {tolerance:e}",
+            parameter.name
+        );
+    }
+}
