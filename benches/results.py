@@ -18,7 +18,7 @@ import sys
 # What each recipe is measured on beyond its own evaluation: flags of `ntm eval`.
 POINTS = {
     "copy": ["--lengths", "10,20,30,50,120"],
-    "repeat-copy": ["--lengths", "10,20", "--repeats", "10,20"],
+    "repeat-copy": ["--lengths", "10,20", "--repeats", "10,20", "--rows", "512"],
     "associative-recall": ["--items", "6,12,20"],
     "ngrams": ["--lengths", "200"],
     "priority-sort": ["--vectors", "20"],

@@ -135,7 +135,10 @@ impl LearningCurves {
                 let around: Vec<(f64, f64)> = line(0).chain(line(2).collect::<Vec<_>>().into_iter().rev()).collect();
                 chart.draw_series([Polygon::new(around, series(index).mix(0.2))])?;
             }
-            chart.draw_series(LineSeries::new(line(1), series(index).stroke_width(2)))?;
+            // piece by piece, since a thick line with sharp bends would have spikes at its joints
+            let median: Vec<(f64, f64)> = line(1).collect();
+            let piece = |ends: &[(f64, f64)]| PathElement::new(ends.to_vec(), series(index).stroke_width(2));
+            chart.draw_series(median.windows(2).map(piece))?;
         }
         Ok(())
     }

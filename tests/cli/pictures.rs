@@ -63,7 +63,7 @@ fn every_kind_of_network_and_task_has_its_figure() {
         ("repeat-copy", heads.to_string()),
         ("associative-recall", heads.to_string()),
         ("ngrams", heads.to_string()),
-        ("priority-sort", format!("{heads} --set model.controller.layers=1")),
+        ("priority-sort", format!("{heads} --set model.read_heads=5 --set model.write_heads=5")),
     ] {
         succeeds(directory.path(), &format!("train {recipe} {flags} --threads 1 --sequences 1 --run-dir {recipe}"));
         let line = format!("eval --checkpoint {recipe}/checkpoints/latest.safetensors --threads 1 --sequences 1");
