@@ -125,7 +125,7 @@ impl Checkpoint {
     pub fn parse(data: &[u8]) -> Result<Checkpoint> {
         let metadata = header::metadata(data)?;
         let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
-        let recipe = Recipe::parse(field("recipe")?, &[]).context("in its recipe")?;
+        let recipe = Recipe::parse_saved(field("recipe")?).context("in its recipe")?;
         let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
         let checksums: HashMap<String, u32> = match metadata.get("checksums") {
             Some(text) => serde_json::from_str(text).context("in its checksums")?,

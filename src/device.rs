@@ -1,6 +1,6 @@
 //! Where tensors live: parses `--device` and finds out what this machine has.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Error, Result, anyhow, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tch::{Cuda, Device};
 
@@ -61,8 +61,21 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
             default(info);
         }
     }));
+    caught(run)
+}
+
+/// The same in a thread of its own, under a `guarded` that silences the trace.
+pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let told = |error: Error| match failure(&format!("{error:?}")) {
+        Some(failure) => {
+            let text = format!("{error:#}");
+            let hints = text.lines().filter(|line| line.starts_with("hint:")); // where the last checkpoint is, for instance
+            anyhow!([failure.as_str()].into_iter().chain(hints).collect::<Vec<_>>().join("\n"))
+        }
+        None => error,
+    };
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| failure(&format!("{error:?}")).map_or(error, |failure| anyhow!(failure))),
+        Ok(result) => result.map_err(told),
         Err(panic) => match panic.downcast_ref::<String>().and_then(|message| failure(message)) {
             Some(failure) => bail!(failure),
             None => resume_unwind(panic),
@@ -74,7 +87,7 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
 fn failure(message: &str) -> Option<String> {
     let line =
         |start: &str| message[message.find(start)?..].split(['\n', '"']).next().map(|line| line.trim_end_matches('.'));
-    if message.contains("out of memory")
+    if message.contains("CUDA out of memory")
         || message.contains("can't allocate memory")
         || message.contains("OUT_OF_MEMORY")
     {

@@ -17,6 +17,11 @@ pub const RECIPE: &str = "recipe.json";
 pub const METRICS: &str = "metrics.jsonl";
 const EVALUATIONS: &str = "evaluations.jsonl";
 const LOCK: &str = "lock";
+const LATEST: &str = "latest.safetensors";
+const BEST: &str = "best.safetensors";
+const ROLLBACK: &str = "rollback.safetensors";
+/// The files that are written beside their name first.
+const WRITTEN: &[&str] = &[RECIPE, METRICS, EVALUATIONS, LATEST, BEST, ROLLBACK];
 
 /// A line of evaluations.jsonl.
 #[derive(Serialize, Deserialize)]
@@ -137,17 +142,17 @@ impl Run {
     }
 
     fn latest_in(directory: &Path) -> PathBuf {
-        directory.join("checkpoints/latest.safetensors")
+        directory.join("checkpoints").join(LATEST)
     }
 
     /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.
     pub fn rollback(&self) -> PathBuf {
-        self.directory.join("checkpoints/rollback.safetensors")
+        self.directory.join("checkpoints").join(ROLLBACK)
     }
 
     /// Where the checkpoint of the best evaluation is.
     pub fn best(&self) -> PathBuf {
-        self.directory.join("checkpoints/best.safetensors")
+        self.directory.join("checkpoints").join(BEST)
     }
 
     /// The results of the last evaluation of the run in a directory; none if there was none.
@@ -223,10 +228,15 @@ pub fn lock(directory: &Path) -> Result<Lock> {
     }
 }
 
-/// Removes what processes left that were killed while they wrote. Nobody else writes where we hold the lock.
+/// Removes what processes of ours left that were killed while they wrote. Nobody else writes these where we hold the lock;
+/// other files of the directory are the user's.
 fn clear(directory: &Path) {
+    let ours = |name: &str| {
+        let parts = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')?.rsplit_once('.'));
+        parts.is_some_and(|(file, process)| WRITTEN.contains(&file) && process.parse::<u32>().is_ok())
+    };
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.path().extension().is_some_and(|extension| extension == TEMPORARY) {
+        if entry.file_name().to_str().is_some_and(ours) {
             let _ = fs::remove_file(entry.path()); // in the way of nothing
         }
     }
@@ -245,4 +255,28 @@ fn drop_from(path: &Path, from: u64) -> Result<()> {
     };
     let kept: String = text.split_inclusive('\n').filter(stands).collect();
     if kept == text { Ok(()) } else { write_atomically(path, kept.as_bytes()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_write_of_ours_left_is_cleared_and_files_of_the_user_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let theirs =
+            ["notes.tmp", "latest.safetensors.tmp", "latest.safetensors.1x.tmp", "data.json.12.tmp", "metrics.jsonl"];
+        for name in theirs.iter().chain(&["latest.safetensors.123.tmp", "recipe.json.7.tmp"]) {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        clear(directory.path());
+        let mut left: Vec<String> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = theirs.map(String::from);
+        expected.sort();
+        assert_eq!(left, expected);
+    }
 }

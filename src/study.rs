@@ -2,12 +2,14 @@
 
 use crate::checkpoint::{Progress, Solved, write_atomically};
 use crate::config::Recipe;
+use crate::device;
 use crate::display::{Display, shell_path};
 use crate::metrics::{Score, Spread};
 use crate::run::{Lock, Run, lock};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,14 +19,14 @@ const STUDY: &str = "study.json";
 const SUMMARY: &str = "summary.json";
 
 /// What to train, as `study.json` has it.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 pub struct Study {
     pub recipe: Recipe,
     pub seeds: Vec<u64>,
     #[serde(skip)]
     directory: PathBuf,
     #[serde(skip)]
-    lock: Option<Lock>,
+    _lock: Lock,
 }
 
 /// What there is to do for a seed.
@@ -69,7 +71,7 @@ impl Study {
             );
         }
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
-        let study = Study { recipe, seeds, directory: directory.to_path_buf(), lock: Some(lock(directory)?) };
+        let study = Study { recipe, seeds, directory: directory.to_path_buf(), _lock: lock(directory)? };
         study.save()?;
         Ok(study)
     }
@@ -86,12 +88,12 @@ impl Study {
 
     pub fn open(directory: &Path) -> Result<Study> {
         let path = directory.join(STUDY);
-        let read = || -> Result<Study> { Ok(serde_json::from_str(&fs::read_to_string(&path)?)?) };
-        let mut study = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
-        study.recipe.validate().with_context(|| format!("in `{}`", path.display()))?;
-        study.directory = directory.to_path_buf();
-        study.lock = Some(lock(directory)?);
-        Ok(study)
+        let read = || -> Result<(Recipe, Vec<u64>)> {
+            let mut saved: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
+            Ok((Recipe::parse_saved(&saved["recipe"].to_string())?, serde_json::from_value(saved["seeds"].take())?))
+        };
+        let (recipe, seeds) = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
+        Ok(Study { recipe, seeds, directory: directory.to_path_buf(), _lock: lock(directory)? })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {
@@ -165,7 +167,7 @@ impl Study {
                 (progress.solved, progress.sequences, progress.seconds);
             ended
         };
-        match train() {
+        match device::caught(&mut train) {
             Ok(ended) => (Some(ended), outcome),
             Err(error) => (None, Outcome { error: Some(format!("{error:#}")), ..outcome }),
         }

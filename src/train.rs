@@ -99,6 +99,8 @@ impl Trainer {
 
     /// Takes weights and optimizer state from a checkpoint.
     fn set(&mut self, theta: &[f32], optimizer: &[(String, Vec<f32>)]) {
+        self.waiting.clear();
+        self.optimizer.recover();
         self.theta.copy_(&Tensor::from_slice(theta));
         for ((_, state), (_, saved)) in self.optimizer.state.iter_mut().zip(optimizer) {
             state.copy_(&Tensor::from_slice(saved));
@@ -257,6 +259,7 @@ impl Trainer {
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
             if measured || saved || stopped.is_some() || due(training.report_every, step, last) {
                 self.settle()?;
+                self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
             }
             if measured {
                 self.evaluate(run, display)?; // which may solve it

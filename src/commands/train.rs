@@ -37,9 +37,11 @@ pub fn run(flags: Train) -> Result<ExitCode> {
             hint += &format!("\nhint: the last good checkpoint is {}", latest.display());
         }
         if error.is::<NotFinite>() {
-            hint += &format!(
-                "\nhint: a lower rate or clip may help, or `--resume {directory} --on-nonfinite rollback`, which halves the rate"
-            );
+            hint += "\nhint: a new run with a lower rate or clip may help";
+            if trainer.recipe.training.on_nonfinite.rollbacks() == 0 {
+                hint +=
+                    &format!(", or `ntm train --resume {directory} --on-nonfinite rollback`, which halves the rate");
+            }
         }
         anyhow!("training stopped: {error:#}{hint}")
     })?;

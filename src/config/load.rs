@@ -27,6 +27,15 @@ impl Recipe {
         Recipe::parse(&text, settings).with_context(|| format!("in {source}"))
     }
 
+    /// Parses the recipe of a run, which may be of a version that had fewer fields: what it did then is filled in.
+    pub fn parse_saved(text: &str) -> Result<Recipe> {
+        let mut saved: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
+        if let Some(init) = saved.pointer_mut("/model/init").and_then(Value::as_object_mut) {
+            init.entry("keys").or_insert("independent".into());
+        }
+        Recipe::parse(&saved.to_string(), &[])
+    }
+
     /// Parses, completes and validates a recipe. Settings are `KEY=VALUE`, the value JSON or a bare word.
     pub fn parse(text: &str, settings: &[String]) -> Result<Recipe> {
         let mut user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
@@ -272,5 +281,19 @@ mod tests {
             let message = error(text, &settings);
             assert!(message.contains(expected), "{text}: {message}");
         }
+    }
+
+    #[test]
+    fn a_recipe_saved_before_keys_could_be_aligned_says_that_they_were_not() {
+        let mut saved = serde_json::to_value(Recipe::default()).unwrap();
+        let init = saved["model"]["init"].as_object_mut().unwrap();
+        init.remove("keys");
+        init.remove("strength");
+        let recipe = Recipe::parse_saved(&saved.to_string()).unwrap();
+        let json = serde_json::to_value(recipe).unwrap();
+        assert_eq!(
+            (&json["model"]["init"]["keys"], &json["model"]["init"]["strength"]),
+            (&"independent".into(), &0.0.into())
+        );
     }
 }

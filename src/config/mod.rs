@@ -37,7 +37,6 @@ pub struct Training {
     pub optimizer: optim::Config,
     pub schedule: optim::Schedule,
     pub curriculum: tasks::Curriculum,
-    #[serde(default)]
     pub on_nonfinite: OnNonfinite,
 }
 
@@ -110,7 +109,10 @@ impl Recipe {
         training.schedule.validate()?;
         training.curriculum.validate()?;
         if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
-            bail!("`training.curriculum` grows the sizes of drawn sequences, {} come from files", self.task.name());
+            bail!(
+                "`training.curriculum` grows the sizes of drawn sequences, {} come from files\nhint: leave its kind at none",
+                self.task.name()
+            );
         }
         training.on_nonfinite.validate()?;
         self.solved.validate(&self.task)?;

@@ -154,7 +154,8 @@ impl Optimizer {
     }
 
     /// As `update`, by operations that a device does in its time: nothing here waits for it. Returns the norm, a scalar. From
-    /// the first norm or logit on that is not finite nothing is updated any more, so that theta stays what it was before.
+    /// the first norm or logit on that is not finite nothing is updated any more, so that theta stays what it was before, and
+    /// the norm is NaN.
     pub fn update_later(
         &mut self,
         clip: &Clip,
@@ -184,8 +185,9 @@ impl Optimizer {
         for (after, before) in vectors(theta, &self.state).iter().zip(&before) {
             let _ = after.where_self_out(after, &sound, before);
         }
+        let told = norm + &broken; // what the device refused, its reader must see
         self.broken = Some(broken);
-        norm
+        told
     }
 
     /// Forgets that something was not finite.
@@ -279,7 +281,8 @@ mod tests {
             let (_, before, state) = later(&sound, &sound, false);
             let _ = later(&gradient, &logits, false);
             let (norm, after, state_after) = later(&sound, &sound, false);
-            assert_eq!((norm.double_value(&[]), &after, &state_after), (5.0, &before, &state));
+            assert!(norm.double_value(&[]).is_nan());
+            assert_eq!((&after, &state_after), (&before, &state));
             let (_, after, _) = later(&sound, &sound, true);
             assert_ne!(after, before);
         }

@@ -25,13 +25,11 @@ pub struct PrioritySort {
     pub vectors: usize,
     /// How many of `vectors` are written. Of another number of vectors it is the same share.
     pub sorted: usize,
-    /// Whether training draws from 1 to `vectors` vectors, for each sequence, instead of always `vectors`.
-    pub mixed_vectors: bool,
 }
 
 impl Default for PrioritySort {
     fn default() -> Self {
-        PrioritySort { width: 8, vectors: 20, sorted: 16, mixed_vectors: false }
+        PrioritySort { width: 8, vectors: 20, sorted: 16 }
     }
 }
 
@@ -52,12 +50,8 @@ impl Generator for PrioritySort {
     }
 
     fn axes(&self) -> Vec<Varying> {
-        let training = if self.mixed_vectors { 1 } else { self.vectors }..=self.vectors;
+        let training = self.vectors..=self.vectors;
         vec![Varying { axis: Axis::Vectors, least: 1, training, evaluation: vec![20], sample: 8 }]
-    }
-
-    fn mixed_lengths(&self) -> bool {
-        self.mixed_vectors
     }
 
     fn scoring(&self) -> Scoring {
@@ -95,7 +89,7 @@ impl Generator for PrioritySort {
 mod tests {
     use super::PrioritySort;
     use crate::tasks::Task;
-    use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
+    use crate::tasks::properties::{Drawn, assert_answers_follow};
     use crate::tasks::{Axis, Point};
 
     #[test]
@@ -127,18 +121,6 @@ mod tests {
         }
         // 2,000 in each tenth, standard deviation 42
         assert!(counts.iter().all(|count| (1800..2200).contains(count)), "{counts:?}");
-    }
-
-    #[test]
-    fn training_draws_all_numbers_of_vectors_where_the_task_says_so() {
-        let vectors = |drawn: &Drawn| drawn.input.iter().position(|input| input[9] == 1.0).expect("an end marker");
-        assert_uniform(
-            &Task::PrioritySort(PrioritySort { mixed_vectors: true, ..PrioritySort::default() }),
-            1..=20,
-            vectors,
-        );
-        let task = Task::PrioritySort(PrioritySort::default());
-        assert!(Drawn::training(&task, 100).all(|drawn| vectors(&drawn) == 20));
     }
 
     #[test]

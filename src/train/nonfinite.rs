@@ -77,8 +77,8 @@ impl Trainer {
         let Progress { best, solved, seconds, rollbacks, engine, .. } = std::mem::take(&mut self.progress);
         let rollbacks = rollbacks + 1;
         self.progress = Progress { best, solved, seconds, rollbacks, engine, ..good.progress };
+        self.checkpoint().save(&run.latest())?; // first: a run that goes on from it drops what was logged after it
         run.go_back(self.progress.step)?;
-        self.checkpoint().save(&run.latest())?;
         let (step, most) = (self.progress.step, self.most_rollbacks());
         display.line(&format!("  {error}"));
         display.line(&format!("  back to update {step} with half the learning rate, rollback {rollbacks} of {most}"));
