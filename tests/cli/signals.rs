@@ -65,7 +65,10 @@ fn stops(child: &Child) -> bool {
 fn a_run_that_is_suspended_waits_and_goes_on_when_it_is_continued() {
     let directory = tempfile::tempdir().unwrap();
     let run = directory.path().join("run");
-    let child = start(directory.path(), &format!("train {TINY} --sequences 1000000 --run-dir run"));
+    // into a file: a pipe that nobody reads would fill up, and hold the run where a signal should
+    let said = fs::File::create(directory.path().join("said")).unwrap();
+    let line = format!("train {TINY} --sequences 1000000 --run-dir run");
+    let mut child = command(directory.path(), &line).stdout(Stdio::null()).stderr(said).spawn().unwrap();
     wait_for_reports(&run, 2);
     send(&child, libc::SIGTSTP);
     if !stops(&child) {
@@ -80,8 +83,8 @@ fn a_run_that_is_suspended_waits_and_goes_on_when_it_is_continued() {
     send(&child, libc::SIGCONT);
     wait_for_reports(&run, before + 3);
     send(&child, libc::SIGTERM);
-    let ran = Ran::new(child.wait_with_output().unwrap());
-    assert_eq!(ran.code, Some(143), "{}", ran.stderr);
+    let code = child.wait().unwrap().code();
+    assert_eq!(code, Some(143), "{}", fs::read_to_string(directory.path().join("said")).unwrap());
     let steps: Vec<u64> = lines(&run.join("metrics.jsonl")).iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert!(steps.iter().zip(1..).all(|(step, i)| *step == 5 * i), "{steps:?}");
 }
