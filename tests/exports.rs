@@ -123,6 +123,9 @@ fn every_recipe_exports_through_the_program_to_what_pytorch_and_onnxruntime_run(
         write_cases(&checkpoint, &folder);
     }
     for (name, checks) in compare(directory.path()).as_object().unwrap() {
+        if name == "notebook" {
+            continue; // all its rows are alike, so only rounding reaches the addressing: tests/model.rs
+        }
         assert!(checks["least gradient"].as_f64().unwrap() > 0.0, "{name}: a parameter gets no gradient");
     }
 }
