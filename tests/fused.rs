@@ -3,7 +3,7 @@
 
 mod machines;
 
-use machines::compare::{LENGTHS, compare, composed, difference, narrow};
+use machines::compare::{LENGTHS, assert_traces_close, compare, composed, difference, narrow};
 use machines::{MACHINES, batch, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
@@ -232,18 +232,7 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
         let mut composed = Composed::new(&recipe.model, recipe.task.input_width(), 3);
         let (traced, expected) =
             (Engine::trace(&mut fused(&recipe, 2), &theta, &batch).unwrap(), composed.trace(&theta, &batch).unwrap());
-        let wide = |values: &[f32]| values.iter().map(|&value| value as f64).collect::<Vec<_>>();
-        for (field, values, expected) in [
-            ("weightings", &traced.weightings, &expected.weightings),
-            ("strength, gate, sharpening", &traced.scalars, &expected.scalars),
-            ("reads", &traced.reads, &expected.reads),
-            ("erases", &traced.erases, &expected.erases),
-            ("adds", &traced.adds, &expected.adds),
-        ] {
-            assert_eq!(values.len(), expected.len(), "{name}, {field}");
-            let apart = difference(&wide(values), &wide(expected), 1e-3);
-            assert!(apart < 1e-4, "{name}: {field} differ by {apart:e}");
-        }
+        assert_traces_close(name, &traced, &expected);
     }
 }
 

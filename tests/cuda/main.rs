@@ -9,7 +9,7 @@ mod machines;
 mod training;
 
 use emulated::{Emulated, barriers};
-use machines::compare::{LENGTHS, compare, composed, difference, narrow};
+use machines::compare::{LENGTHS, assert_traces_close, compare, composed, narrow};
 use machines::{MACHINES, batch, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
@@ -193,18 +193,7 @@ fn the_trace_equals_the_cpus() {
         let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
         let traced = engine(&recipe, Emulated::one_thread(Kind::Float), Kind::Float).trace(&theta, &batch).unwrap();
         let expected = Engine::trace(&mut Fused::<f32>::new(&recipe.model, x, y, 1).unwrap(), &theta, &batch).unwrap();
-        let wide = |values: &[f32]| values.iter().map(|&value| value as f64).collect::<Vec<_>>();
-        for (field, values, expected) in [
-            ("weightings", &traced.weightings, &expected.weightings),
-            ("strength, gate, sharpening", &traced.scalars, &expected.scalars),
-            ("reads", &traced.reads, &expected.reads),
-            ("erases", &traced.erases, &expected.erases),
-            ("adds", &traced.adds, &expected.adds),
-        ] {
-            assert_eq!(values.len(), expected.len(), "{name}, {field}");
-            let apart = difference(&wide(values), &wide(expected), 1e-3);
-            assert!(apart < 1e-4, "{name}: {field} differ by {apart:e}");
-        }
+        assert_traces_close(name, &traced, &expected);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Results against the definition: logits and every gradient by name.
 
 use ntm::config::Recipe;
-use ntm::engine::Engine;
+use ntm::engine::{Engine, Trace};
 use ntm::model::Composed;
 use ntm::tasks::Batch;
 use tch::Tensor;
@@ -60,5 +60,21 @@ pub fn compare(
             "{name}: the gradient of `{}` differs by {apart:e}, tolerance {tolerance:e}",
             parameter.name
         );
+    }
+}
+
+/// Asserts that two traces in f32 say the same of every step, within 1e-4.
+pub fn assert_traces_close(name: &str, traced: &Trace, expected: &Trace) {
+    let wide = |values: &[f32]| values.iter().map(|&value| value as f64).collect::<Vec<_>>();
+    for (field, values, expected) in [
+        ("weightings", &traced.weightings, &expected.weightings),
+        ("strength, gate, sharpening", &traced.scalars, &expected.scalars),
+        ("reads", &traced.reads, &expected.reads),
+        ("erases", &traced.erases, &expected.erases),
+        ("adds", &traced.adds, &expected.adds),
+    ] {
+        assert_eq!(values.len(), expected.len(), "{name}, {field}");
+        let apart = difference(&wide(values), &wide(expected), 1e-3);
+        assert!(apart < 1e-4, "{name}: {field} differ by {apart:e}");
     }
 }
