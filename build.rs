@@ -11,14 +11,17 @@ fn main() {
     println!("cargo:rustc-link-search=native={lib}");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
 
-    println!("cargo:rerun-if-changed=src/shim/script.cpp");
+    for source in ["script.cpp", "c10d.cpp", "caught.h", "gloo"] {
+        println!("cargo:rerun-if-changed=src/shim/{source}");
+    }
     let include = Path::new(&lib).with_file_name("include");
     cc::Build::new()
         .cpp(true)
         .std("c++17")
-        .includes([&include, &include.join("torch/csrc/api/include")])
+        .includes([&include, &include.join("torch/csrc/api/include"), Path::new("src/shim/gloo")])
+        .define("USE_C10D_GLOO", None)
         .warnings(false) // libtorch's headers have some
-        .file("src/shim/script.cpp")
+        .files(["src/shim/script.cpp", "src/shim/c10d.cpp"])
         .compile("ntm_shim");
 
     println!("cargo:rerun-if-changed=tasks");

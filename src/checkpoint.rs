@@ -5,7 +5,7 @@ mod header;
 
 use crate::config::Recipe;
 use crate::metrics::Totals;
-use crate::optim::Optimizer;
+use crate::optim::{Clip, Optimizer};
 use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,16 @@ pub struct Window {
     /// After the clip; 0 where that is not known.
     #[serde(default)]
     pub clipped_norms: f64,
+}
+
+impl Window {
+    /// Adds an update with the norm of its gradient.
+    pub fn add(&mut self, totals: &Totals, norm: f64, clip: &Clip) {
+        self.totals += totals;
+        self.updates += 1;
+        self.grad_norms += norm;
+        self.clipped_norms += clip.clipped(norm).unwrap_or(0.0);
+    }
 }
 
 pub struct Checkpoint {

@@ -43,7 +43,8 @@ pub enum Command {
   ntm train --set training.batch_size=16 --set model.memory.rows=64
   ntm train my-recipe.json --run-dir runs/mine
   ntm train associative-recall --seeds 1..10   ten runs, and a summary
-  ntm train --resume runs/copy-1               goes on where it stopped")]
+  ntm train --resume runs/copy-1               goes on where it stopped
+  torchrun --no-python --nproc-per-node 4 ntm train --set training.batch_size=64")]
 pub struct Train {
     /// A built-in recipe (`ntm info` lists them) or the path of a JSON recipe
     #[arg(default_value = "copy", conflicts_with = "resume")]
@@ -73,6 +74,9 @@ pub struct Train {
     /// Go on exactly where the run, or the seed study, in this directory stopped
     #[arg(long, value_name = "DIR")]
     pub resume: Option<PathBuf>,
+    /// How long the processes of a job that torchrun starts wait for each other
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub peer_timeout: u32,
     #[command(flatten)]
     pub machine: Machine,
 }

@@ -4,13 +4,13 @@ use anyhow::{Error, Result, anyhow, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tch::{Cuda, Device};
 
-/// The device a flag names, and for `auto` a word on why.
-pub fn choose(flag: &str) -> Result<(Device, &'static str)> {
+/// The device a flag names, and for `auto` a word on why. `own`: the card that is this process's where the flag names none.
+pub fn choose(flag: &str, own: usize) -> Result<(Device, &'static str)> {
     match flag {
         "cpu" => Ok((Device::Cpu, "as asked")),
-        "auto" if cuda_devices() > 0 => Ok((Device::Cuda(0), "a CUDA device was found")),
+        "auto" if cuda_devices() > own => Ok((Device::Cuda(own), "a CUDA device was found")),
         "auto" => Ok((Device::Cpu, "no CUDA device was found")),
-        "cuda" => cuda(0),
+        "cuda" => cuda(own),
         _ => match flag.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => cuda(index),
             None => bail!("`--device {flag}` is not a device\nhint: auto, cpu, cuda, or cuda:I with I = 0, 1, ..."),

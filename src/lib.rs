@@ -8,6 +8,7 @@ pub mod commands;
 pub mod config;
 pub mod device;
 pub mod display;
+pub mod distributed;
 pub mod engine;
 pub mod export;
 pub mod flat;

@@ -65,6 +65,19 @@ impl Totals {
         &mut self.more[index]
     }
 
+    /// As numbers that may be added to those of others.
+    pub fn to_row(&self) -> Vec<f64> {
+        let own = [self.sequences as f64, self.loss, self.wrong_bits as f64, self.exact as f64];
+        own.into_iter().chain(self.more.iter().copied()).collect()
+    }
+
+    /// What `to_row` made.
+    pub fn from_row(row: &[f64]) -> Totals {
+        let [sequences, loss, wrong_bits, exact, more @ ..] = row else { return Totals::default() };
+        let [sequences, wrong_bits, exact] = [sequences, wrong_bits, exact].map(|count| *count as u64);
+        Totals { sequences, loss: *loss, wrong_bits, exact, more: more.to_vec() }
+    }
+
     /// The means over sequences, and how many were exact.
     pub fn figures(&self, scoring: Scoring) -> Figures {
         let mean = |sum: f64| sum / self.sequences as f64;

@@ -61,20 +61,27 @@ impl Logs {
 impl Run {
     /// A new run in a directory that is made if need be and must not hold a run already. `machine`: what trains it, in words.
     pub fn create(directory: &Path, recipe: &Recipe, machine: &str) -> Result<Run> {
+        Run::free(directory)?;
         let shown = directory.display();
-        if Run::is_in(directory) {
-            bail!(
-                "`{shown}` holds a run already\n\
-                 hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
-                shell_path(directory)
-            );
-        }
         fs::create_dir_all(directory.join("checkpoints"))
             .with_context(|| format!("cannot make run directory `{shown}`"))?;
         let mut run = Run::open(directory, lock(directory)?, None)?;
         run.write_recipe(recipe)?;
         run.describe(recipe, 0, machine)?;
         Ok(run)
+    }
+
+    /// An error if a directory holds a run.
+    pub fn free(directory: &Path) -> Result<()> {
+        if Run::is_in(directory) {
+            bail!(
+                "`{}` holds a run already\n\
+                 hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
+                directory.display(),
+                shell_path(directory)
+            );
+        }
+        Ok(())
     }
 
     /// Writes the resolved recipe: that of the start, or what a resumed run has become.
@@ -88,8 +95,8 @@ impl Run {
         Run::latest_in(directory).exists()
     }
 
-    /// Keeps other processes from the run in a directory, and reads its last checkpoint.
-    pub fn hold(directory: &Path) -> Result<(Lock, Checkpoint)> {
+    /// Keeps other processes from the run in a directory, and gives the bytes of its last checkpoint, for `read`.
+    pub fn hold(directory: &Path) -> Result<(Lock, Vec<u8>)> {
         let shown = directory.display();
         if !Run::is_in(directory) {
             bail!(
@@ -98,7 +105,15 @@ impl Run {
             );
         }
         let lock = lock(directory)?; // first, or another process could go on with it in between
-        Ok((lock, Checkpoint::load(&Run::latest_in(directory))?))
+        let latest = Run::latest_in(directory);
+        let saved = fs::read(&latest).with_context(|| format!("cannot read checkpoint `{}`", latest.display()))?;
+        Ok((lock, saved))
+    }
+
+    /// The checkpoint of the run in a directory.
+    pub fn read(directory: &Path, saved: &[u8]) -> Result<Checkpoint> {
+        let latest = Run::latest_in(directory);
+        Checkpoint::parse(saved).with_context(|| format!("`{}` is not a usable checkpoint", latest.display()))
     }
 
     /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.

@@ -8,7 +8,7 @@ use crate::metrics::{Score, Spread};
 use crate::run::{Lock, Run, lock};
 use crate::train::{Ended, Trainer};
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +25,9 @@ pub struct Study {
     pub seeds: Vec<u64>,
     #[serde(skip)]
     directory: PathBuf,
+    /// Held by the rank that leads.
     #[serde(skip)]
-    _lock: Lock,
+    _lock: Option<Lock>,
 }
 
 /// What there is to do for a seed.
@@ -37,7 +38,7 @@ pub enum Start {
 }
 
 /// How one seed went.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub seed: u64,
     pub solved: Option<Solved>,
@@ -47,6 +48,13 @@ pub struct Outcome {
     pub results: Vec<Score>,
     /// What ended the run before its time.
     pub error: Option<String>,
+}
+
+impl Outcome {
+    /// Of a seed that has not begun.
+    pub fn of(seed: u64) -> Outcome {
+        Outcome { seed, solved: None, sequences: 0, seconds: 0.0, results: vec![], error: None }
+    }
 }
 
 /// How all seeds went. Medians and ranges are over the seeds that were solved.
@@ -71,7 +79,7 @@ impl Study {
             );
         }
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
-        let study = Study { recipe, seeds, directory: directory.to_path_buf(), _lock: lock(directory)? };
+        let study = Study { recipe, seeds, directory: directory.to_path_buf(), _lock: Some(lock(directory)?) };
         study.save()?;
         Ok(study)
     }
@@ -86,14 +94,20 @@ impl Study {
         directory.join(STUDY).exists()
     }
 
+    /// The study in a directory.
     pub fn open(directory: &Path) -> Result<Study> {
         let path = directory.join(STUDY);
-        let read = || -> Result<(Recipe, Vec<u64>)> {
-            let mut saved: Value = serde_json::from_str(&fs::read_to_string(&path)?)?;
-            Ok((Recipe::parse_saved(&saved["recipe"].to_string())?, serde_json::from_value(saved["seeds"].take())?))
-        };
-        let (recipe, seeds) = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
-        Ok(Study { recipe, seeds, directory: directory.to_path_buf(), _lock: lock(directory)? })
+        let read = || Study::parse(directory, &fs::read(&path)?);
+        let study = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
+        Ok(Study { _lock: Some(lock(directory)?), ..study })
+    }
+
+    /// A study that another process, which shares its `study.json`, leads.
+    pub fn parse(directory: &Path, saved: &[u8]) -> Result<Study> {
+        let mut saved: Value = serde_json::from_slice(saved)?;
+        let recipe = Recipe::parse_saved(&saved["recipe"].to_string())?;
+        let seeds = serde_json::from_value(saved["seeds"].take())?;
+        Ok(Study { recipe, seeds, directory: directory.to_path_buf(), _lock: None })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {
@@ -107,10 +121,16 @@ impl Study {
         recipe
     }
 
-    /// Trains all seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
-    /// `said` sees each outcome as it comes. The outcomes in the order of the seeds, or the signal that asked to stop.
+    /// The seeds that fall to a rank of so many.
+    pub fn dealt(&self, rank: usize, ranks: usize) -> Vec<u64> {
+        self.seeds.iter().skip(rank).step_by(ranks).copied().collect()
+    }
+
+    /// Trains some of the seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
+    /// `said` sees each outcome as it comes. The outcomes, or the signal that asked to stop.
     pub fn run(
         &self,
+        seeds: &[u64],
         jobs: usize,
         start: impl Fn(u64) -> Result<Start> + Sync,
         stop: impl Fn() -> Option<i32> + Sync,
@@ -120,10 +140,10 @@ impl Study {
         let (sender, receiver) = mpsc::channel();
         let (mut outcomes, mut stopped) = (vec![], None);
         std::thread::scope(|scope| {
-            for _ in 0..jobs.min(self.seeds.len()) {
+            for _ in 0..jobs.min(seeds.len()) {
                 let (sender, next, start, stop) = (sender.clone(), &next, &start, &stop);
                 scope.spawn(move || {
-                    while let (None, Some(&seed)) = (stop(), self.seeds.get(next.fetch_add(1, Ordering::Relaxed))) {
+                    while let (None, Some(&seed)) = (stop(), seeds.get(next.fetch_add(1, Ordering::Relaxed))) {
                         let _ = sender.send(self.train(seed, start, stop)); // the receiver outlives the threads
                     }
                 });
@@ -139,9 +159,8 @@ impl Study {
                 }
             }
         });
-        outcomes.sort_by_key(|outcome| self.seeds.iter().position(|seed| *seed == outcome.seed));
         match stopped.or_else(stop) {
-            Some(signal) if outcomes.len() < self.seeds.len() => Err(signal),
+            Some(signal) if outcomes.len() < seeds.len() => Err(signal),
             _ => Ok(outcomes),
         }
     }
@@ -153,13 +172,13 @@ impl Study {
         start: &impl Fn(u64) -> Result<Start>,
         stop: &impl Fn() -> Option<i32>,
     ) -> (Option<Ended>, Outcome) {
-        let mut outcome = Outcome { seed, solved: None, sequences: 0, seconds: 0.0, results: vec![], error: None };
+        let mut outcome = Outcome::of(seed);
         let mut train = || -> Result<Ended> {
             let (ended, progress) = match start(seed)? {
                 Start::Finished(progress) => (Ok(Ended::Finished), progress),
                 Start::Train(both) => {
                     let (mut trainer, mut run) = *both;
-                    (trainer.run(&mut run, &mut Display::Silent, stop), trainer.progress)
+                    (trainer.run(Some(&mut run), &mut Display::Silent, stop), trainer.progress)
                 }
             };
             outcome.results = Run::last_evaluation(&self.run_directory(seed));
@@ -174,7 +193,8 @@ impl Study {
     }
 
     /// Writes `summary.json`.
-    pub fn summarise(&self, outcomes: Vec<Outcome>) -> Result<Summary> {
+    pub fn summarise(&self, mut outcomes: Vec<Outcome>) -> Result<Summary> {
+        outcomes.sort_by_key(|outcome| self.seeds.iter().position(|seed| *seed == outcome.seed));
         let solved = || outcomes.iter().filter_map(|outcome| outcome.solved.as_ref());
         let summary = Summary {
             seeds: outcomes.len(),

@@ -5,6 +5,7 @@ mod nonfinite;
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
 use crate::config::Recipe;
 use crate::display::Display;
+use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
@@ -28,8 +29,9 @@ const LOOK_STEPS: usize = 640;
 /// Logits that may wait on a device to be read, 128 MB of them.
 const WAITING: usize = 1 << 25;
 
-/// Mean cost and errors of `sequences` evaluation sequences at each point.
+/// Mean cost and errors of `sequences` evaluation sequences at each point, the batches dealt out to the ranks of a group.
 pub fn evaluate(
+    group: &Group,
     engine: &mut dyn Engine,
     theta: &Tensor,
     source: &mut Source,
@@ -39,18 +41,27 @@ pub fn evaluate(
 ) -> Result<Vec<Score>> {
     let scoring = source.task.scoring();
     let sequences = source.evaluation_count(sequences);
-    let mut scores = Vec::with_capacity(points.len());
+    let mut sums = vec![];
+    let mut number = 0;
     for point in points {
         let mut totals = Totals::default();
         let together = (EVALUATION_STEPS / source.evaluation_steps(point).max(1)).clamp(1, EVALUATION_BATCH);
         for first in (0..sequences).step_by(together) {
-            let size = together.min(sequences - first);
-            let batch = source.evaluation_batch(seed, point, first as u64, size)?;
-            totals.add(scoring, engine.forward(theta, &batch)?, &batch);
+            if number % group.size == group.rank {
+                let size = together.min(sequences - first);
+                let batch = source.evaluation_batch(seed, point, first as u64, size)?;
+                totals.add(scoring, engine.forward(theta, &batch)?, &batch);
+            }
+            number += 1;
         }
-        scores.push(Score { point: point.clone(), sequences: totals.sequences, figures: totals.figures(scoring) });
+        sums.push(totals.to_row());
     }
-    Ok(scores)
+    group.sum(&mut sums)?;
+    let score = |(point, row): (&Point, &Vec<f64>)| {
+        let totals = Totals::from_row(row);
+        Score { point: point.clone(), sequences: totals.sequences, figures: totals.figures(scoring) }
+    };
+    Ok(points.iter().zip(&sums).map(score).collect())
 }
 
 /// How a call of `Trainer::run` ended.
@@ -73,6 +84,14 @@ pub struct Trainer {
     optimizer: Optimizer,
     /// Updates whose logits and norm nobody has read yet. Empty where the engine gives them at once.
     waiting: Vec<Waiting>,
+    /// The ranks that train together, each its slice of every batch.
+    group: Group,
+    /// What this rank has of updates that have not been summed over the ranks yet, and their norms. Empty in a process alone.
+    apart: Vec<(Totals, f64)>,
+    /// What the last step came to on all ranks.
+    step: Option<Step>,
+    /// The signal that has asked this rank to stop.
+    asked: Option<i32>,
 }
 
 /// What an update on a device will have come to.
@@ -97,9 +116,15 @@ impl Trainer {
         trainer
     }
 
+    /// The same, one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
+    pub fn in_group(self, group: Group) -> Trainer {
+        Trainer { group, ..self }
+    }
+
     /// Takes weights and optimizer state from a checkpoint.
     fn set(&mut self, theta: &[f32], optimizer: &[(String, Vec<f32>)]) {
         self.waiting.clear();
+        self.apart.clear();
         self.optimizer.recover();
         self.theta.copy_(&Tensor::from_slice(theta));
         for ((_, state), (_, saved)) in self.optimizer.state.iter_mut().zip(optimizer) {
@@ -126,6 +151,10 @@ impl Trainer {
             engine,
             theta,
             waiting: vec![],
+            group: Group::alone(),
+            apart: vec![],
+            step: None,
+            asked: None,
         }
     }
 
@@ -148,53 +177,79 @@ impl Trainer {
     pub fn update(&mut self) -> Result<()> {
         let (training, step) = (&self.recipe.training, self.progress.step);
         let reach = training.curriculum.reach(step, self.recipe.updates());
-        let batch = self.source.training_batch(training.seed, step, training.batch_size, reach)?;
+        let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
+        let batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
         self.update_by(&batch)
     }
 
+    /// One update by a batch, or by this rank's slice of one.
     fn update_by(&mut self, batch: &Batch) -> Result<()> {
         self.check_inputs(batch)?;
         let training = &self.recipe.training;
         let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
+        let part = batch.size() as f64 / training.batch_size as f64;
         match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();
                 totals.add(self.recipe.task.scoring(), logits, batch);
-                if !totals.loss.is_finite() {
+                let mut loss = totals.loss;
+                if !self.group.is_alone() {
+                    let all = self.group.step(&mut self.gradient, part, &Tensor::from(loss), self.asked)?;
+                    loss = all.loss().double_value(&[]);
+                    self.step = Some(all);
+                }
+                if !loss.is_finite() {
                     return Err(self.not_finite(batch));
                 }
                 let norm = self.optimizer.update(&training.clip, factor, &mut self.theta, &self.gradient, step);
                 if !norm.is_finite() {
                     return Err(self.not_finite(batch));
                 }
-                self.count(&totals, norm);
+                self.count(totals, norm);
             }
             Logits::Device(logits) => {
+                let mut sound = logits.shallow_clone();
+                if !self.group.is_alone() {
+                    let loss = logits.sum(logits.kind()) * 0.0;
+                    let all = self.group.step(&mut self.gradient, part, &loss, self.asked)?;
+                    sound = all.loss();
+                    self.step = Some(all);
+                }
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
-                let norm = optimizer.update_later(&training.clip, factor, theta, &self.gradient, &logits, step);
+                let norm = optimizer.update_later(&training.clip, factor, theta, &self.gradient, &sound, step);
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
             }
         }
         self.progress.step = step;
-        self.progress.sequences += batch.size() as u64;
-        if self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>() > WAITING {
-            self.settle()?;
+        self.progress.sequences += self.recipe.training.batch_size as u64;
+        let (rows, width) = (self.recipe.task.max_steps() * batch.size(), self.recipe.task.output_width());
+        if self.waiting.len() * rows * width > WAITING && self.group.is_alone() {
+            self.read_waiting()?;
         }
         Ok(())
     }
 
-    /// Adds an update to the window of the next report.
-    fn count(&mut self, totals: &Totals, norm: f64) {
-        let window = &mut self.progress.window;
-        window.totals += totals;
-        window.updates += 1;
-        window.grad_norms += norm;
-        window.clipped_norms += self.recipe.training.clip.clipped(norm).unwrap_or(0.0);
+    /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.
+    fn count(&mut self, totals: Totals, norm: f64) {
+        match self.group.is_alone() {
+            true => self.progress.window.add(&totals, norm, &self.recipe.training.clip),
+            false => self.apart.push((totals, norm)),
+        }
     }
 
-    /// Waits for the updates on a device, and counts them. An error if the loss or the gradient of one was not finite: the
-    /// weights, and the progress, are then those before it.
+    /// Waits for the updates on a device and for the other ranks, and counts what they have come to. An error if the loss or
+    /// the gradient of one was not finite: the weights, and the progress, are then those before it.
     pub fn settle(&mut self) -> Result<()> {
+        self.read_waiting()?;
+        let mut rows: Vec<Vec<f64>> = self.apart.iter().map(|(totals, _)| totals.to_row()).collect();
+        self.group.sum(&mut rows)?;
+        for ((_, norm), row) in std::mem::take(&mut self.apart).into_iter().zip(&rows) {
+            self.progress.window.add(&Totals::from_row(row), norm, &self.recipe.training.clip);
+        }
+        Ok(())
+    }
+
+    fn read_waiting(&mut self) -> Result<()> {
         if self.waiting.is_empty() {
             return Ok(());
         }
@@ -210,7 +265,7 @@ impl Trainer {
                 self.engine.gradient(&self.theta, &batch, &mut self.gradient)?; // which a later update has overwritten
                 return Err(self.not_finite(&batch));
             }
-            self.count(&totals, norm);
+            self.count(totals, norm);
         }
         match self.first_not_finite() {
             Some(what) => {
@@ -226,13 +281,19 @@ impl Trainer {
         self.recipe.training.schedule.factor(step, self.recipe.updates()) * halvings
     }
 
-    /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal.
-    pub fn run(&mut self, run: &mut Run, display: &mut Display, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
-        self.prepare_rollback(run)?;
+    /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal. `run`: where it is logged and
+    /// saved, by the rank that leads.
+    pub fn run(
+        &mut self,
+        mut run: Option<&mut Run>,
+        display: &mut Display,
+        stop: impl Fn() -> Option<i32>,
+    ) -> Result<Ended> {
+        self.prepare_rollback(run.as_deref())?;
         loop {
-            match self.advance(run, display, &stop) {
+            match self.advance(run.as_deref_mut(), display, &stop) {
                 Err(error) if error.is::<NotFinite>() && self.progress.rollbacks < self.most_rollbacks() => {
-                    self.go_back(run, display, &error)?;
+                    self.go_back(run.as_deref_mut(), display, &error)?;
                 }
                 ended => return ended,
             }
@@ -240,38 +301,47 @@ impl Trainer {
     }
 
     /// As `run`, up to the first number that is not finite.
-    fn advance(&mut self, run: &mut Run, display: &mut Display, stop: &impl Fn() -> Option<i32>) -> Result<Ended> {
+    fn advance(
+        &mut self,
+        mut run: Option<&mut Run>,
+        display: &mut Display,
+        stop: &impl Fn() -> Option<i32>,
+    ) -> Result<Ended> {
         let training = self.recipe.training.clone();
         let due = |every: u64, step: u64, last: bool| every > 0 && (last || step.is_multiple_of(every));
-        if self.progress.step == 0 {
+        if let (0, Some(run)) = (self.progress.step, run.as_deref()) {
             self.checkpoint().save(&run.latest())?; // a run can be resumed from its first moment on
         }
         let (mut began, seconds_before) = (Instant::now(), self.progress.seconds);
         let session = began;
         let mut sequences_before = self.progress.sequences;
         while !self.finished() {
+            self.asked = stop();
             self.update()?;
             let step = self.progress.step;
             let last = self.finished();
             self.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
             display.tick(self.progress.sequences);
-            let stopped = stop();
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
-            if measured || saved || stopped.is_some() || due(training.report_every, step, last) {
+            let reported = due(training.report_every, step, last);
+            let stopped = self.stopped(stop, measured || saved || reported);
+            if measured || saved || reported || stopped.is_some() {
                 self.settle()?;
                 self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
             }
             if measured {
-                self.evaluate(run, display)?; // which may solve it
+                self.evaluate(run.as_deref_mut(), display)?; // which may solve it
             }
             if due(training.report_every, step, self.finished()) {
                 let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
                 let report = self.report(rate);
-                run.log_report(&report)?;
+                if let Some(run) = run.as_deref_mut() {
+                    run.log_report(&report)?;
+                }
                 display.report(&report);
                 (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
-            if saved || self.finished() || stopped.is_some() {
+            if let (Some(run), true) = (run.as_deref(), saved || self.finished() || stopped.is_some()) {
                 let checkpoint = self.checkpoint();
                 if self.most_rollbacks() > 0 && due(training.checkpoint_every, step, false) {
                     checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
@@ -279,12 +349,22 @@ impl Trainer {
                 checkpoint.save(&run.latest())?;
             }
             if let Some(signal) = stopped {
-                run.log_end(false)?;
+                run.map_or(Ok(()), |run| run.log_end(false))?;
                 return Ok(Ended::Stopped(signal));
             }
         }
-        run.log_end(true)?;
+        run.map_or(Ok(()), |run| run.log_end(true))?;
         Ok(Ended::Finished)
+    }
+
+    /// The signal by which to stop after this step. The ranks of a group stop after the same one: the first whose all-reduce
+    /// says so, on a device the first of those that are `awaited` anyway.
+    fn stopped(&self, stop: &impl Fn() -> Option<i32>, awaited: bool) -> Option<i32> {
+        match &self.step {
+            None => stop(),
+            Some(_) if !awaited && self.theta.device() != Device::Cpu => None,
+            Some(step) => step.stopped(),
+        }
     }
 
     /// The means since the last report.
@@ -317,29 +397,34 @@ impl Trainer {
     }
 
     /// Evaluates at the recipe's points and keeps the checkpoint with the lowest summed loss.
-    fn evaluate(&mut self, run: &mut Run, display: &mut Display) -> Result<()> {
+    fn evaluate(&mut self, run: Option<&mut Run>, display: &mut Display) -> Result<()> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
         let (engine, source) = (&mut *self.engine, &mut self.source);
-        let scores = evaluate(engine, &self.theta, source, &points, sequences, EVALUATION_SEED)?;
+        let scores = evaluate(&self.group, engine, &self.theta, source, &points, sequences, EVALUATION_SEED)?;
         let loss: f64 = scores.iter().map(|score| score.figures.loss()).sum();
         if !loss.is_finite() {
             let step = self.progress.step;
             return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
         let step = self.progress.step;
-        run.log_evaluation(step, &scores)?;
-        display.evaluation(&scores);
-        self.look(run, &points)?;
         if self.progress.solved.is_none() && self.recipe.solved.by(&scores) {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });
+        }
+        let best = self.progress.best.as_ref().is_none_or(|best| loss < best.loss);
+        if best {
+            self.progress.best = Some(Best { step, loss });
+        }
+        let Some(run) = run else { return Ok(()) };
+        run.log_evaluation(step, &scores)?;
+        display.evaluation(&scores);
+        if let Some(Solved { sequences, seconds, .. }) = self.progress.solved.as_ref().filter(|at| at.step == step) {
             display.line(&format!("  solved after {sequences} sequences, {seconds:.1} s"));
         }
-        if self.progress.best.as_ref().is_none_or(|best| loss < best.loss) {
-            self.progress.best = Some(Best { step, loss });
+        if best {
             self.checkpoint().save(&run.best())?;
         }
-        Ok(())
+        self.look(run, &points)
     }
 }
 

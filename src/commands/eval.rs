@@ -2,7 +2,8 @@ use super::{grid, machine, pictures};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
-use crate::display::{print, table};
+use crate::display::{print, say, table};
+use crate::distributed::Group;
 use crate::metrics::{self, Figure, Score};
 use crate::model::with_rows;
 use crate::tasks::{Source, points};
@@ -46,9 +47,10 @@ pub fn run(flags: Eval) -> Result<()> {
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
-    let (mut engine, choice) = machine(&flags.machine, &recipe)?;
+    let (mut engine, choice) = machine(&flags.machine, None, &recipe)?;
+    say(&choice.words());
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
-    let scores = evaluate(&mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
+    let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
     let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &scores, seed: flags.seed };
     pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)?;
     if !flags.json {

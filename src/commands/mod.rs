@@ -14,6 +14,7 @@ use crate::cli::{Axes, Command, EngineChoice, Machine};
 use crate::config::Recipe;
 use crate::device;
 use crate::display::say;
+use crate::distributed::Place;
 use crate::engine::Engine;
 use crate::fused::{CudaFused, Fused};
 use crate::limits::check;
@@ -78,14 +79,14 @@ struct Choice {
 impl Choice {
     /// `threads` where no flag says how many. With `--device auto` and no wish for the composed engine, that is the fused
     /// engine on the CPU: the one on a card is asked for by name, until somebody has measured where it is faster.
-    fn new(flags: &Machine, threads: usize) -> Result<Choice> {
+    fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
         let fused = flags.engine != EngineChoice::Composed;
         let (device, why) = match flags.device.as_str() {
             "auto" if fused && device::has_driver() => {
                 (Device::Cpu, "`--device cuda` takes the card, where the fused engine's speed is not measured yet")
             }
             "auto" if fused => (Device::Cpu, "there is no NVIDIA driver"),
-            device => device::choose(device)?,
+            device => device::choose(device, place.map_or(0, |place| place.local_rank))?,
         };
         Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
     }
@@ -125,16 +126,16 @@ impl Choice {
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// The cores that are this process's: its part of the machine's.
+fn cores(place: Option<&Place>) -> usize {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    (all / place.map_or(1, |place| place.local_size)).max(1)
 }
 
 /// The engine for one recipe, and what it runs on.
-fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, cores())?.for_recipe(flags, recipe)?;
-    let engine = choice.engine(recipe)?;
-    say(&choice.words());
-    Ok((engine, choice))
+fn machine(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
+    let choice = Choice::new(flags, place, cores(place))?.for_recipe(flags, recipe)?;
+    Ok((choice.engine(recipe)?, choice))
 }
 
 /// A command line that is wrong by itself, whatever its files hold: exit code 2, as clap has it.

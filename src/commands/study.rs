@@ -1,10 +1,13 @@
 //! `ntm train --seeds`: many runs, one summary.
 
-use super::train::{as_begun, change, directory, hold, recipe};
+mod gather;
+
+use super::train::{as_begun, asked, change, directory, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
-use crate::config::Metric;
+use crate::config::{Metric, Recipe};
 use crate::display::{print, say, shell_path, table};
+use crate::distributed::{self, Group, Place};
 use crate::metrics::{self, Spread};
 use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
@@ -14,19 +17,29 @@ use anyhow::{Result, bail};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitCode> {
-    let choice = Choice::new(&flags.machine, 1)?;
-    let jobs = flags.jobs.map_or((cores() / choice.threads).max(1), usize::from);
-    let (study, shown) = study(flags, jobs)?;
+pub fn run(
+    flags: &Train,
+    group: &Group,
+    place: Option<&Place>,
+    stop: impl Fn() -> Option<i32> + Sync,
+) -> Result<ExitCode> {
+    let choice = Choice::new(&flags.machine, place, 1)?;
+    let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
+    let (study, shown) = study(flags, group, jobs)?;
+    let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
     let choice = choice.for_recipe(&flags.machine, &study.recipe)?;
-    say(&choice.words());
-    let (count, parent) = (study.seeds.len(), shell_path(&shown));
-    say(&format!("training {count} seeds, {} at a time, into {parent}", jobs.min(count)));
-    let start = |seed| start(&study, seed, flags, &choice);
-    let outcomes = match study.run(jobs, start, stop, |outcome| say(&described(outcome))) {
-        Ok(outcomes) => outcomes,
-        Err(signal) => {
-            say(&format!("stopped and saved; go on with: ntm train --resume {parent}"));
+    group.say(&choice.words());
+    let at_a_time = format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
+    group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
+    let start = |seed| start(&study, seed, flags, place, &choice);
+    let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
+    let said = |outcome: &Outcome| say(&format!("{rank}{}", described(outcome)));
+    let ended = gather::beating(group, || study.run(&seeds, jobs, start, &stop, said));
+    let outcomes = match gather::outcomes(group, &study, ended, &stop)? {
+        gather::Gathered::All(outcomes) => outcomes,
+        gather::Gathered::Elsewhere => return Ok(ExitCode::SUCCESS),
+        gather::Gathered::Stopped(signal) => {
+            group.say(&format!("stopped and saved; go on with: ntm train --resume {parent}"));
             return Ok(ExitCode::from(128 + signal as u8));
         }
     };
@@ -39,24 +52,45 @@ pub fn run(flags: &Train, stop: impl Fn() -> Option<i32> + Sync) -> Result<ExitC
     }
 }
 
-/// A new study, or the one to go on with.
-fn study(flags: &Train, jobs: usize) -> Result<(Study, PathBuf)> {
-    let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
-    let study = match (&flags.resume, &flags.seeds) {
-        (None, Some(seeds)) => Study::create(&directory, recipe(flags, jobs.min(seeds.0.len()))?.0, seeds.0.clone())?,
-        _ => {
-            let mut study = Study::open(&directory)?;
-            change(&mut study.recipe, flags)?;
-            study.recipe.check_memory(jobs.min(study.seeds.len()))?;
-            study.save()?;
-            study
-        }
+/// A new study, or the one to go on with. The rank that leads keeps it.
+fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> {
+    let begun = match &flags.seeds {
+        Some(seeds) => recipe(flags, jobs.min(seeds.0.len())).map(|(recipe, _)| Some((recipe, seeds.0.clone()))),
+        None => Ok(None),
     };
+    let described = |begun: &Option<(Recipe, Vec<u64>)>| asked(flags, begun.as_ref().map(|(recipe, _)| recipe));
+    let begun = group.agree("command line", begun, described)?;
+    let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
+    let mut led = None;
+    let saved = group.share(|| {
+        let study = match begun {
+            Some((recipe, seeds)) if distributed::restarted() && Study::is_in(&directory) => {
+                let study = Study::open(&directory)?;
+                if study.recipe != recipe || study.seeds != seeds {
+                    let shown = directory.display();
+                    bail!("`{shown}` holds another study\nhint: name another directory with --run-dir");
+                }
+                study
+            }
+            Some((recipe, seeds)) => Study::create(&directory, recipe, seeds)?,
+            None => {
+                let mut study = Study::open(&directory)?;
+                change(&mut study.recipe, flags)?;
+                study.recipe.check_memory(jobs.min(study.seeds.len()))?;
+                study.save()?;
+                study
+            }
+        };
+        let saved = serde_json::to_vec(&study)?;
+        led = Some(study);
+        Ok(saved)
+    })?;
+    let study = led.map_or_else(|| Study::parse(&directory, &saved), Ok)?;
     Ok((study, directory))
 }
 
 /// The run of one seed, from its beginning or from where it stopped.
-fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Start> {
+fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice: &Choice) -> Result<Start> {
     let directory = study.run_directory(seed);
     if !Run::is_in(&directory) {
         let recipe = study.recipe_of(seed);
@@ -71,8 +105,8 @@ fn start(study: &Study, seed: u64, flags: &Train, choice: &Choice) -> Result<Sta
     if checkpoint.finished() {
         return Ok(Start::Finished(checkpoint.progress));
     }
-    let machine = as_begun(&flags.machine, &checkpoint);
-    let choice = Choice::new(&machine, 1)?.for_recipe(&machine, &checkpoint.recipe)?;
+    let machine = as_begun(&flags.machine, Some(&checkpoint));
+    let choice = Choice::new(&machine, place, 1)?.for_recipe(&machine, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
     Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))

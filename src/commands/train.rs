@@ -1,70 +1,101 @@
 use super::signals::stop_signal;
-use super::{machine, study, usage};
+use super::{Choice, machine, study, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{self, EngineChoice, Machine, Train};
 use crate::config::{OnNonfinite, Recipe};
 use crate::display::{Display, say, shell_path};
+use crate::distributed::{self, Group, Lost, Place};
+use crate::engine::Engine;
 use crate::run::{Lock, Run};
 use crate::study::Study;
 use crate::tasks::{Source, Task};
 use crate::train::{Ended, NotFinite, Trainer};
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 pub fn run(flags: Train) -> Result<ExitCode> {
     let stop = stop_signal()?;
-    if flags.seeds.is_some() || flags.resume.as_deref().is_some_and(Study::is_in) {
-        return study::run(&flags, stop);
+    let place = Place::from_environment()?;
+    let Some(place) = place else { return train(&flags, Group::alone(), None, stop) };
+    let joined = Group::join(&place, Duration::from_secs(flags.peer_timeout.into()));
+    let trained = joined.and_then(|group| train(&flags, group, Some(&place), stop));
+    trained.map_err(|error| error.context(format!("rank {}", place.rank)))
+}
+
+/// Trains as one rank of a group; `place`: where it stands, if it is not alone.
+fn train(
+    flags: &Train,
+    group: Group,
+    place: Option<&Place>,
+    stop: impl Fn() -> Option<i32> + Sync,
+) -> Result<ExitCode> {
+    let several = flags.seeds.is_some() || is_study(flags, &group)?;
+    if several {
+        return study::run(flags, &group, place, stop);
     }
     if flags.jobs.is_some() {
         return usage("`--jobs` is for several seeds\nhint: name them with --seeds");
     }
-    let started = match &flags.resume {
-        Some(directory) => resume(directory, &flags)?,
-        None => Some(begin(&flags)?),
-    };
-    let Some((mut trainer, mut run)) = started else { return Ok(ExitCode::SUCCESS) };
-    let directory = shell_path(run.directory());
+    let leads = group.leads();
+    let Some((mut trainer, mut run)) = start(flags, group, place)? else { return Ok(ExitCode::SUCCESS) };
     let total = trainer.recipe.updates() * trainer.recipe.training.batch_size as u64;
-    let mut display = Display::new(total, trainer.progress.sequences);
-    let ended = trainer.run(&mut run, &mut display, stop);
+    let mut display = if leads { Display::new(total, trainer.progress.sequences) } else { Display::Silent };
+    let ended = trainer.run(run.as_mut(), &mut display, stop);
     display.close();
-    let ended = ended.map_err(|error| {
-        let latest = run.latest();
-        let mut hint = String::new();
-        if latest.exists() {
-            hint += &format!("\nhint: the last good checkpoint is {}", latest.display());
-        }
-        if error.is::<NotFinite>() {
-            hint += "\nhint: a new run with a lower rate or clip may help";
-            if trainer.recipe.training.on_nonfinite.rollbacks() == 0 {
-                hint +=
-                    &format!(", or `ntm train --resume {directory} --on-nonfinite rollback`, which halves the rate");
-            }
-        }
-        anyhow!("training stopped: {error:#}{hint}")
-    })?;
-    let seconds = trainer.progress.seconds;
-    match ended {
-        Ended::Finished => {
-            say(&format!(
-                "trained {} sequences in {seconds:.1} s; the run is in {directory}",
-                trainer.progress.sequences
-            ));
+    let ended = ended.map_err(|error| anyhow!("training stopped: {error:#}{}", hints(&error, &trainer, run.as_ref())))?;
+    match (ended, run) {
+        (Ended::Stopped(signal), None) => Ok(ExitCode::from(128 + signal as u8)),
+        (Ended::Finished, None) => Ok(ExitCode::SUCCESS),
+        (Ended::Finished, Some(run)) => {
+            let (sequences, seconds) = (trainer.progress.sequences, trainer.progress.seconds);
+            let directory = shell_path(run.directory());
+            say(&format!("trained {sequences} sequences in {seconds:.1} s; the run is in {directory}"));
             let measured = if trainer.progress.best.is_some() { run.best() } else { run.latest() };
             say(&format!("next: ntm eval --checkpoint {}", shell_path(&measured)));
             say(&format!("      tensorboard --logdir {directory}"));
             Ok(ExitCode::SUCCESS)
         }
-        Ended::Stopped(signal) => {
+        (Ended::Stopped(signal), Some(run)) => {
+            let (sequences, directory) = (trainer.progress.sequences, shell_path(run.directory()));
             say(&format!(
-                "stopped and saved after {} sequences; go on with: ntm train --resume {directory}",
-                trainer.progress.sequences
+                "stopped and saved after {sequences} sequences; go on with: ntm train --resume {directory}"
             ));
             Ok(ExitCode::from(128 + signal as u8))
         }
     }
+}
+
+/// Whether the directory to go on with holds a seed study. The rank that leads knows.
+fn is_study(flags: &Train, group: &Group) -> Result<bool> {
+    let Some(directory) = &flags.resume else { return Ok(false) };
+    Ok(group.share(|| Ok(vec![Study::is_in(directory) as u8]))? == [1])
+}
+
+/// What to do after an error that has ended a run.
+fn hints(error: &Error, trainer: &Trainer, run: Option<&Run>) -> String {
+    let Some(run) = run else {
+        return "\nhint: the messages of the other ranks may say why; rank 0 has the checkpoint".to_string();
+    };
+    let (latest, directory) = (run.latest(), shell_path(run.directory()));
+    let mut hints = String::new();
+    if latest.exists() {
+        hints += &format!("\nhint: the last good checkpoint is {}", latest.display());
+    }
+    if error.is::<Lost>() {
+        hints += &format!(
+            "\nhint: the messages of the other ranks may say why; then the same with `ntm train --resume {directory}`"
+        );
+    }
+    if error.is::<NotFinite>() {
+        hints += "\nhint: a new run with a lower rate or clip may help";
+        if trainer.recipe.training.on_nonfinite.rollbacks() == 0 {
+            hints += &format!(", or `ntm train --resume {directory} --on-nonfinite rollback`, which halves the rate");
+        }
+    }
+    hints
 }
 
 /// The recipe that the flags make, and its sequences; `runs` of them are to be trained at a time.
@@ -103,43 +134,128 @@ pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
     flags.run_dir.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{name}-{suffix}")))
 }
 
-fn begin(flags: &Train) -> Result<(Trainer, Run)> {
-    let (recipe, source) = recipe(flags, 1)?;
-    let directory = directory(flags, &recipe.training.seed.to_string());
-    if Study::is_in(&directory) {
-        bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
-    }
-    let (engine, choice) = machine(&flags.machine, &recipe)?;
-    let run = Run::create(&directory, &recipe, &choice.words())?;
-    let from = match &recipe.task {
-        Task::Sequences(task) => &task.train,
-        task => task.name(),
-    };
-    say(&format!("training {} sequences of {from} into {}", recipe.training.sequences, directory.display()));
-    Ok((Trainer::new(recipe, source, engine, choice.device), run))
-}
-
-/// None if there is nothing left to do.
-fn resume(directory: &Path, flags: &Train) -> Result<Option<(Trainer, Run)>> {
-    let (lock, checkpoint) = hold(directory, |recipe| change(recipe, flags))?;
-    let seen = checkpoint.progress.sequences;
-    if checkpoint.finished() {
+/// What to train and where the rank that leads logs it; none if there is nothing left to do.
+fn start(flags: &Train, group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
+    let begun = if flags.resume.is_some() { Ok(None) } else { recipe(flags, 1).map(Some) };
+    let begun = group.agree("command line", begun, |begun| asked(flags, begun.as_ref().map(|(recipe, _)| recipe)))?;
+    let (recipe, source) = begun.unzip();
+    let seed = recipe.as_ref().map_or(0, |recipe| recipe.training.seed);
+    let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, &seed.to_string()));
+    let (lock, checkpoint) = saved(flags, &group, &directory, recipe.as_ref())?.unzip();
+    if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.finished()) {
         let all = checkpoint.progress.step >= checkpoint.recipe.updates();
         let cure = if all { "more with --sequences" } else { "solved, and its recipe stops there" };
-        say(&format!("{} is finished: {seen} sequences seen; {cure}", directory.display()));
+        let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
+        group.say(&format!("{shown} is finished: {seen} sequences seen; {cure}"));
         return Ok(None);
     }
-    checkpoint.recipe.check_memory(1)?;
-    let source = Source::open(&checkpoint.recipe.task)?;
-    let (engine, choice) = machine(&as_begun(&flags.machine, &checkpoint), &checkpoint.recipe)?;
-    let run = Run::resume(directory, lock, &checkpoint, &choice.words())?;
-    say(&format!("going on with {} at {seen} sequences", directory.display()));
-    Ok(Some((Trainer::restore(&checkpoint, source, engine, choice.device), run)))
+    let recipe = checkpoint.as_ref().map(|checkpoint| checkpoint.recipe.clone()).or(recipe);
+    let recipe = recipe.context("a run begins or goes on")?;
+    let prepare = || -> Result<_> {
+        let batch = recipe.training.batch_size;
+        if batch < group.size {
+            bail!(
+                "a batch of {batch} cannot be shared among {} ranks\n\
+                 hint: `--set training.batch_size=N` of at least that, or fewer ranks",
+                group.size
+            );
+        }
+        recipe.check_memory(1)?;
+        let source = source.map_or_else(|| Source::open(&recipe.task), Ok)?;
+        let (engine, choice) = machine(&as_begun(&flags.machine, checkpoint.as_ref()), place, &recipe)?;
+        Ok((source, engine, choice))
+    };
+    let said = |(_, engine, _): &(_, Box<dyn Engine>, _)| json!({ "recipe": recipe, "engine": engine.name() });
+    let (source, engine, choice) = group.agree("run", prepare(), said)?;
+    let run = group.lead(|| log(&directory, &recipe, checkpoint.as_ref().zip(lock.flatten()), &choice, group.size))?;
+    let trainer = match &checkpoint {
+        None => Trainer::new(recipe, source, engine, choice.device),
+        Some(checkpoint) => Trainer::restore(checkpoint, source, engine, choice.device),
+    };
+    Ok(Some((trainer.in_group(group), run)))
 }
 
-/// The run in a directory, to be gone on with as changed.
-pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<(Lock, Checkpoint)> {
-    let (lock, mut checkpoint) = Run::hold(directory)?;
+/// The checkpoint to go on from, and the lock on its directory, which the rank that leads holds; none where a run begins.
+fn saved(
+    flags: &Train,
+    group: &Group,
+    directory: &Path,
+    begun: Option<&Recipe>,
+) -> Result<Option<(Option<Lock>, Checkpoint)>> {
+    let mut lock = None;
+    let saved = group.share(|| {
+        // torchrun starts a job that failed again by the same command line, which goes on then
+        if flags.resume.is_none() && !(distributed::restarted() && Run::is_in(directory)) {
+            return free(directory).map(|()| vec![]);
+        }
+        let (held, saved) = Run::hold(directory)?;
+        lock = Some(held);
+        Ok(saved)
+    })?;
+    if saved.is_empty() {
+        return Ok(None);
+    }
+    let change = |recipe: &mut Recipe| match begun {
+        None => change(recipe, flags),
+        Some(begun) if recipe == begun => Ok(()),
+        Some(_) => {
+            let shown = directory.display();
+            bail!("`{shown}` holds a run of another recipe\nhint: name another directory with --run-dir")
+        }
+    };
+    Ok(Some((lock, checkpoint(directory, &saved, change)?)))
+}
+
+/// Where a run is logged, with words on what trains it.
+fn log(
+    directory: &Path,
+    recipe: &Recipe,
+    saved: Option<(&Checkpoint, Lock)>,
+    choice: &Choice,
+    ranks: usize,
+) -> Result<Run> {
+    let mut words = choice.words();
+    if ranks > 1 {
+        words += &format!(", ranks: {ranks}");
+    }
+    say(&words);
+    let shown = directory.display();
+    let Some((checkpoint, lock)) = saved else {
+        let run = Run::create(directory, recipe, &words)?;
+        let from = match &recipe.task {
+            Task::Sequences(task) => &task.train,
+            task => task.name(),
+        };
+        say(&format!("training {} sequences of {from} into {shown}", recipe.training.sequences));
+        return Ok(run);
+    };
+    let run = Run::resume(directory, lock, checkpoint, &words)?;
+    say(&format!("going on with {shown} at {} sequences", checkpoint.progress.sequences));
+    Ok(run)
+}
+
+/// What the ranks of a group must have been asked alike.
+pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
+    let rollback = flags.on_nonfinite.map(|choice| choice == cli::OnNonfinite::Rollback);
+    let seeds = flags.seeds.as_ref().map(|seeds| &seeds.0);
+    json!({ "resume": flags.resume.is_some(), "seeds": seeds, "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
+}
+
+/// Whether a run may begin in a directory.
+fn free(directory: &Path) -> Result<()> {
+    if Study::is_in(directory) {
+        bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
+    }
+    Run::free(directory)
+}
+
+/// The checkpoint of the run in a directory, to be gone on with as changed.
+fn checkpoint(
+    directory: &Path,
+    saved: &[u8],
+    change: impl FnOnce(&mut Recipe) -> Result<()>,
+) -> Result<Checkpoint> {
+    let mut checkpoint = Run::read(directory, saved)?;
     change(&mut checkpoint.recipe)?;
     if checkpoint.recipe.updates() < checkpoint.progress.step {
         bail!(
@@ -148,13 +264,20 @@ pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) ->
             checkpoint.progress.sequences
         );
     }
-    Ok((lock, checkpoint))
+    Ok(checkpoint)
+}
+
+/// The run in a directory, to be gone on with as changed.
+pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<(Lock, Checkpoint)> {
+    let (lock, saved) = Run::hold(directory)?;
+    Ok((lock, checkpoint(directory, &saved, change)?))
 }
 
 /// The machine flags of a run that goes on: unless they name an engine, the one that began, to go on bit for bit.
-pub fn as_begun(flags: &Machine, checkpoint: &Checkpoint) -> Machine {
+pub fn as_begun(flags: &Machine, checkpoint: Option<&Checkpoint>) -> Machine {
     let mut flags = flags.clone();
-    if flags.engine == EngineChoice::Auto && checkpoint.progress.engine == "composed" {
+    let composed = checkpoint.is_some_and(|checkpoint| checkpoint.progress.engine == "composed");
+    if flags.engine == EngineChoice::Auto && composed {
         flags.engine = EngineChoice::Composed;
     }
     flags

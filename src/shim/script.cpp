@@ -1,23 +1,12 @@
 // TorchScript modules made from source. A function returns null, or a message that the caller frees.
 
+#include "caught.h"
+
 #include <torch/csrc/jit/api/module.h>
 
-#include <cstring>
 #include <sstream>
 
 using torch::jit::Module;
-
-template <class Body>
-static char *caught(Body body) {
-  try {
-    body();
-    return nullptr;
-  } catch (const c10::Error &error) {
-    return strdup(error.what_without_backtrace());
-  } catch (const std::exception &error) {
-    return strdup(error.what());
-  }
-}
 
 extern "C" {
 

@@ -1,7 +1,8 @@
 //! TorchScript modules made from source.
 
-use anyhow::{Result, anyhow};
-use std::ffi::{CStr, CString, c_char, c_void};
+use super::{check, take, text};
+use anyhow::Result;
+use std::ffi::{CString, c_char, c_void};
 use std::ptr::null_mut;
 use tch::Tensor;
 use torch_sys::{C_tensor, CModule_};
@@ -83,34 +84,11 @@ impl Script {
     }
 }
 
-extern "C" fn take(to: *mut c_void, data: *const u8, size: usize) {
-    // SAFETY: `to` is the vector of `save`, and C++ hands over `size` bytes that live during the call.
-    unsafe { (*to.cast::<Vec<u8>>()).extend_from_slice(std::slice::from_raw_parts(data, size)) }
-}
-
 impl Drop for Script {
     fn drop(&mut self) {
         // SAFETY: `ntm_script_new` made it with `new`, as torch-sys makes its modules, and nothing else frees it.
         unsafe { torch_sys::atm_free(self.module) }
     }
-}
-
-fn text(text: &str) -> Result<CString> {
-    CString::new(text).map_err(|_| anyhow!("a text with a NUL character"))
-}
-
-/// Takes a message over from C++.
-fn check(message: *mut c_char) -> Result<()> {
-    if message.is_null() {
-        return Ok(());
-    }
-    // SAFETY: a message is a C string from strdup, and it is freed here once.
-    let error = unsafe {
-        let error = anyhow!("{}", CStr::from_ptr(message).to_string_lossy());
-        libc::free(message.cast());
-        error
-    };
-    Err(error)
 }
 
 #[cfg(test)]

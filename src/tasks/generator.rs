@@ -6,6 +6,7 @@ use crate::random::{Purpose, stream};
 use anyhow::Result;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
+use std::ops::Range;
 
 /// A task that draws its sequences.
 pub trait Generator {
@@ -29,9 +30,17 @@ pub trait Generator {
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column);
 }
 
-/// The batch of training step `step`, drawn from (seed, step) alone, its shapes as far as `reach` goes (see `Curriculum`).
-pub fn training_batch(task: &dyn Generator, seed: u64, step: u64, size: usize, reach: f64) -> Batch {
-    let first = step * size as u64;
+/// The sequences of a `slice` of the batch of training step `step`, each drawn from (seed, step) and its place in the batch
+/// alone, its shape as far as `reach` goes (see `Curriculum`).
+pub fn training_batch(
+    task: &dyn Generator,
+    seed: u64,
+    step: u64,
+    size: usize,
+    reach: f64,
+    slice: Range<usize>,
+) -> Batch {
+    let first = step * size as u64 + slice.start as u64;
     let axes = task.axes();
     let shape = |index| {
         let mut rng = stream(seed, Purpose::TrainingShape, index);
@@ -39,7 +48,7 @@ pub fn training_batch(task: &dyn Generator, seed: u64, step: u64, size: usize, r
     };
     // at batch size 1 both are `step`
     let index = |b| if task.mixed_lengths() { first + b } else { step };
-    let points: Vec<Point> = (0..size as u64).map(|b| shape(index(b))).collect();
+    let points: Vec<Point> = (0..slice.len() as u64).map(|b| shape(index(b))).collect();
     batch(task, &points, |b| stream(seed, Purpose::TrainingSequence, first + b))
 }
 

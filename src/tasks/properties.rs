@@ -25,7 +25,7 @@ impl Drawn {
 
     /// Sequences of training, two a batch.
     pub fn training(task: &Task, count: u64) -> impl Iterator<Item = Drawn> {
-        let batches = (0..count / 2).map(|step| training_batch(generator(task), 7, step, 2, 1.0));
+        let batches = (0..count / 2).map(|step| training_batch(generator(task), 7, step, 2, 1.0, 0..2));
         batches.flat_map(|batch| [Drawn::of(&batch, 0), Drawn::of(&batch, 1)])
     }
 
@@ -81,7 +81,7 @@ pub fn assert_uniform(task: &Task, range: RangeInclusive<usize>, read: impl Fn(&
 #[test]
 fn a_batch_depends_on_seed_and_step_alone() {
     for task in generated() {
-        let draw = |seed, step| training_batch(generator(&task), seed, step, 4, 1.0);
+        let draw = |seed, step| training_batch(generator(&task), seed, step, 4, 1.0, 0..4);
         let batch = draw(3, 17);
         draw(3, 16);
         assert_eq!(batch, draw(3, 17), "{}", task.name());
@@ -109,7 +109,7 @@ fn sequences_have_the_steps_and_the_channels_their_task_announces() {
     for task in generated() {
         let generator = generator(&task);
         assert_eq!(task.input_width(), Channels::width(&generator.inputs()), "{}", task.name());
-        let longest = (0..500).map(|step| training_batch(generator, 1, step, 4, 1.0).steps).max();
+        let longest = (0..500).map(|step| training_batch(generator, 1, step, 4, 1.0, 0..4).steps).max();
         assert_eq!(longest, Some(task.max_steps()), "{}", task.name());
         let batch = evaluation_batch(generator, 1, &task.sample(), 0, 2);
         assert_eq!(batch.lengths, [generator.steps(&task.sample()); 2], "{}", task.name());
@@ -132,10 +132,10 @@ fn set_mixed(task: &mut Task, mixed: bool) -> bool {
 #[test]
 fn a_batch_mixes_shapes_by_default_or_not_and_a_batch_of_one_is_the_same_either_way() {
     let mixes = |task: &Task| {
-        let mut batches = (0..20).map(|step| training_batch(generator(task), 1, step, 8, 1.0));
+        let mut batches = (0..20).map(|step| training_batch(generator(task), 1, step, 8, 1.0, 0..8));
         batches.any(|batch| batch.lengths.iter().any(|&length| length != batch.steps))
     };
-    let single = |task: &Task| training_batch(generator(task), 1, 5, 1, 1.0);
+    let single = |task: &Task| training_batch(generator(task), 1, 5, 1, 1.0, 0..1);
     for mut task in generated() {
         let (varies, before) = (mixes(&task), single(&task));
         assert_eq!(set_mixed(&mut task, false), varies, "{}: mixed by default if its shape varies", task.name());

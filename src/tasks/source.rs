@@ -6,6 +6,7 @@ use super::{Batch, Origin, Point, Sequences, Task};
 use crate::random::{Purpose, stream};
 use anyhow::{Result, bail};
 use rand::seq::SliceRandom;
+use std::ops::Range;
 
 /// The sequences of a task, ready to be drawn.
 pub struct Source {
@@ -86,11 +87,23 @@ impl Source {
     /// The batch of training step `step`, a function of (seed, step) alone. `reach`: how far drawn shapes go, 1 for all of
     /// the task's (see `Curriculum`); the sequences of files are what they are.
     pub fn training_batch(&mut self, seed: u64, step: u64, size: usize, reach: f64) -> Result<Batch> {
+        self.training_slice(seed, step, size, reach, 0..size)
+    }
+
+    /// Some sequences of that batch, padded among themselves.
+    pub fn training_slice(
+        &mut self,
+        seed: u64,
+        step: u64,
+        size: usize,
+        reach: f64,
+        slice: Range<usize>,
+    ) -> Result<Batch> {
         match (self.task.origin(), &mut self.files) {
-            (Origin::Generated(task), _) => Ok(training_batch(task, seed, step, size, reach)),
+            (Origin::Generated(task), _) => Ok(training_batch(task, seed, step, size, reach, slice)),
             (Origin::Files(_), Some(Files { train: Some(file), order, .. })) => {
                 let (first, count) = (step * size as u64, file.count() as u64);
-                let numbers = first..first + size as u64;
+                let numbers = first + slice.start as u64..first + slice.end as u64;
                 let indices: Vec<usize> = numbers
                     .map(|number| order.at(seed, number / count, (number % count) as usize, file.count()))
                     .collect();

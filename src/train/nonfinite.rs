@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, Progress};
 use crate::display::Display;
 use crate::run::Run;
 use crate::tasks::Batch;
-use anyhow::{Error, Result};
+use anyhow::{Context, Error, Result};
 use std::fs;
 
 /// What is not finite, and at which update.
@@ -57,7 +57,8 @@ impl Trainer {
     }
 
     /// Makes sure that there is a checkpoint to go back to if the recipe asks for one, and no old one otherwise.
-    pub(super) fn prepare_rollback(&self, run: &Run) -> Result<()> {
+    pub(super) fn prepare_rollback(&self, run: Option<&Run>) -> Result<()> {
+        let Some(run) = run else { return Ok(()) };
         let path = run.rollback();
         if self.most_rollbacks() == 0 {
             return if path.exists() { Ok(fs::remove_file(path)?) } else { Ok(()) };
@@ -71,12 +72,17 @@ impl Trainer {
     /// Goes back to the last checkpoint of `checkpoint_every`, to go on from there with half the learning rate. Not to
     /// `latest`, which a stop may have saved anywhere: so an interrupted run goes back to where an uninterrupted one does.
     /// What was measured stays: `best` is still the machine in its file.
-    pub(super) fn go_back(&mut self, run: &mut Run, display: &Display, error: &Error) -> Result<()> {
-        let good = Checkpoint::load(&run.rollback())?;
+    pub(super) fn go_back(&mut self, run: Option<&mut Run>, display: &Display, error: &Error) -> Result<()> {
+        let read = || {
+            let run = run.as_deref().context("the rank that leads has a run")?;
+            fs::read(run.rollback()).context("cannot read the checkpoint to go back to")
+        };
+        let good = Checkpoint::parse(&self.group.share(read)?).context("in the checkpoint to go back to")?;
         self.set(&good.theta, &good.optimizer);
         let Progress { best, solved, seconds, rollbacks, engine, .. } = std::mem::take(&mut self.progress);
         let rollbacks = rollbacks + 1;
         self.progress = Progress { best, solved, seconds, rollbacks, engine, ..good.progress };
+        let Some(run) = run else { return Ok(()) };
         self.checkpoint().save(&run.latest())?; // first: a run that goes on from it drops what was logged after it
         run.go_back(self.progress.step)?;
         let (step, most) = (self.progress.step, self.most_rollbacks());

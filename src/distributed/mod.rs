@@ -1,0 +1,242 @@
+//! Several processes that train together, as torch.distributed has them: a job has K ranks, a process each, which find each
+//! other by the environment that torchrun sets. Rank 0 leads: it writes, and says what there is to say.
+
+mod board;
+mod place;
+
+pub use board::Board;
+pub use place::{Place, restarted};
+
+use crate::display::say;
+use crate::flat;
+use crate::shim::ProcessGroup;
+use anyhow::{Context, Error, Result, bail};
+use serde_json::{Value, json};
+use std::ops::Range;
+use std::time::Duration;
+use tch::Tensor;
+
+/// The ranks of a job. One process alone is a group too, for which every call here changes nothing.
+pub struct Group {
+    pub rank: usize,
+    /// K, the number of ranks.
+    pub size: usize,
+    joined: Option<Joined>,
+}
+
+struct Joined {
+    gloo: ProcessGroup,
+    pub board: Board,
+}
+
+/// The others cannot be reached any more.
+#[derive(Debug)]
+pub struct Lost(String);
+
+impl std::fmt::Display for Lost {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Lost {}
+
+fn lost(error: &Error) -> Error {
+    Lost(format!("lost touch with the other ranks: {}", plain(error))).into()
+}
+
+/// What c10d says, without the places in its sources.
+fn plain(error: &Error) -> String {
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    let place = line.starts_with('[').then(|| line.split_once("] ")).flatten();
+    place.map_or(line, |(_, words)| words).trim_end_matches('.').to_string()
+}
+
+/// What the all-reduce of a step carries beside the gradient: the loss, how many ranks were asked to stop, and the sum of the
+/// numbers of their signals.
+const BESIDE: usize = 3;
+
+/// What a step has come to on all ranks together.
+pub struct Step {
+    /// (3): the sum of the losses, of use only for whether it is finite; how many were asked to stop; the sum of their signals.
+    beside: Tensor,
+}
+
+impl Step {
+    /// Not finite if the loss of any rank is not. A scalar.
+    pub fn loss(&self) -> Tensor {
+        self.beside.select(0, 0)
+    }
+
+    /// The signal that asked some rank to stop. Waits for a device.
+    pub fn stopped(&self) -> Option<i32> {
+        let (ranks, signals) = (self.beside.double_value(&[1]), self.beside.double_value(&[2]));
+        (ranks > 0.0).then(|| (signals / ranks).round() as i32)
+    }
+}
+
+impl Group {
+    /// A process of its own.
+    pub fn alone() -> Group {
+        Group { rank: 0, size: 1, joined: None }
+    }
+
+    /// Waits until all ranks of the job are there, at most `timeout`, which holds for every later wait too.
+    pub fn join(place: &Place, timeout: Duration) -> Result<Group> {
+        Group::join_as(env!("CARGO_PKG_VERSION"), place, timeout)
+    }
+
+    fn join_as(version: &str, place: &Place, timeout: Duration) -> Result<Group> {
+        let Place { rank, size, .. } = *place;
+        let board = Board::open(place, timeout)?;
+        let versions = board.exchange("version", version.as_bytes())?;
+        if let Some(other) = (1..size).find(|&other| versions[other] != versions[0]) {
+            board.last_words("version");
+            let [first, second] = [0, other].map(|rank| String::from_utf8_lossy(&versions[rank]).into_owned());
+            bail!("rank 0 is ntm {first}, rank {other} is ntm {second}\nhint: the same binary everywhere");
+        }
+        let interfaces = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
+        let gloo = ProcessGroup::gloo(&board.store, (rank, size), &interfaces, &place.own_address()?, timeout)
+            .map_err(|error| lost(&error))?;
+        Ok(Group { rank, size, joined: Some(Joined { gloo, board }) })
+    }
+
+    pub fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.joined.is_none()
+    }
+
+    /// None for a process alone.
+    pub fn board(&self) -> Option<&Board> {
+        self.joined.as_ref().map(|joined| &joined.board)
+    }
+
+    /// Words of the rank that leads.
+    pub fn say(&self, text: &str) {
+        if self.leads() {
+            say(text);
+        }
+    }
+
+    /// What each rank has come to, which all must describe alike; else all end with an error that says who differs in what, or
+    /// what failed where. `about`: a name of its own for each agreement.
+    pub fn agree<T>(&self, about: &str, come_to: Result<T>, describe: impl Fn(&T) -> Value) -> Result<T> {
+        let Some(Joined { board, .. }) = &self.joined else { return come_to };
+        let own = match &come_to {
+            Ok(value) => json!({ "value": describe(value) }),
+            Err(error) => json!({ "failed": format!("{error:#}") }),
+        };
+        let said = board.exchange(about, own.to_string().as_bytes());
+        let agreed = come_to.and_then(|value| {
+            for (rank, text) in said?.iter().enumerate() {
+                let said: Value = serde_json::from_slice(text).context("from a rank")?;
+                if let Some(failed) = said["failed"].as_str() {
+                    bail!("rank {rank} failed: {failed}");
+                }
+                if let Some((path, here, there)) = first_difference("", &own["value"], &said["value"]) {
+                    bail!(
+                        "the ranks differ in `{path}`: {here} here, {there} on rank {rank}\n\
+                         hint: give all ranks the same command line and files"
+                    );
+                }
+            }
+            Ok(value)
+        });
+        agreed.inspect_err(|_| board.last_words(about))
+    }
+
+    /// What the rank that leads makes; if it fails there, it fails everywhere.
+    pub fn lead<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let mut made = None;
+        self.share(|| {
+            made = Some(make()?);
+            Ok(vec![])
+        })?;
+        Ok(made)
+    }
+
+    /// What rank 0 makes, on all ranks. If it fails there, it fails on all.
+    pub fn share(&self, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let Some(Joined { gloo, .. }) = &self.joined else { return make() };
+        let made = if self.leads() { make() } else { Ok(vec![]) };
+        let (failed, mut bytes) = match &made {
+            Ok(bytes) => (0, bytes.clone()),
+            Err(error) => (1, format!("{error:#}").into_bytes()),
+        };
+        let mut head = Tensor::from_slice(&[failed, bytes.len() as i64]);
+        gloo.broadcast(&mut head).map_err(|error| lost(&error))?;
+        bytes.resize(head.int64_value(&[1]) as usize, 0);
+        if !bytes.is_empty() {
+            let mut all = Tensor::from_slice(&bytes);
+            gloo.broadcast(&mut all).map_err(|error| lost(&error))?;
+            bytes = Vec::try_from(all).context("bytes from rank 0")?;
+        }
+        match head.int64_value(&[0]) {
+            0 => Ok(bytes),
+            _ if self.leads() => made,
+            _ => bail!("rank 0 failed: {}", String::from_utf8_lossy(&bytes)),
+        }
+    }
+
+    /// The sequences of a batch that are this rank's: as even as can be, the first ranks one more.
+    pub fn slice(&self, batch: usize) -> Range<usize> {
+        let start = |rank: usize| rank * (batch / self.size) + rank.min(batch % self.size);
+        start(self.rank)..start(self.rank + 1)
+    }
+
+    /// The one all-reduce of a step: each rank's gradient of the mean over its slice becomes that of the mean over the
+    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop.
+    pub fn step(&self, gradient: &mut Tensor, part: f64, loss: &Tensor, stop: Option<i32>) -> Result<Step> {
+        let Some(Joined { gloo, .. }) = &self.joined else { bail!("a process alone has nothing to reduce") };
+        let (size, kind_device) = (gradient.numel(), (gradient.kind(), gradient.device()));
+        let asked = stop.map_or([0.0, 0.0], |signal| [1.0, signal as f32]);
+        let asked = flat::upload(&asked, kind_device)?;
+        let scaled = &*gradient * part;
+        let mut all = Tensor::f_cat(&[&scaled, &loss.reshape([1]).to_kind(gradient.kind()), &asked], 0)?;
+        debug_assert_eq!(all.numel(), size + BESIDE);
+        gloo.sum(&mut all).map_err(|error| lost(&error))?;
+        gradient.copy_(&all.narrow(0, 0, size as i64));
+        Ok(Step { beside: all.narrow(0, size as i64, BESIDE as i64) })
+    }
+
+    /// Makes each row the sum of that row on all ranks. Rows may be longer on some ranks than on others, but all have as many.
+    pub fn sum(&self, rows: &mut [Vec<f64>]) -> Result<()> {
+        let Some(Joined { gloo, .. }) = &self.joined else { return Ok(()) };
+        let mut width = Tensor::from_slice(&[rows.iter().map(Vec::len).max().unwrap_or(0) as i64]);
+        gloo.largest(&mut width).map_err(|error| lost(&error))?;
+        let width = width.int64_value(&[0]) as usize;
+        if width == 0 || rows.is_empty() {
+            return Ok(());
+        }
+        let mut all = Vec::with_capacity(rows.len() * width);
+        for row in rows.iter_mut() {
+            row.resize(width, 0.0);
+            all.extend_from_slice(row);
+        }
+        let mut all = Tensor::from_slice(&all);
+        gloo.sum(&mut all).map_err(|error| lost(&error))?;
+        let all: Vec<f64> = Vec::try_from(all).context("sums of all ranks")?;
+        rows.iter_mut().zip(all.chunks_exact(width)).for_each(|(row, sums)| row.copy_from_slice(sums));
+        Ok(())
+    }
+}
+
+/// The first place where two values differ, and what they have there.
+fn first_difference(path: &str, first: &Value, other: &Value) -> Option<(String, String, String)> {
+    let nothing = Value::Null;
+    match (first, other) {
+        (Value::Object(left), Value::Object(right)) => {
+            let keys = left.keys().chain(right.keys().filter(|key| !left.contains_key(*key)));
+            keys.into_iter().find_map(|key| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                first_difference(&path, left.get(key).unwrap_or(&nothing), right.get(key).unwrap_or(&nothing))
+            })
+        }
+        _ if first == other => None,
+        _ => Some((path.to_string(), first.to_string(), other.to_string())),
+    }
+}

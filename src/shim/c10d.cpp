@@ -1,0 +1,82 @@
+// The engine of torch.distributed: a store of keys that all processes of a job share, and operations on tensors of all of them.
+// A function returns null, or a message that the caller frees.
+
+#include "caught.h"
+
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+using c10d::Backend, c10d::ProcessGroupGloo, c10d::Store;
+using std::chrono::milliseconds;
+using Pointer = c10::intrusive_ptr<Backend>;
+
+extern "C" {
+
+char *ntm_store_open(const char *host, uint16_t port, bool serves, uint64_t timeout, c10::intrusive_ptr<Store> **made) {
+  return caught([&] {
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = serves;
+    options.waitWorkers = false;
+    options.timeout = milliseconds(timeout);
+    *made = new c10::intrusive_ptr<Store>(c10::make_intrusive<c10d::TCPStore>(host, options));
+  });
+}
+
+void ntm_store_close(c10::intrusive_ptr<Store> *store) { delete store; }
+
+char *ntm_store_set(c10::intrusive_ptr<Store> *store, const char *key, const uint8_t *value, size_t size) {
+  return caught([&] { (*store)->set(key, std::vector<uint8_t>(value, value + size)); });
+}
+
+char *ntm_store_has(c10::intrusive_ptr<Store> *store, const char *key, bool *has) {
+  return caught([&] { *has = (*store)->check({key}); });
+}
+
+// Hands the bytes to `take`; waits for nothing longer than the store's time-out.
+char *ntm_store_get(c10::intrusive_ptr<Store> *store, const char *key, void (*take)(void *, const uint8_t *, size_t),
+                    void *to) {
+  return caught([&] {
+    const std::vector<uint8_t> value = (*store)->get(key);
+    take(to, value.data(), value.size());
+  });
+}
+
+// A Gloo process group over the network interfaces of the given names (comma-separated), or if there are none over the one
+// with the address of this name.
+char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, int rank, int size, const char *interfaces, const char *address,
+                     uint64_t timeout, Pointer **made) {
+  return caught([&] {
+    auto options = ProcessGroupGloo::Options::create(milliseconds(timeout));
+    std::stringstream names(interfaces);
+    for (std::string name; std::getline(names, name, ',');)
+      options->devices.push_back(ProcessGroupGloo::createDeviceForInterface(name));
+    if (options->devices.empty()) options->devices.push_back(ProcessGroupGloo::createDeviceForHostname(address));
+    options->threads = options->devices.size() * 2;
+    auto prefixed = c10::make_intrusive<c10d::PrefixStore>("gloo", *store);
+    *made = new Pointer(c10::make_intrusive<ProcessGroupGloo>(prefixed, rank, size, options));
+  });
+}
+
+void ntm_group_close(Pointer *group) { delete group; }
+
+// In place: each element becomes the sum over all processes, or the largest.
+char *ntm_group_reduce(Pointer *group, const at::Tensor *tensor, bool largest) {
+  return caught([&] {
+    std::vector<at::Tensor> tensors = {*tensor};
+    c10d::AllreduceOptions options;
+    options.reduceOp = largest ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
+    (*group)->allreduce(tensors, options)->wait();
+  });
+}
+
+// In place: the tensor becomes that of rank 0.
+char *ntm_group_broadcast(Pointer *group, const at::Tensor *tensor) {
+  return caught([&] {
+    std::vector<at::Tensor> tensors = {*tensor};
+    (*group)->broadcast(tensors)->wait();
+  });
+}
+
+}

@@ -1,0 +1,140 @@
+//! The engine of torch.distributed, c10d: what the processes of a job share. Every call here may wait for the others, up to
+//! the time-out that its object was made with.
+
+use super::{check, take, text};
+use anyhow::Result;
+use std::ffi::{c_char, c_int, c_void};
+use std::ptr::null_mut;
+use std::time::Duration;
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn ntm_store_open(
+        host: *const c_char,
+        port: u16,
+        serves: bool,
+        timeout: u64,
+        made: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn ntm_store_close(store: *mut c_void);
+    fn ntm_store_set(store: *mut c_void, key: *const c_char, value: *const u8, size: usize) -> *mut c_char;
+    fn ntm_store_has(store: *mut c_void, key: *const c_char, has: *mut bool) -> *mut c_char;
+    fn ntm_store_get(
+        store: *mut c_void,
+        key: *const c_char,
+        take: extern "C" fn(*mut c_void, *const u8, usize),
+        to: *mut c_void,
+    ) -> *mut c_char;
+    fn ntm_group_gloo(
+        store: *mut c_void,
+        rank: c_int,
+        size: c_int,
+        interfaces: *const c_char,
+        address: *const c_char,
+        timeout: u64,
+        made: *mut *mut c_void,
+    ) -> *mut c_char;
+    fn ntm_group_close(group: *mut c_void);
+    fn ntm_group_reduce(group: *mut c_void, tensor: *const C_tensor, largest: bool) -> *mut c_char;
+    fn ntm_group_broadcast(group: *mut c_void, tensor: *const C_tensor) -> *mut c_char;
+}
+
+/// A TCPStore: keys and values that one process, or torchrun's agent, keeps for all.
+pub struct Store(*mut c_void);
+
+// SAFETY: c10d's TCPStore takes a lock of its own in each operation.
+unsafe impl Send for Store {}
+// SAFETY: as above.
+unsafe impl Sync for Store {}
+
+impl Store {
+    /// Connects to the store at an address, or serves it there.
+    pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Store> {
+        let (host, mut made) = (text(host)?, null_mut());
+        // SAFETY: `host` is a C string, `made` a place for a pointer.
+        check(unsafe { ntm_store_open(host.as_ptr(), port, serves, timeout.as_millis() as u64, &mut made) })?;
+        Ok(Store(made))
+    }
+
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
+        let key = text(key)?;
+        // SAFETY: the store lives; `key` is a C string, and the value has the size that is told.
+        check(unsafe { ntm_store_set(self.0, key.as_ptr(), value.as_ptr(), value.len()) })
+    }
+
+    pub fn has(&self, key: &str) -> Result<bool> {
+        let (key, mut has) = (text(key)?, false);
+        // SAFETY: the store lives, `key` is a C string, `has` a place for a bool.
+        check(unsafe { ntm_store_has(self.0, key.as_ptr(), &mut has) })?;
+        Ok(has)
+    }
+
+    /// The value of a key; waits until some process has set it.
+    pub fn get(&self, key: &str) -> Result<Vec<u8>> {
+        let (key, mut value) = (text(key)?, vec![]);
+        // SAFETY: the store lives, `key` is a C string, and `take` gets `value` back.
+        check(unsafe { ntm_store_get(self.0, key.as_ptr(), take, (&raw mut value).cast()) })?;
+        Ok(value)
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: `ntm_store_open` made it; process groups that use it hold references of their own.
+        unsafe { ntm_store_close(self.0) }
+    }
+}
+
+/// Processes that work on tensors together; all must make the same calls in the same order.
+pub struct ProcessGroup(*mut c_void);
+
+impl ProcessGroup {
+    /// Gloo, for tensors on the CPU: over `interfaces` (names of network interfaces, comma-separated), or if that is empty over
+    /// the one that has `address`.
+    pub fn gloo(
+        store: &Store,
+        (rank, size): (usize, usize),
+        interfaces: &str,
+        address: &str,
+        timeout: Duration,
+    ) -> Result<ProcessGroup> {
+        let (interfaces, address, mut made) = (text(interfaces)?, text(address)?, null_mut());
+        let (names, host) = (interfaces.as_ptr(), address.as_ptr());
+        // SAFETY: the store lives, both are C strings, `made` is a place for a pointer.
+        check(unsafe {
+            ntm_group_gloo(store.0, rank as c_int, size as c_int, names, host, timeout.as_millis() as u64, &mut made)
+        })?;
+        Ok(ProcessGroup(made))
+    }
+
+    /// Makes each element the sum over all processes, in place, the same bits everywhere.
+    pub fn sum(&self, tensor: &mut Tensor) -> Result<()> {
+        self.reduce(tensor, false)
+    }
+
+    /// Makes each element the largest of all processes, in place.
+    pub fn largest(&self, tensor: &mut Tensor) -> Result<()> {
+        self.reduce(tensor, true)
+    }
+
+    fn reduce(&self, tensor: &mut Tensor, largest: bool) -> Result<()> {
+        assert!(tensor.is_contiguous(), "c10d takes others without a word");
+        // SAFETY: the group and the tensor live, and nobody else has the tensor.
+        check(unsafe { ntm_group_reduce(self.0, tensor.as_ptr(), largest) })
+    }
+
+    /// Makes the tensor that of rank 0, in place.
+    pub fn broadcast(&self, tensor: &mut Tensor) -> Result<()> {
+        assert!(tensor.is_contiguous(), "c10d takes others without a word");
+        // SAFETY: the group and the tensor live, and nobody else has the tensor.
+        check(unsafe { ntm_group_broadcast(self.0, tensor.as_ptr()) })
+    }
+}
+
+impl Drop for ProcessGroup {
+    fn drop(&mut self) {
+        // SAFETY: `ntm_group_gloo` made it, and nothing else frees it.
+        unsafe { ntm_group_close(self.0) }
+    }
+}
