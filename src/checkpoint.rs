@@ -5,6 +5,7 @@ mod header;
 
 use crate::config::Recipe;
 use crate::metrics::Totals;
+use crate::tasks::Lesson;
 use crate::optim::{Clip, Optimizer};
 use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -39,11 +40,24 @@ pub struct Progress {
     pub engine: String,
     /// What has been summed since the last report.
     pub window: Window,
+    /// How far a curriculum by success has come.
+    #[serde(default)]
+    pub lesson: Lesson,
 }
 
 impl Progress {
     pub fn finished(&self, recipe: &Recipe) -> bool {
         self.step >= recipe.updates() || recipe.solved.stop && self.solved.is_some()
+    }
+
+    /// Counts an update with the norm of its gradient.
+    pub fn count(&mut self, totals: &Totals, norm: f64, clip: &Clip) {
+        self.window.totals += totals;
+        self.window.updates += 1;
+        self.window.grad_norms += norm;
+        self.window.clipped_norms += clip.clipped(norm).unwrap_or(0.0);
+        self.lesson.loss += totals.loss;
+        self.lesson.values += totals.values;
     }
 }
 
@@ -72,16 +86,6 @@ pub struct Window {
     /// After the clip; 0 where that is not known.
     #[serde(default)]
     pub clipped_norms: f64,
-}
-
-impl Window {
-    /// Adds an update with the norm of its gradient.
-    pub fn add(&mut self, totals: &Totals, norm: f64, clip: &Clip) {
-        self.totals += totals;
-        self.updates += 1;
-        self.grad_norms += norm;
-        self.clipped_norms += clip.clipped(norm).unwrap_or(0.0);
-    }
 }
 
 pub struct Checkpoint {

@@ -16,6 +16,9 @@ pub struct Totals {
     pub wrong_bits: u64,
     /// Sequences without a wrong bit.
     pub exact: u64,
+    /// Masked outputs, each channel of each step.
+    #[serde(default)]
+    pub values: u64,
     /// What the task's scoring adds: wrong markers, wrong bits by position, or nats of the optimum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub more: Vec<f64>,
@@ -32,9 +35,9 @@ impl Totals {
             for (position, row) in answers.enumerate() {
                 let outputs = row * width..(row + 1) * width;
                 let pairs = logits[outputs.clone()].iter().zip(&batch.targets[outputs]);
+                values += width;
                 if batch.loss == Loss::Squared {
                     squares += pairs.map(|(output, target)| (*output as f64 - *target as f64).powi(2)).sum::<f64>();
-                    values += width;
                     continue;
                 }
                 for (channel, (&logit, &target)) in pairs.enumerate() {
@@ -52,6 +55,7 @@ impl Totals {
                 }
             }
             self.loss += squares / values.max(1) as f64;
+            self.values += values as u64;
             self.exact += (wrong == 0) as u64;
             if let Scoring::BitsAndOptimum { context } = scoring {
                 *self.more(0) += optimum(batch, b, context);
@@ -67,15 +71,15 @@ impl Totals {
 
     /// As numbers that may be added to those of others.
     pub fn to_row(&self) -> Vec<f64> {
-        let own = [self.sequences as f64, self.loss, self.wrong_bits as f64, self.exact as f64];
-        own.into_iter().chain(self.more.iter().copied()).collect()
+        let counts = [self.sequences, self.wrong_bits, self.exact, self.values].map(|count| count as f64);
+        counts.into_iter().chain([self.loss]).chain(self.more.iter().copied()).collect()
     }
 
     /// What `to_row` made.
     pub fn from_row(row: &[f64]) -> Totals {
-        let [sequences, loss, wrong_bits, exact, more @ ..] = row else { return Totals::default() };
-        let [sequences, wrong_bits, exact] = [sequences, wrong_bits, exact].map(|count| *count as u64);
-        Totals { sequences, loss: *loss, wrong_bits, exact, more: more.to_vec() }
+        let [sequences, wrong_bits, exact, values, loss, more @ ..] = row else { return Totals::default() };
+        let [sequences, wrong_bits, exact, values] = [sequences, wrong_bits, exact, values].map(|count| *count as u64);
+        Totals { sequences, loss: *loss, wrong_bits, exact, values, more: more.to_vec() }
     }
 
     /// The means over sequences, and how many were exact.
@@ -116,6 +120,7 @@ impl std::ops::AddAssign<&Totals> for Totals {
         self.loss += other.loss;
         self.wrong_bits += other.wrong_bits;
         self.exact += other.exact;
+        self.values += other.values;
         for (index, sum) in other.more.iter().enumerate() {
             *self.more(index) += sum;
         }
@@ -322,7 +327,7 @@ mod tests {
         // Sequence 0: logit 0 on target 1, one bit. Sequence 1: a sure and right answer.
         let mut totals = Totals::default();
         totals.add(Scoring::Bits, &[-9.0, -9.0, 0.0, -1000.0], &batch());
-        assert_eq!(totals, Totals { sequences: 2, loss: LN_2, wrong_bits: 1, exact: 1, more: vec![] });
+        assert_eq!(totals, Totals { sequences: 2, loss: LN_2, wrong_bits: 1, exact: 1, values: 2, more: vec![] });
         let json = serde_json::to_string(&totals.figures(Scoring::Bits)).unwrap();
         assert_eq!(json, r#"{"loss_bits":0.5,"bit_errors":0.5,"exact":1}"#);
     }
@@ -364,7 +369,7 @@ mod tests {
     fn sums_of_a_checkpoint_without_the_newer_fields_are_read() {
         let text = r#"{"sequences": 2, "nats": 0.5, "wrong_bits": 1, "exact": 1}"#;
         let totals: Totals = serde_json::from_str(text).unwrap();
-        assert_eq!(totals, Totals { sequences: 2, loss: 0.5, wrong_bits: 1, exact: 1, more: vec![] });
+        assert_eq!(totals, Totals { sequences: 2, loss: 0.5, wrong_bits: 1, exact: 1, values: 0, more: vec![] });
     }
 
     #[test]

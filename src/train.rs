@@ -175,8 +175,13 @@ impl Trainer {
     /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when `settle`
     /// has returned. An error of either names what is not finite.
     pub fn update(&mut self) -> Result<()> {
+        if self.recipe.training.curriculum.asks(self.progress.step) {
+            self.settle()?;
+            self.recipe.training.curriculum.judge(&mut self.progress.lesson);
+        }
         let (training, step) = (&self.recipe.training, self.progress.step);
-        let reach = training.curriculum.reach(step, self.recipe.updates());
+        let (updates, axes) = (self.recipe.updates(), self.recipe.task.axes());
+        let reach = training.curriculum.reach(step, updates, &self.progress.lesson, &axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
         let batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
         self.update_by(&batch)
@@ -232,7 +237,7 @@ impl Trainer {
     /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.
     fn count(&mut self, totals: Totals, norm: f64) {
         match self.group.is_alone() {
-            true => self.progress.window.add(&totals, norm, &self.recipe.training.clip),
+            true => self.progress.count(&totals, norm, &self.recipe.training.clip),
             false => self.apart.push((totals, norm)),
         }
     }
@@ -244,7 +249,7 @@ impl Trainer {
         let mut rows: Vec<Vec<f64>> = self.apart.iter().map(|(totals, _)| totals.to_row()).collect();
         self.group.sum(&mut rows)?;
         for ((_, norm), row) in std::mem::take(&mut self.apart).into_iter().zip(&rows) {
-            self.progress.window.add(&Totals::from_row(row), norm, &self.recipe.training.clip);
+            self.progress.count(&Totals::from_row(row), norm, &self.recipe.training.clip);
         }
         Ok(())
     }

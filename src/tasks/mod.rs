@@ -21,7 +21,7 @@ pub use associative_recall::AssociativeRecall;
 pub use axes::{Axis, Grid, MOST, Point, Varying, points};
 pub use batch::{Batch, Column, Loss};
 pub use copy::Copy;
-pub use curriculum::Curriculum;
+pub use curriculum::{Curriculum, Lesson};
 pub use generator::Generator;
 pub use ngrams::{Ngrams, optimal_predictions, optimum};
 pub use picture::picture;
