@@ -24,7 +24,7 @@ impl Board {
         let Place { rank, size, host, port, agent, .. } = place;
         let at = format!("{host}:{port} (MASTER_ADDR:MASTER_PORT)");
         let serves = *rank == 0 && !agent;
-        let store = Store::open(host, *port, serves, timeout).map_err(|error| match serves {
+        let store = Store::open(host, *port, serves, &format!("attempt-{}", place.attempt), timeout).map_err(|error| match serves {
             true => anyhow!("cannot serve the ranks at {at}: {}\nhint: another port in MASTER_PORT", plain(&error)),
             false => anyhow!(
                 "nobody answers at {at} within {} s\n\
@@ -47,10 +47,11 @@ impl Board {
         self.store.get(&format!("{key}/{rank}")).map_err(|error| lost(&error))
     }
 
-    /// Waits until all have posted under a key; the ranks that have not within `time`.
-    fn missing(&self, key: &str, time: Duration) -> Result<Vec<usize>> {
+    /// Waits until all of these ranks have posted under a key; those that have not within `time`, or by the time that rank 0
+    /// gave them up.
+    fn missing(&self, key: &str, ranks: &[usize], time: Duration) -> Result<Vec<usize>> {
         let deadline = Instant::now() + time;
-        let mut missing: Vec<usize> = (0..self.size).collect();
+        let mut missing = ranks.to_vec();
         loop {
             let mut left = vec![];
             for rank in missing {
@@ -58,7 +59,7 @@ impl Board {
                     left.push(rank);
                 }
             }
-            if left.is_empty() || Instant::now() > deadline {
+            if left.is_empty() || Instant::now() > deadline || self.rank != 0 && self.posted(&given_up(key), 0)? {
                 return Ok(left);
             }
             missing = left;
@@ -69,26 +70,45 @@ impl Board {
     /// Posts, and reads what all ranks have posted under the key, in their order.
     pub fn exchange(&self, key: &str, value: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.post(key, value)?;
-        let missing = self.missing(key, self.timeout)?;
-        if !missing.is_empty() {
-            let (here, seconds) = (self.size - missing.len(), self.timeout.as_secs());
-            let names: Vec<String> = missing.iter().map(usize::to_string).collect();
-            bail!(
-                "{here} of {} ranks came within {seconds} s, missing: {}\n\
-                 hint: start all WORLD_SIZE of them; --peer-timeout waits longer",
-                self.size,
-                names.join(", ")
-            );
+        let all: Vec<usize> = (0..self.size).collect();
+        let missing = self.missing(key, &all, self.timeout)?;
+        if missing.is_empty() {
+            let values = all.iter().map(|&rank| self.read(key, rank)).collect();
+            self.post(&read(key), b"")?;
+            return values;
         }
-        let values = (0..self.size).map(|rank| self.read(key, rank)).collect::<Result<_>>()?;
-        self.post(&format!("{key}-read"), b"")?;
-        Ok(values)
+        self.post(&read(key), b"")?;
+        if self.rank == 0 {
+            self.post(&given_up(key), b"")?;
+            let here: Vec<usize> = all.into_iter().filter(|rank| !missing.contains(rank)).collect();
+            let _ = self.missing(&read(key), &here, LAST_WORDS);
+        }
+        let names: Vec<String> = missing.iter().map(usize::to_string).collect();
+        bail!(
+            "{} of {} ranks came within {} s, missing: {}\n\
+             hint: start all WORLD_SIZE of them; --peer-timeout waits longer",
+            self.size - missing.len(),
+            self.size,
+            self.timeout.as_secs(),
+            names.join(", ")
+        );
     }
 
     /// Before this process ends over what was exchanged: waits until the others know it too.
     pub fn last_words(&self, key: &str) {
         if self.rank == 0 {
-            let _ = self.missing(&format!("{key}-read"), LAST_WORDS); // the job ends anyhow
+            let all: Vec<usize> = (0..self.size).collect();
+            let _ = self.missing(&read(key), &all, LAST_WORDS); // the job ends anyhow
         }
     }
+}
+
+/// Where a rank says that it has read what was posted under a key.
+fn read(key: &str) -> String {
+    format!("{key}-read")
+}
+
+/// Where rank 0 says that it waits no longer.
+fn given_up(key: &str) -> String {
+    format!("{key}-given-up")
 }

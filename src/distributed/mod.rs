@@ -48,9 +48,12 @@ fn lost(error: &Error) -> Error {
 /// What c10d says, without the places in its sources.
 fn plain(error: &Error) -> String {
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
-    let place = line.starts_with('[').then(|| line.split_once("] ")).flatten();
-    place.map_or(line, |(_, words)| words).trim_end_matches('.').to_string()
+    let mut line = text.lines().next().unwrap_or_default().to_string();
+    while let Some((before, after)) = line.split_once("[/") {
+        let Some((_, words)) = after.split_once("] ") else { break };
+        line = format!("{before}{words}");
+    }
+    line.trim_end_matches('.').to_string()
 }
 
 /// What the all-reduce of a step carries beside the gradient: the loss, how many ranks were asked to stop, and the sum of the
@@ -238,5 +241,98 @@ fn first_difference(path: &str, first: &Value, other: &Value) -> Option<(String,
         }
         _ if first == other => None,
         _ => Some((path.to_string(), first.to_string(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::thread;
+
+    /// What each of so many ranks comes to, in threads of this process.
+    fn ranks<T: Send>(size: usize, run: impl Fn(Place) -> T + Sync) -> Vec<T> {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let host = "127.0.0.1".to_string();
+        let place = |rank| Place {
+            rank,
+            size,
+            local_rank: 0,
+            local_size: 1,
+            host: host.clone(),
+            port,
+            agent: false,
+            attempt: 0,
+        };
+        thread::scope(|scope| {
+            let run = &run;
+            let started: Vec<_> = (0..size).map(place).map(|place| scope.spawn(move || run(place))).collect();
+            started.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    fn joined(place: &Place) -> Group {
+        Group::join(place, Duration::from_secs(20)).unwrap()
+    }
+
+    #[test]
+    fn ranks_of_other_versions_are_refused_by_all() {
+        let messages = ranks(3, |place| {
+            let version = if place.rank == 2 { "9.9.9" } else { "0.1.0" };
+            Group::join_as(version, &place, Duration::from_secs(20)).err().unwrap().to_string()
+        });
+        for message in messages {
+            assert_eq!(message, "rank 0 is ntm 0.1.0, rank 2 is ntm 9.9.9\nhint: the same binary everywhere");
+        }
+    }
+
+    #[test]
+    fn a_step_makes_gradients_of_slices_that_of_the_batch_and_tells_all_who_was_asked_to_stop() {
+        let steps = ranks(3, |place| {
+            let group = joined(&place);
+            let part = group.slice(4).len() as f64 / 4.0;
+            let mut gradient = Tensor::from_slice(&[1.0 + place.rank as f32, 8.0]);
+            let stop = (place.rank == 1).then_some(15);
+            let step = group.step(&mut gradient, part, &Tensor::from(2.5f32), stop).unwrap();
+            let gradient: Vec<f32> = Vec::try_from(&gradient).unwrap();
+            let quiet = group.step(&mut Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)), part, &step.loss(), None);
+            (gradient, step.loss().double_value(&[]), step.stopped(), quiet.unwrap().stopped())
+        });
+        for step in steps {
+            assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], 7.5, Some(15), None));
+        }
+    }
+
+    #[test]
+    fn rows_of_different_lengths_are_summed_and_bytes_and_errors_of_rank_0_come_to_all() {
+        let all = ranks(3, |place| {
+            let group = joined(&place);
+            let mut rows = vec![vec![1.0; place.rank + 1], vec![]];
+            group.sum(&mut rows).unwrap();
+            let shared = group.share(|| Ok(vec![place.rank as u8; 5])).unwrap();
+            let nothing = group.share(|| Ok(vec![])).unwrap();
+            let failed = group.share(|| bail!("a full disk")).unwrap_err().to_string();
+            (rows, shared, nothing, failed)
+        });
+        for (rank, (rows, shared, nothing, failed)) in all.into_iter().enumerate() {
+            assert_eq!(rows, [vec![3.0, 2.0, 1.0], vec![0.0; 3]]);
+            assert_eq!((shared, nothing), (vec![0; 5], vec![]));
+            assert_eq!(failed, if rank == 0 { "a full disk" } else { "rank 0 failed: a full disk" });
+        }
+    }
+
+    #[test]
+    fn slices_cover_a_batch_once_and_as_evenly_as_can_be() {
+        for (size, batch) in [(1, 5), (3, 3), (4, 6), (5, 64)] {
+            let slices: Vec<_> = (0..size).map(|rank| Group { rank, size, joined: None }.slice(batch)).collect();
+            assert_eq!(slices.iter().cloned().flatten().collect::<Vec<_>>(), (0..batch).collect::<Vec<_>>());
+            assert!(slices.iter().all(|slice| slice.len() == batch / size || slice.len() == batch / size + 1));
+        }
+    }
+
+    #[test]
+    fn places_in_libtorchs_sources_are_taken_out_of_its_messages() {
+        let said = "Gloo failed with [/pytorch/gloo/pair.cc:152] timed out: refused, remote=[127.0.0.1]:3.\nmore";
+        assert_eq!(plain(&anyhow::anyhow!(said)), "Gloo failed with timed out: refused, remote=[127.0.0.1]:3");
     }
 }

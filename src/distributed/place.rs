@@ -19,11 +19,17 @@ pub struct Place {
     pub port: u16,
     /// Whether torchrun serves the store, rather than rank 0.
     pub agent: bool,
+    /// TORCHELASTIC_RESTART_COUNT: how often torchrun has started the job again. Its store keeps what the last attempt said.
+    pub attempt: u32,
 }
 
 /// Whether torchrun has started this job again after a failure.
 pub fn restarted() -> bool {
-    var("TORCHELASTIC_RESTART_COUNT").is_ok_and(|count| count.parse().is_ok_and(|count: u32| count > 0))
+    attempt(|name| var(name).ok()) > 0
+}
+
+fn attempt(variable: impl Fn(&str) -> Option<String>) -> u32 {
+    variable("TORCHELASTIC_RESTART_COUNT").and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
 impl Place {
@@ -60,6 +66,7 @@ impl Place {
             host: variable("MASTER_ADDR").with_context(|| needed("MASTER_ADDR"))?,
             port: number("MASTER_PORT", 1, u16::MAX.into())?.with_context(|| needed("MASTER_PORT"))? as u16,
             agent: variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True"),
+            attempt: attempt(&variable),
         }))
     }
 
@@ -98,11 +105,12 @@ mod tests {
     #[test]
     fn four_variables_are_enough_and_torchruns_others_are_read() {
         let (host, port) = ("127.0.0.1".to_string(), 29500);
-        let plain = Place { rank: 1, size: 2, local_rank: 0, local_size: 1, host, port, agent: false };
+        let plain = Place { rank: 1, size: 2, local_rank: 0, local_size: 1, host, port, agent: false, attempt: 0 };
         assert_eq!(read(&PLAIN).unwrap(), Some(plain.clone()));
         let own = [("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2"), ("TORCHELASTIC_USE_AGENT_STORE", "True")];
-        let all = [&PLAIN[..], &own].concat();
-        assert_eq!(read(&all).unwrap(), Some(Place { local_rank: 1, local_size: 2, agent: true, ..plain }));
+        let all = [&PLAIN[..], &own, &[("TORCHELASTIC_RESTART_COUNT", "3")]].concat();
+        let place = Place { local_rank: 1, local_size: 2, agent: true, attempt: 3, ..plain };
+        assert_eq!(read(&all).unwrap(), Some(place));
     }
 
     #[test]

@@ -7,20 +7,26 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
+C10_DECLARE_int(caffe2_log_level);
+
 using c10d::Backend, c10d::ProcessGroupGloo, c10d::Store;
 using std::chrono::milliseconds;
 using Pointer = c10::intrusive_ptr<Backend>;
 
 extern "C" {
 
-char *ntm_store_open(const char *host, uint16_t port, bool serves, uint64_t timeout, c10::intrusive_ptr<Store> **made) {
+char *ntm_store_open(const char *host, uint16_t port, bool serves, const char *prefix, uint64_t timeout,
+                     c10::intrusive_ptr<Store> **made) {
   return caught([&] {
+    // c10d writes warnings with C++ traces to stderr; what they tell comes back as a message too
+    if (!getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = c10::GLOG_FATAL;
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serves;
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout);
-    *made = new c10::intrusive_ptr<Store>(c10::make_intrusive<c10d::TCPStore>(host, options));
+    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
+    *made = new c10::intrusive_ptr<Store>(c10::make_intrusive<c10d::PrefixStore>(prefix, store));
   });
 }
 

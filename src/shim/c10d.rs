@@ -14,6 +14,7 @@ unsafe extern "C" {
         host: *const c_char,
         port: u16,
         serves: bool,
+        prefix: *const c_char,
         timeout: u64,
         made: *mut *mut c_void,
     ) -> *mut c_char;
@@ -49,11 +50,12 @@ unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Connects to the store at an address, or serves it there.
-    pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Store> {
-        let (host, mut made) = (text(host)?, null_mut());
-        // SAFETY: `host` is a C string, `made` a place for a pointer.
-        check(unsafe { ntm_store_open(host.as_ptr(), port, serves, timeout.as_millis() as u64, &mut made) })?;
+    /// Connects to the store at an address, or serves it there; all keys get the prefix.
+    pub fn open(host: &str, port: u16, serves: bool, prefix: &str, timeout: Duration) -> Result<Store> {
+        let (host, prefix, mut made) = (text(host)?, text(prefix)?, null_mut());
+        let milliseconds = timeout.as_millis() as u64;
+        // SAFETY: `host` and `prefix` are C strings, `made` a place for a pointer.
+        check(unsafe { ntm_store_open(host.as_ptr(), port, serves, prefix.as_ptr(), milliseconds, &mut made) })?;
         Ok(Store(made))
     }
 

@@ -1,0 +1,150 @@
+//! What goes wrong among several ranks: all end within the time-out, each with a message that says what, and the run goes on.
+
+use crate::common::{assert_same_tensors, command, lines, succeeds, wait_for_reports};
+use crate::{as_rank, assert_failed, ended, free_port, start, together, train};
+use ntm::checkpoint::Checkpoint;
+use std::fs;
+use std::time::{Duration, Instant};
+
+#[test]
+fn a_rank_that_never_comes_is_named_within_the_time_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = train("--sequences 60 --peer-timeout 2", "run");
+    let (port, start) = (free_port(), Instant::now());
+    let two = [0, 2].map(|rank| as_rank(command(directory.path(), &line), rank, 3, port).spawn().unwrap());
+    let all = two.map(|rank| rank.wait_with_output().unwrap().stderr);
+    for said in all.map(|said| String::from_utf8(said).unwrap()) {
+        println!("{said}");
+        assert!(said.contains("2 of 3 ranks came within 2 s, missing: 1\nhint: "), "{said}");
+    }
+    assert!(start.elapsed() < Duration::from_secs(20));
+    assert!(!directory.path().join("run").exists(), "nothing begins before all are there");
+}
+
+#[test]
+fn without_rank_0_the_others_say_where_nobody_answers() {
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let line = train("--sequences 60 --peer-timeout 2", "run");
+    let output = as_rank(command(directory.path(), &line), 1, 2, port).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    println!("{said}");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(said.contains(&format!("error: rank 1: nobody answers at 127.0.0.1:{port} (MASTER_ADDR")), "{said}");
+    assert!(!said.contains("Exception") && !said.contains("frame #"), "{said}");
+}
+
+#[test]
+fn a_port_in_use_is_an_error_of_rank_0() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let line = train("--sequences 60 --peer-timeout 2", "run");
+    let output = as_rank(command(directory.path(), &line), 0, 2, port).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    println!("{said}");
+    assert!(said.contains(&format!("error: rank 0: cannot serve the ranks at 127.0.0.1:{port}")), "{said}");
+}
+
+#[test]
+fn a_rank_killed_in_mid_run_ends_the_others_and_the_run_goes_on_from_a_whole_checkpoint() {
+    for killed in [0, 1, 2] {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        // a rank whose peers went while it sent to them may wait for the time-out
+        let mut all = start(here, &vec![train("--sequences 1000000000 --peer-timeout 5", "run"); 3]);
+        wait_for_reports(&here.join("run"), 3);
+        all[killed].kill().unwrap();
+        let (since, victim) = (Instant::now(), all.remove(killed));
+        for (ran, rank) in ended(all).iter().zip((0..3).filter(|rank| *rank != killed)) {
+            println!("rank {rank}, exit code {:?}:\n{}", ran.code.unwrap(), ran.stderr);
+            assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+            let error = format!("error: rank {rank}: training stopped: lost touch with the other ranks: ");
+            assert!(ran.stderr.contains(&error), "{}", ran.stderr);
+            let hint = if rank == 0 { "then the same with `ntm train --resume run`" } else { "rank 0 has the checkpoint" };
+            assert!(ran.stderr.contains(hint), "{}", ran.stderr);
+        }
+        assert!(since.elapsed() < Duration::from_secs(20));
+        victim.wait_with_output().unwrap();
+        let latest = here.join("run/checkpoints/latest.safetensors");
+        let seen = Checkpoint::load(&latest).unwrap().progress.sequences;
+        let total = seen + 60;
+        together(here, 3, &format!("train --resume run --threads 1 --sequences {total}"));
+        together(here, 3, &train(&format!("--sequences {total}"), "uninterrupted"));
+        assert_same_tensors(&latest, &here.join("uninterrupted/checkpoints/latest.safetensors"));
+    }
+}
+
+#[test]
+fn ranks_with_other_recipes_or_seeds_or_flags_are_named_with_the_field() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let plain = train("--sequences 60", "run");
+    for (flag, field) in [
+        ("--seed 7", "`recipe.training.seed`: 1 "),
+        ("--set training.clip.at=0.5", "`recipe.training.clip.at`: 0.3 "),
+        ("--on-nonfinite rollback", "`rollback`: null "),
+        ("--engine composed", "`engine`: \"fused\" "),
+    ] {
+        let all = ended(start(here, &[plain.clone(), format!("{plain} {flag}")]));
+        let ours = format!("the ranks differ in {field}here, ");
+        assert_failed(&all, &[&ours, "the ranks differ in "]);
+        assert!(!here.join("run").exists());
+    }
+}
+
+#[test]
+fn what_fails_on_one_rank_is_said_by_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let plain = train("--sequences 60", "run");
+    // a recipe that is not there
+    let all = ended(start(here, &[plain.clone(), "train no-such.json --peer-timeout 20".to_string(), plain.clone()]));
+    assert_failed(&all, &["rank 1 failed: ", "no-such.json", "rank 1 failed: "]);
+    // a directory that holds a run already
+    succeeds(here, &plain);
+    let all = ended(start(here, &[plain.clone(), plain]));
+    assert_failed(&all, &["`run` holds a run already", "rank 0 failed: `run` holds a run already"]);
+}
+
+#[test]
+fn a_batch_smaller_than_the_ranks_is_refused_with_the_cure() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = train("--sequences 60", "run").replace("training.batch_size=6", "training.batch_size=2");
+    let all = ended(start(directory.path(), &vec![line; 3]));
+    assert_failed(&all, &["a batch of 2 cannot be shared among 3 ranks\nhint: `--set training.batch_size=N`"; 3]);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_ends_all_and_the_last_one_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let all = start(here, &vec![train("--sequences 1000000000 --set training.eval_every=0", "run"); 2]);
+    wait_for_reports(&here.join("run"), 3);
+    let checkpoints = here.join("run/checkpoints");
+    fs::rename(&checkpoints, here.join("run/moved")).unwrap();
+    let all = ended(all);
+    assert_failed(&all, &["cannot write `run/checkpoints/latest.safetensors`", "lost touch with the other ranks"]);
+    Checkpoint::load(&here.join("run/moved/latest.safetensors")).unwrap();
+}
+
+#[test]
+fn ranks_that_diverge_go_back_together() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    // plain gradient descent on squared errors, as in tests/cli/nonfinite.rs, on batches of two
+    let line = |i: usize| format!("{{\"input\": [[{}, 1]], \"target\": [[{}]]}}\n", i % 2, if i == 20 { 90 } else { i % 3 });
+    fs::write(here.join("data.jsonl"), (0..50).map(line).collect::<String>()).unwrap();
+    let recipe = r#"{
+        "task": {"kind": "sequences", "train": "data.jsonl", "eval": "data.jsonl", "loss": "squared"},
+        "model": {"memory": {"rows": 8, "width": 4}, "controller": {"hidden": 8}},
+        "training": {"sequences": 120, "batch_size": 2, "report_every": 1, "eval_every": 4, "checkpoint_every": 15,
+            "clip": {"kind": "none"}, "optimizer": {"kind": "rmsprop", "learning_rate": 0.02, "decay": 0}},
+        "evaluation": {"sequences": 5}}"#;
+    fs::write(here.join("diverging.json"), recipe).unwrap();
+    let all = together(here, 2, "train diverging.json --threads 1 --run-dir run --on-nonfinite rollback");
+    assert!(all[0].stderr.contains("with half the learning rate, rollback 1 of "), "{}", all[0].stderr);
+    let steps: Vec<u64> =
+        lines(&here.join("run/metrics.jsonl")).iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=60).collect::<Vec<_>>());
+}

@@ -1,0 +1,81 @@
+//! Seed studies dealt to ranks.
+
+use crate::common::{TINY, assert_same_tensors, lines, succeeds};
+use crate::{ended, start, together};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+fn study(flags: &str, run: &str) -> String {
+    format!("train {TINY} --seeds 1..5 --jobs 1 --peer-timeout 2 --run-dir {run} {flags}")
+}
+
+/// The outcomes without what depends on the clock.
+fn outcomes(study: &Path) -> Vec<Value> {
+    let summary: Value = serde_json::from_str(&fs::read_to_string(study.join("summary.json")).unwrap()).unwrap();
+    let mut outcomes = summary["outcomes"].as_array().unwrap().clone();
+    outcomes.iter_mut().for_each(|outcome| drop(outcome.as_object_mut().unwrap().remove("seconds")));
+    outcomes
+}
+
+#[test]
+fn seeds_are_dealt_to_the_ranks_and_the_summary_is_that_of_one_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let alone = succeeds(here, &study("--sequences 40", "alone"));
+    let all = together(here, 2, &study("--sequences 40", "dealt"));
+    assert_eq!(outcomes(&here.join("alone")), outcomes(&here.join("dealt")));
+    let rows = |text: &str| text.lines().count();
+    assert_eq!(rows(&all[0].stdout), rows(&alone.stdout), "{}", all[0].stdout);
+    assert_eq!(all[1].stdout, "");
+    assert!(all[1].stderr.starts_with("rank 1, seed 2: not solved in 40 sequences"), "{}", all[1].stderr);
+    for seed in 1..=5 {
+        let latest = format!("seed-{seed}/checkpoints/latest.safetensors");
+        assert_same_tensors(&here.join("alone").join(&latest), &here.join("dealt").join(&latest));
+    }
+}
+
+#[test]
+fn when_a_rank_of_a_study_is_lost_the_others_finish_and_its_seeds_go_on_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let line = study("--sequences 4000 --set training.eval_every=0 --set training.checkpoint_every=50", "run");
+    let mut all = start(here, &vec![line; 2]);
+    let begun = here.join("run/seed-2/checkpoints/latest.safetensors");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !begun.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    all[1].kill().unwrap();
+    let led = ended(all).remove(0);
+    println!("{}", led.stderr);
+    assert_eq!(led.code, Some(1));
+    assert!(led.stderr.contains("rank 1 has given no sign of life for 2 s"), "{}", led.stderr);
+    assert!(led.stderr.contains("error: rank 0: 2 of 5 seeds failed\nhint: go on"), "{}", led.stderr);
+    let errors: Vec<bool> = outcomes(&here.join("run")).iter().map(|outcome| outcome["error"].is_string()).collect();
+    assert_eq!(errors, [false, true, false, true, false]);
+    together(here, 3, "train --resume run --jobs 1 --threads 1");
+    assert!(outcomes(&here.join("run")).iter().all(|outcome| outcome["sequences"] == 4000));
+    let steps = |seed: u64| lines(&here.join(format!("run/seed-{seed}/metrics.jsonl"))).len();
+    assert!((1..=5).all(|seed| steps(seed) == 800), "every report once");
+}
+
+#[test]
+fn a_study_that_outlives_the_rank_that_leads_still_trains_its_seeds() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let line = study("--sequences 4000 --set training.eval_every=0 --set training.checkpoint_every=50", "run");
+    let mut all = start(here, &vec![line; 2]);
+    let begun = here.join("run/seed-2/checkpoints/latest.safetensors");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !begun.exists() && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    all[0].kill().unwrap();
+    let other = ended(all).remove(1);
+    println!("{}", other.stderr);
+    assert_eq!(other.code, Some(1));
+    assert!(other.stderr.contains("error: rank 1: rank 0 has no summary of this rank's seeds"), "{}", other.stderr);
+    assert!([2, 4].iter().all(|seed| lines(&here.join(format!("run/seed-{seed}/metrics.jsonl"))).len() == 800));
+}
