@@ -5,8 +5,8 @@ mod header;
 
 use crate::config::Recipe;
 use crate::metrics::Totals;
-use crate::tasks::Lesson;
 use crate::optim::{Clip, Optimizer};
+use crate::tasks::Lesson;
 use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};

@@ -34,7 +34,7 @@ pub struct Study {
 pub enum Start {
     Train(Box<(Trainer, Run)>),
     /// It has come to its end before.
-    Finished(Progress),
+    Finished(Box<Progress>),
 }
 
 /// How one seed went.
@@ -175,7 +175,7 @@ impl Study {
         let mut outcome = Outcome::of(seed);
         let mut train = || -> Result<Ended> {
             let (ended, progress) = match start(seed)? {
-                Start::Finished(progress) => (Ok(Ended::Finished), progress),
+                Start::Finished(progress) => (Ok(Ended::Finished), *progress),
                 Start::Train(both) => {
                     let (mut trainer, mut run) = *both;
                     (trainer.run(Some(&mut run), &mut Display::Silent, stop), trainer.progress)

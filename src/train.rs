@@ -200,7 +200,7 @@ impl Trainer {
                 let mut loss = totals.loss;
                 if !self.group.is_alone() {
                     let all = self.group.step(&mut self.gradient, part, &Tensor::from(loss), self.asked)?;
-                    loss = all.loss().double_value(&[]);
+                    loss = all.loss();
                     self.step = Some(all);
                 }
                 if !loss.is_finite() {
@@ -217,7 +217,7 @@ impl Trainer {
                 if !self.group.is_alone() {
                     let loss = logits.sum(logits.kind()) * 0.0;
                     let all = self.group.step(&mut self.gradient, part, &loss, self.asked)?;
-                    sound = all.loss();
+                    sound = Tensor::from(all.loss()).to_device(logits.device());
                     self.step = Some(all);
                 }
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
@@ -329,7 +329,8 @@ impl Trainer {
             display.tick(self.progress.sequences);
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
             let reported = due(training.report_every, step, last);
-            let stopped = self.stopped(stop, measured || saved || reported);
+            // the ranks of a group stop after the same step: the first whose all-reduce says so
+            let stopped = self.step.as_ref().map_or_else(stop, Step::stopped);
             if measured || saved || reported || stopped.is_some() {
                 self.settle()?;
                 self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
@@ -360,16 +361,6 @@ impl Trainer {
         }
         run.map_or(Ok(()), |run| run.log_end(true))?;
         Ok(Ended::Finished)
-    }
-
-    /// The signal by which to stop after this step. The ranks of a group stop after the same one: the first whose all-reduce
-    /// says so, on a device the first of those that are `awaited` anyway.
-    fn stopped(&self, stop: &impl Fn() -> Option<i32>, awaited: bool) -> Option<i32> {
-        match &self.step {
-            None => stop(),
-            Some(_) if !awaited && self.theta.device() != Device::Cpu => None,
-            Some(step) => step.stopped(),
-        }
     }
 
     /// The means since the last report.

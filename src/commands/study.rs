@@ -29,7 +29,8 @@ pub fn run(
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
     let choice = choice.for_recipe(&flags.machine, &study.recipe)?;
     group.say(&choice.words());
-    let at_a_time = format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
+    let at_a_time =
+        format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
     let start = |seed| start(&study, seed, flags, place, &choice);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
@@ -103,7 +104,7 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
         Ok(())
     })?;
     if checkpoint.finished() {
-        return Ok(Start::Finished(checkpoint.progress));
+        return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }
     let machine = as_begun(&flags.machine, Some(&checkpoint));
     let choice = Choice::new(&machine, place, 1)?.for_recipe(&machine, &checkpoint.recipe)?;

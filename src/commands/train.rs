@@ -45,7 +45,8 @@ fn train(
     let mut display = if leads { Display::new(total, trainer.progress.sequences) } else { Display::Silent };
     let ended = trainer.run(run.as_mut(), &mut display, stop);
     display.close();
-    let ended = ended.map_err(|error| anyhow!("training stopped: {error:#}{}", hints(&error, &trainer, run.as_ref())))?;
+    let ended =
+        ended.map_err(|error| anyhow!("training stopped: {error:#}{}", hints(&error, &trainer, run.as_ref())))?;
     match (ended, run) {
         (Ended::Stopped(signal), None) => Ok(ExitCode::from(128 + signal as u8)),
         (Ended::Finished, None) => Ok(ExitCode::SUCCESS),
@@ -60,9 +61,7 @@ fn train(
         }
         (Ended::Stopped(signal), Some(run)) => {
             let (sequences, directory) = (trainer.progress.sequences, shell_path(run.directory()));
-            say(&format!(
-                "stopped and saved after {sequences} sequences; go on with: ntm train --resume {directory}"
-            ));
+            say(&format!("stopped and saved after {sequences} sequences; go on with: ntm train --resume {directory}"));
             Ok(ExitCode::from(128 + signal as u8))
         }
     }
@@ -250,11 +249,7 @@ fn free(directory: &Path) -> Result<()> {
 }
 
 /// The checkpoint of the run in a directory, to be gone on with as changed.
-fn checkpoint(
-    directory: &Path,
-    saved: &[u8],
-    change: impl FnOnce(&mut Recipe) -> Result<()>,
-) -> Result<Checkpoint> {
+fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<Checkpoint> {
     let mut checkpoint = Run::read(directory, saved)?;
     change(&mut checkpoint.recipe)?;
     if checkpoint.recipe.updates() < checkpoint.progress.step {

@@ -24,14 +24,19 @@ impl Board {
         let Place { rank, size, host, port, agent, .. } = place;
         let at = format!("{host}:{port} (MASTER_ADDR:MASTER_PORT)");
         let serves = *rank == 0 && !agent;
-        let store = Store::open(host, *port, serves, &format!("attempt-{}", place.attempt), timeout).map_err(|error| match serves {
-            true => anyhow!("cannot serve the ranks at {at}: {}\nhint: another port in MASTER_PORT", plain(&error)),
-            false => anyhow!(
-                "nobody answers at {at} within {} s\n\
+        let store =
+            Store::open(host, *port, serves, &format!("attempt-{}", place.attempt), timeout).map_err(|error| {
+                match serves {
+                    true => {
+                        anyhow!("cannot serve the ranks at {at}: {}\nhint: another port in MASTER_PORT", plain(&error))
+                    }
+                    false => anyhow!(
+                        "nobody answers at {at} within {} s\n\
                  hint: is rank 0 running, and can this machine reach it? --peer-timeout waits longer",
-                timeout.as_secs()
-            ),
-        })?;
+                        timeout.as_secs()
+                    ),
+                }
+            })?;
         Ok(Board { store, rank: *rank, size: *size, timeout })
     }
 

@@ -8,13 +8,12 @@ pub use board::Board;
 pub use place::{Place, restarted};
 
 use crate::display::say;
-use crate::flat;
 use crate::shim::ProcessGroup;
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::time::Duration;
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 /// The ranks of a job. One process alone is a group too, for which every call here changes nothing.
 pub struct Group {
@@ -62,19 +61,19 @@ const BESIDE: usize = 3;
 
 /// What a step has come to on all ranks together.
 pub struct Step {
-    /// (3): the sum of the losses, of use only for whether it is finite; how many were asked to stop; the sum of their signals.
-    beside: Tensor,
+    /// The sum of the losses, of use only for whether it is finite; how many were asked to stop; the sum of their signals.
+    beside: [f32; BESIDE],
 }
 
 impl Step {
-    /// Not finite if the loss of any rank is not. A scalar.
-    pub fn loss(&self) -> Tensor {
-        self.beside.select(0, 0)
+    /// Not finite if the loss of any rank is not.
+    pub fn loss(&self) -> f64 {
+        self.beside[0].into()
     }
 
-    /// The signal that asked some rank to stop. Waits for a device.
+    /// The signal that asked some rank to stop.
     pub fn stopped(&self) -> Option<i32> {
-        let (ranks, signals) = (self.beside.double_value(&[1]), self.beside.double_value(&[2]));
+        let [_, ranks, signals] = self.beside;
         (ranks > 0.0).then(|| (signals / ranks).round() as i32)
     }
 }
@@ -192,18 +191,18 @@ impl Group {
     }
 
     /// The one all-reduce of a step: each rank's gradient of the mean over its slice becomes that of the mean over the
-    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop.
+    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop. A gradient
+    /// on a card goes through the host: Gloo's network is there.
     pub fn step(&self, gradient: &mut Tensor, part: f64, loss: &Tensor, stop: Option<i32>) -> Result<Step> {
         let Some(Joined { gloo, .. }) = &self.joined else { bail!("a process alone has nothing to reduce") };
-        let (size, kind_device) = (gradient.numel(), (gradient.kind(), gradient.device()));
-        let asked = stop.map_or([0.0, 0.0], |signal| [1.0, signal as f32]);
-        let asked = flat::upload(&asked, kind_device)?;
-        let scaled = &*gradient * part;
-        let mut all = Tensor::f_cat(&[&scaled, &loss.reshape([1]).to_kind(gradient.kind()), &asked], 0)?;
-        debug_assert_eq!(all.numel(), size + BESIDE);
+        let size = gradient.numel() as i64;
+        let host = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Float);
+        let asked = Tensor::from_slice(&stop.map_or([0.0, 0.0], |signal| [1.0, signal as f32]));
+        let mut all = Tensor::f_cat(&[&host(&(&*gradient * part)), &host(&loss.reshape([1])), &asked], 0)?;
         gloo.sum(&mut all).map_err(|error| lost(&error))?;
-        gradient.copy_(&all.narrow(0, 0, size as i64));
-        Ok(Step { beside: all.narrow(0, size as i64, BESIDE as i64) })
+        gradient.copy_(&all.narrow(0, 0, size));
+        let beside = [0, 1, 2].map(|index| all.double_value(&[size + index]) as f32);
+        Ok(Step { beside })
     }
 
     /// Makes each row the sum of that row on all ranks. Rows may be longer on some ranks than on others, but all have as many.
@@ -295,8 +294,9 @@ mod tests {
             let stop = (place.rank == 1).then_some(15);
             let step = group.step(&mut gradient, part, &Tensor::from(2.5f32), stop).unwrap();
             let gradient: Vec<f32> = Vec::try_from(&gradient).unwrap();
-            let quiet = group.step(&mut Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu)), part, &step.loss(), None);
-            (gradient, step.loss().double_value(&[]), step.stopped(), quiet.unwrap().stopped())
+            let quiet =
+                group.step(&mut Tensor::zeros([1], (Kind::Float, Device::Cpu)), part, &Tensor::from(0f32), None);
+            (gradient, step.loss(), step.stopped(), quiet.unwrap().stopped())
         });
         for step in steps {
             assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], 7.5, Some(15), None));

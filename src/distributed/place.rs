@@ -50,7 +50,9 @@ impl Place {
             }
         };
         let needed = |name: &str| {
-            format!("WORLD_SIZE is set, but {name} is not\nhint: torchrun sets both; unset WORLD_SIZE to train in one process")
+            format!(
+                "WORLD_SIZE is set, but {name} is not\nhint: torchrun sets both; unset WORLD_SIZE to train in one process"
+            )
         };
         let size = match number("WORLD_SIZE", 1, 1 << 16)? {
             None | Some(1) => return Ok(None),

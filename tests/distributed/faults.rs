@@ -61,7 +61,8 @@ fn a_rank_killed_in_mid_run_ends_the_others_and_the_run_goes_on_from_a_whole_che
             assert_eq!(ran.code, Some(1), "{}", ran.stderr);
             let error = format!("error: rank {rank}: training stopped: lost touch with the other ranks: ");
             assert!(ran.stderr.contains(&error), "{}", ran.stderr);
-            let hint = if rank == 0 { "then the same with `ntm train --resume run`" } else { "rank 0 has the checkpoint" };
+            let hint =
+                if rank == 0 { "then the same with `ntm train --resume run`" } else { "rank 0 has the checkpoint" };
             assert!(ran.stderr.contains(hint), "{}", ran.stderr);
         }
         assert!(since.elapsed() < Duration::from_secs(20));
@@ -133,7 +134,8 @@ fn ranks_that_diverge_go_back_together() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     // plain gradient descent on squared errors, as in tests/cli/nonfinite.rs, on batches of two
-    let line = |i: usize| format!("{{\"input\": [[{}, 1]], \"target\": [[{}]]}}\n", i % 2, if i == 20 { 90 } else { i % 3 });
+    let line =
+        |i: usize| format!("{{\"input\": [[{}, 1]], \"target\": [[{}]]}}\n", i % 2, if i == 20 { 90 } else { i % 3 });
     fs::write(here.join("data.jsonl"), (0..50).map(line).collect::<String>()).unwrap();
     let recipe = r#"{
         "task": {"kind": "sequences", "train": "data.jsonl", "eval": "data.jsonl", "loss": "squared"},

@@ -110,7 +110,9 @@ fn a_run_that_one_rank_was_asked_to_stop_goes_on_bit_for_bit_and_with_other_rank
     stop_one(here, 2, &train(endless, "run"));
     let seen = lines(&here.join("run/metrics.jsonl")).len() * 7 * 6;
     let total = seen + 300;
-    assert!(std::process::Command::new("cp").args(["-r", "run", "alone"]).current_dir(here).status().unwrap().success());
+    assert!(
+        std::process::Command::new("cp").args(["-r", "run", "alone"]).current_dir(here).status().unwrap().success()
+    );
     let finite = format!("--sequences {total} --set training.report_every=7");
     together(here, 2, &train(&finite, "uninterrupted"));
     together(here, 2, &format!("train --resume run --threads 1 --sequences {total}"));

@@ -80,7 +80,9 @@ pub fn outcomes(
                     let (seconds, mine) = (board.timeout.as_secs(), study.dealt(rank, group.size));
                     say(&format!("rank {rank} has given no sign of life for {seconds} s"));
                     let error = || Some(format!("rank {rank}, which trained it, was lost"));
-                    Some(Ended::Outcomes(mine.into_iter().map(|seed| Outcome { error: error(), ..Outcome::of(seed) }).collect()))
+                    Some(Ended::Outcomes(
+                        mine.into_iter().map(|seed| Outcome { error: error(), ..Outcome::of(seed) }).collect(),
+                    ))
                 }
                 Awaited::Asked(signal) => Some(Ended::Stopped(signal)),
             },
