@@ -181,19 +181,18 @@ fn saved(
     directory: &Path,
     begun: Option<&Recipe>,
 ) -> Result<Option<(Option<Lock>, Checkpoint)>> {
+    // torchrun starts a job that failed again by the same command line, which goes on then
+    let again = || Ok(vec![(distributed::restarted() && Run::is_in(directory)) as u8]);
+    if flags.resume.is_none() && group.share(again)? != [1] {
+        group.lead(|| free(directory))?;
+        return Ok(None);
+    }
     let mut lock = None;
     let saved = group.share(|| {
-        // torchrun starts a job that failed again by the same command line, which goes on then
-        if flags.resume.is_none() && !(distributed::restarted() && Run::is_in(directory)) {
-            return free(directory).map(|()| vec![]);
-        }
         let (held, saved) = Run::hold(directory)?;
         lock = Some(held);
         Ok(saved)
     })?;
-    if saved.is_empty() {
-        return Ok(None);
-    }
     let change = |recipe: &mut Recipe| match begun {
         None => change(recipe, flags),
         Some(begun) if recipe == begun => Ok(()),
