@@ -135,7 +135,7 @@ fn damaged_files_are_refused_or_read_and_never_a_panic() {
 }
 
 #[test]
-#[ignore = "minutes: cargo test --release --test mutations -- --ignored --nocapture"]
+#[ignore = "a minute, with TMPDIR in memory: TMPDIR=/dev/shm cargo test --release --test mutations -- --ignored --nocapture"]
 fn a_million_damaged_files_of_each_kind() {
     for (kind, read) in
         [("checkpoints", checkpoints as fn(usize) -> usize), ("recipes", recipes), ("data files", data_files)]

@@ -32,6 +32,9 @@ fn train(
     place: Option<&Place>,
     stop: impl Fn() -> Option<i32> + Sync,
 ) -> Result<ExitCode> {
+    let seeds = flags.seeds.as_ref().map(|seeds| &seeds.0);
+    // first, since from here on the ranks must make the same calls
+    group.agree("what to do", Ok(()), |()| json!({ "resume": flags.resume.is_some(), "seeds": seeds }))?;
     let several = flags.seeds.is_some() || is_study(flags, &group)?;
     if several {
         return study::run(flags, &group, place, stop);
@@ -235,8 +238,7 @@ fn log(
 /// What the ranks of a group must have been asked alike.
 pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
     let rollback = flags.on_nonfinite.map(|choice| choice == cli::OnNonfinite::Rollback);
-    let seeds = flags.seeds.as_ref().map(|seeds| &seeds.0);
-    json!({ "resume": flags.resume.is_some(), "seeds": seeds, "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
+    json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
 }
 
 /// Whether a run may begin in a directory.

@@ -95,6 +95,29 @@ fn ranks_with_other_recipes_or_seeds_or_flags_are_named_with_the_field() {
 }
 
 #[test]
+fn ranks_that_begin_and_ranks_that_go_on_do_not_wait_for_each_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &train("--sequences 60", "run"));
+    let go_on = "train --resume run --sequences 120 --peer-timeout 20".to_string();
+    let begin = train("--sequences 120", "other");
+    for other in [begin.clone(), format!("{begin} --seeds 1..3")] {
+        let since = Instant::now();
+        let all = ended(start(here, &[go_on.clone(), other]));
+        assert_failed(
+            &all,
+            &["the ranks differ in `resume`: true here, false on rank 1", "the ranks differ in `resume`"],
+        );
+        assert!(since.elapsed() < Duration::from_secs(15));
+    }
+    let all = ended(start(here, &[begin.clone(), format!("{begin} --seeds 1..3")]));
+    assert_failed(
+        &all,
+        &["differ in `seeds`: null here, [1,2,3] on rank 1", "differ in `seeds`: [1,2,3] here, null on rank 0"],
+    );
+}
+
+#[test]
 fn what_fails_on_one_rank_is_said_by_all() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
