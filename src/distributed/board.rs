@@ -40,8 +40,10 @@ impl Board {
         Ok(Board { store, rank: *rank, size: *size, timeout })
     }
 
+    /// Returns when the value is there: nothing answers a `set`, which succeeds for a moment after the store has gone.
     pub fn post(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.store.set(&format!("{key}/{}", self.rank), value).map_err(|error| lost(&error))
+        self.store.set(&format!("{key}/{}", self.rank), value).map_err(|error| lost(&error))?;
+        self.posted(key, self.rank).map(|_| ())
     }
 
     pub fn posted(&self, key: &str, rank: usize) -> Result<bool> {
