@@ -130,12 +130,20 @@ impl Checkpoint {
 
     /// Reads a checkpoint and checks that every tensor its recipe needs is there, with its shape, and no other.
     pub fn load(path: &Path) -> Result<Checkpoint> {
-        let shown = path.display();
-        let data = fs::read(path).with_context(|| format!("cannot read checkpoint `{shown}`"))?;
-        Checkpoint::parse(&data).with_context(|| format!("`{shown}` is not a usable checkpoint"))
+        Checkpoint::of_file(path, &Checkpoint::read(path)?)
     }
 
-    /// As `load`, of the bytes of a file.
+    /// The bytes of a checkpoint's file, for `of_file` here or in another process.
+    pub fn read(path: &Path) -> Result<Vec<u8>> {
+        fs::read(path).with_context(|| format!("cannot read checkpoint `{}`", path.display()))
+    }
+
+    /// As `load`, of the bytes of that file.
+    pub fn of_file(path: &Path, data: &[u8]) -> Result<Checkpoint> {
+        Checkpoint::parse(data).with_context(|| format!("`{}` is not a usable checkpoint", path.display()))
+    }
+
+    /// As `load`, of the bytes of any file.
     pub fn parse(data: &[u8]) -> Result<Checkpoint> {
         let metadata = header::metadata(data)?;
         let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));

@@ -6,7 +6,7 @@ use crate::display::{shell_path, shell_words};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
 use crate::tensorboard::{Events, Look};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -73,15 +73,7 @@ impl Run {
 
     /// An error if a directory holds a run.
     pub fn free(directory: &Path) -> Result<()> {
-        if Run::is_in(directory) {
-            bail!(
-                "`{}` holds a run already\n\
-                 hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
-                directory.display(),
-                shell_path(directory)
-            );
-        }
-        Ok(())
+        if Run::is_in(directory) { Err(occupied(directory)) } else { Ok(()) }
     }
 
     /// Writes the resolved recipe: that of the start, or what a resumed run has become.
@@ -105,15 +97,12 @@ impl Run {
             );
         }
         let lock = lock(directory)?; // first, or another process could go on with it in between
-        let latest = Run::latest_in(directory);
-        let saved = fs::read(&latest).with_context(|| format!("cannot read checkpoint `{}`", latest.display()))?;
-        Ok((lock, saved))
+        Ok((lock, Checkpoint::read(&Run::latest_in(directory))?))
     }
 
     /// The checkpoint of the run in a directory.
     pub fn read(directory: &Path, saved: &[u8]) -> Result<Checkpoint> {
-        let latest = Run::latest_in(directory);
-        Checkpoint::parse(saved).with_context(|| format!("`{}` is not a usable checkpoint", latest.display()))
+        Checkpoint::of_file(&Run::latest_in(directory), saved)
     }
 
     /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
@@ -213,6 +202,16 @@ impl Run {
     pub fn log_end(&mut self, finished: bool) -> Result<()> {
         self.logs.events.ended(finished)
     }
+}
+
+/// The refusal to begin in a directory where something can go on.
+pub fn occupied(directory: &Path) -> Error {
+    anyhow!(
+        "`{}` holds a run already\n\
+         hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
+        directory.display(),
+        shell_path(directory)
+    )
 }
 
 /// Held as long as this process trains in a directory; the system lets go of it however the process ends.

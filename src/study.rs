@@ -3,11 +3,11 @@
 use crate::checkpoint::{Progress, Solved, write_atomically};
 use crate::config::Recipe;
 use crate::device;
-use crate::display::{Display, shell_path};
+use crate::display::Display;
 use crate::metrics::{Score, Spread};
-use crate::run::{Lock, Run, lock};
+use crate::run::{Lock, Run, lock, occupied};
 use crate::train::{Ended, Trainer};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
@@ -72,11 +72,7 @@ impl Study {
     pub fn create(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Result<Study> {
         let shown = directory.display();
         if Study::is_in(directory) || Run::is_in(directory) {
-            bail!(
-                "`{shown}` holds a run already\n\
-                 hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
-                shell_path(directory)
-            );
+            return Err(occupied(directory));
         }
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
         let study = Study { recipe, seeds, directory: directory.to_path_buf(), _lock: Some(lock(directory)?) };

@@ -180,8 +180,8 @@ impl Trainer {
             self.recipe.training.curriculum.judge(&mut self.progress.lesson);
         }
         let (training, step) = (&self.recipe.training, self.progress.step);
-        let (updates, axes) = (self.recipe.updates(), self.recipe.task.axes());
-        let reach = training.curriculum.reach(step, updates, &self.progress.lesson, &axes);
+        let axes = || self.recipe.task.axes();
+        let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
         let batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
         self.update_by(&batch)
@@ -190,48 +190,49 @@ impl Trainer {
     /// One update by a batch, or by this rank's slice of one.
     fn update_by(&mut self, batch: &Batch) -> Result<()> {
         self.check_inputs(batch)?;
-        let training = &self.recipe.training;
         let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
-        let part = batch.size() as f64 / training.batch_size as f64;
         match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();
                 totals.add(self.recipe.task.scoring(), logits, batch);
-                let mut loss = totals.loss;
-                if !self.group.is_alone() {
-                    let all = self.group.step(&mut self.gradient, part, &Tensor::from(loss), self.asked)?;
-                    loss = all.loss();
-                    self.step = Some(all);
-                }
-                if !loss.is_finite() {
+                let all = self.reduce(batch, || Tensor::from(totals.loss))?;
+                if !all.unwrap_or(totals.loss).is_finite() {
                     return Err(self.not_finite(batch));
                 }
-                let norm = self.optimizer.update(&training.clip, factor, &mut self.theta, &self.gradient, step);
+                let clip = &self.recipe.training.clip;
+                let norm = self.optimizer.update(clip, factor, &mut self.theta, &self.gradient, step);
                 if !norm.is_finite() {
                     return Err(self.not_finite(batch));
                 }
                 self.count(totals, norm);
             }
             Logits::Device(logits) => {
-                let mut sound = logits.shallow_clone();
-                if !self.group.is_alone() {
-                    let loss = logits.sum(logits.kind()) * 0.0;
-                    let all = self.group.step(&mut self.gradient, part, &loss, self.asked)?;
-                    sound = Tensor::from(all.loss()).to_device(logits.device());
-                    self.step = Some(all);
-                }
+                let all = self.reduce(batch, || logits.sum(logits.kind()) * 0.0)?;
+                let all = all.map(|loss| Tensor::from(loss).to_device(logits.device()));
+                let (clip, sound) = (&self.recipe.training.clip, all.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
-                let norm = optimizer.update_later(&training.clip, factor, theta, &self.gradient, &sound, step);
+                let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step);
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
             }
         }
         self.progress.step = step;
         self.progress.sequences += self.recipe.training.batch_size as u64;
-        let (rows, width) = (self.recipe.task.max_steps() * batch.size(), self.recipe.task.output_width());
-        if self.waiting.len() * rows * width > WAITING && self.group.is_alone() {
+        let waiting = || self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>();
+        if self.group.is_alone() && waiting() > WAITING {
             self.read_waiting()?;
         }
         Ok(())
+    }
+
+    /// The all-reduce of a step: makes the gradient of a slice that of the batch. The loss of all ranks, of use for whether it
+    /// is finite; none, and nothing done, in a process alone.
+    fn reduce(&mut self, slice: &Batch, loss: impl FnOnce() -> Tensor) -> Result<Option<f64>> {
+        if self.group.is_alone() {
+            return Ok(None);
+        }
+        let part = slice.size() as f64 / self.recipe.training.batch_size as f64;
+        let all = self.group.step(&mut self.gradient, part, &loss(), self.asked)?;
+        Ok(Some(self.step.insert(all).loss()))
     }
 
     /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.

@@ -35,8 +35,8 @@ fn train(
     let seeds = flags.seeds.as_ref().map(|seeds| &seeds.0);
     // first, since from here on the ranks must make the same calls
     group.agree("what to do", Ok(()), |()| json!({ "resume": flags.resume.is_some(), "seeds": seeds }))?;
-    let several = flags.seeds.is_some() || is_study(flags, &group)?;
-    if several {
+    let goes_on = || flags.resume.as_deref().is_some_and(Study::is_in);
+    if flags.seeds.is_some() || flags.resume.is_some() && group.finds(goes_on)? {
         return study::run(flags, &group, place, stop);
     }
     if flags.jobs.is_some() {
@@ -68,12 +68,6 @@ fn train(
             Ok(ExitCode::from(128 + signal as u8))
         }
     }
-}
-
-/// Whether the directory to go on with holds a seed study. The rank that leads knows.
-fn is_study(flags: &Train, group: &Group) -> Result<bool> {
-    let Some(directory) = &flags.resume else { return Ok(false) };
-    Ok(group.share(|| Ok(vec![Study::is_in(directory) as u8]))? == [1])
 }
 
 /// What to do after an error that has ended a run.
@@ -185,8 +179,8 @@ fn saved(
     begun: Option<&Recipe>,
 ) -> Result<Option<(Option<Lock>, Checkpoint)>> {
     // torchrun starts a job that failed again by the same command line, which goes on then
-    let again = || Ok(vec![(distributed::restarted() && Run::is_in(directory)) as u8]);
-    if flags.resume.is_none() && group.share(again)? != [1] {
+    let again = || distributed::restarted() && Run::is_in(directory);
+    if flags.resume.is_none() && !group.finds(again)? {
         group.lead(|| free(directory))?;
         return Ok(None);
     }

@@ -25,7 +25,7 @@ pub struct Group {
 
 struct Joined {
     gloo: ProcessGroup,
-    pub board: Board,
+    board: Board,
 }
 
 /// The others cannot be reached any more.
@@ -159,6 +159,11 @@ impl Group {
             Ok(vec![])
         })?;
         Ok(made)
+    }
+
+    /// What the rank that leads finds.
+    pub fn finds(&self, find: impl FnOnce() -> bool) -> Result<bool> {
+        Ok(self.share(|| Ok(vec![find() as u8]))? == [1])
     }
 
     /// What rank 0 makes, on all ranks. If it fails there, it fails on all.

@@ -39,6 +39,7 @@ impl Axis {
 }
 
 /// The values of one axis that a task takes.
+#[derive(Clone, Debug)]
 pub struct Varying {
     pub axis: Axis,
     /// The least value that makes a sequence.

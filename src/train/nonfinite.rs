@@ -75,7 +75,7 @@ impl Trainer {
     pub(super) fn go_back(&mut self, run: Option<&mut Run>, display: &Display, error: &Error) -> Result<()> {
         let read = || {
             let run = run.as_deref().context("the rank that leads has a run")?;
-            fs::read(run.rollback()).context("cannot read the checkpoint to go back to")
+            Checkpoint::read(&run.rollback())
         };
         let good = Checkpoint::parse(&self.group.share(read)?).context("in the checkpoint to go back to")?;
         self.set(&good.theta, &good.optimizer);

@@ -1,6 +1,6 @@
 //! Numbers that are not finite, of a recipe that diverges.
 
-use crate::common::{Ran, assert_same_tensors, lines, ntm, refused, succeeds};
+use crate::common::{Ran, assert_same_tensors, lines, ntm, refused, steps, succeeds};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -37,10 +37,6 @@ fn train(flags: &str, run: &str) -> String {
 fn progress(here: &Path, run: &str, checkpoint: &str) -> Value {
     let line = format!("info --checkpoint {run}/checkpoints/{checkpoint}.safetensors --json");
     succeeds(here, &line).json()["progress"].clone()
-}
-
-fn steps(log: &Path) -> Vec<u64> {
-    lines(log).iter().map(|line| line["step"].as_u64().unwrap()).collect()
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! `ntm train --seeds`: many seeds of one recipe, and when a run is solved.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, ntm, refused, succeeds};
+use crate::common::{Ran, TINY, assert_same_tensors, command, ntm, refused, succeeds, wait_for_file};
 use serde_json::{Value, json};
+use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 fn json_of(path: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
@@ -39,10 +38,7 @@ fn a_study_that_was_stopped_goes_on_to_the_same_end() {
     let rarely = "--set training.eval_every=1000 --set training.checkpoint_every=1000";
     let line = |run: &str| format!("train {TINY} {rarely} --seeds 1..3 --jobs 1 --sequences 3000 --run-dir {run}");
     let child = command(here, &line("study")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !here.join("study/seed-2/metrics.jsonl").exists() && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(2));
-    }
+    wait_for_file(&here.join("study/seed-2/metrics.jsonl"));
     // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
     unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
     let ran = Ran::new(child.wait_with_output().unwrap());

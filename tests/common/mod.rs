@@ -102,6 +102,20 @@ pub fn wait_for_reports(run: &Path, count: usize) {
     }
 }
 
+/// Waits until a file is there, at most a minute.
+pub fn wait_for_file(path: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "no {} in a minute", path.display());
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The step of each line of a log.
+pub fn steps(log: &Path) -> Vec<u64> {
+    lines(log).iter().map(|line| line["step"].as_u64().unwrap()).collect()
+}
+
 /// The lines of a log without what depends on the clock.
 pub fn timeless(log: &Path) -> Vec<Value> {
     let mut lines = lines(log);

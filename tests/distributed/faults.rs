@@ -1,6 +1,6 @@
 //! What goes wrong among several ranks: all end within the time-out, each with a message that says what, and the run goes on.
 
-use crate::common::{assert_same_tensors, command, lines, succeeds, wait_for_reports};
+use crate::common::{assert_same_tensors, command, steps, succeeds, wait_for_reports};
 use crate::{as_rank, assert_failed, ended, free_port, start, together, train};
 use ntm::checkpoint::Checkpoint;
 use std::fs;
@@ -169,7 +169,5 @@ fn ranks_that_diverge_go_back_together() {
     fs::write(here.join("diverging.json"), recipe).unwrap();
     let all = together(here, 2, "train diverging.json --threads 1 --run-dir run --on-nonfinite rollback");
     assert!(all[0].stderr.contains("with half the learning rate, rollback 1 of "), "{}", all[0].stderr);
-    let steps: Vec<u64> =
-        lines(&here.join("run/metrics.jsonl")).iter().map(|line| line["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, (1..=60).collect::<Vec<_>>());
+    assert_eq!(steps(&here.join("run/metrics.jsonl")), (1..=60).collect::<Vec<_>>());
 }

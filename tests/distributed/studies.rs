@@ -1,11 +1,11 @@
 //! Seed studies dealt to ranks.
 
-use crate::common::{TINY, assert_same_tensors, lines, succeeds};
+use crate::common::{TINY, assert_same_tensors, lines, succeeds, wait_for_file};
 use crate::{ended, start, together};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::process::Child;
 
 fn study(flags: &str, run: &str) -> String {
     format!("train {TINY} --seeds 1..5 --jobs 1 --peer-timeout 2 --run-dir {run} {flags}")
@@ -17,6 +17,14 @@ fn outcomes(study: &Path) -> Vec<Value> {
     let mut outcomes = summary["outcomes"].as_array().unwrap().clone();
     outcomes.iter_mut().for_each(|outcome| drop(outcome.as_object_mut().unwrap().remove("seconds")));
     outcomes
+}
+
+/// Two ranks of a longer study in `run/`, of which both have begun.
+fn two_ranks_at_work(here: &Path) -> Vec<Child> {
+    let line = study("--sequences 4000 --set training.eval_every=0 --set training.checkpoint_every=50", "run");
+    let all = start(here, &vec![line; 2]);
+    wait_for_file(&here.join("run/seed-2/checkpoints/latest.safetensors"));
+    all
 }
 
 #[test]
@@ -40,13 +48,7 @@ fn seeds_are_dealt_to_the_ranks_and_the_summary_is_that_of_one_process() {
 fn when_a_rank_of_a_study_is_lost_the_others_finish_and_its_seeds_go_on_later() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let line = study("--sequences 4000 --set training.eval_every=0 --set training.checkpoint_every=50", "run");
-    let mut all = start(here, &vec![line; 2]);
-    let begun = here.join("run/seed-2/checkpoints/latest.safetensors");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !begun.exists() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut all = two_ranks_at_work(here);
     all[1].kill().unwrap();
     let led = ended(all).remove(0);
     println!("{}", led.stderr);
@@ -65,13 +67,7 @@ fn when_a_rank_of_a_study_is_lost_the_others_finish_and_its_seeds_go_on_later() 
 fn a_study_that_outlives_the_rank_that_leads_still_trains_its_seeds() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let line = study("--sequences 4000 --set training.eval_every=0 --set training.checkpoint_every=50", "run");
-    let mut all = start(here, &vec![line; 2]);
-    let begun = here.join("run/seed-2/checkpoints/latest.safetensors");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !begun.exists() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    let mut all = two_ranks_at_work(here);
     all[0].kill().unwrap();
     let other = ended(all).remove(1);
     println!("{}", other.stderr);

@@ -1,6 +1,6 @@
 //! Under torchrun itself, that of Python's torch in the folder of libtorch.
 
-use crate::common::{lines, wait_for_reports};
+use crate::common::{lines, steps, wait_for_reports};
 use crate::{free_port, train};
 use std::fs;
 use std::path::Path;
@@ -49,9 +49,11 @@ fn torchrun_starts_a_job_again_whose_rank_was_killed_and_it_goes_on_where_it_was
     println!("{said}");
     assert!(ran.status.success(), "{said}");
     assert!(said.contains("going on with run at "), "{said}");
-    let steps: Vec<u64> =
-        lines(&here.join("run/metrics.jsonl")).iter().map(|line| line["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, (1..=1000).map(|report| 5 * report).collect::<Vec<_>>(), "every report once");
+    assert_eq!(
+        steps(&here.join("run/metrics.jsonl")),
+        (1..=1000).map(|report| 5 * report).collect::<Vec<_>>(),
+        "every report once"
+    );
 }
 
 #[test]

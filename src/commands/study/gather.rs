@@ -54,71 +54,58 @@ pub fn outcomes(
     ended: Result<Vec<Outcome>, i32>,
     stop: impl Fn() -> Option<i32>,
 ) -> Result<Gathered> {
-    let own = match (group.board(), ended) {
-        (None, Ok(outcomes)) => return Ok(Gathered::All(outcomes)),
-        (None, Err(signal)) => return Ok(Gathered::Stopped(signal)),
-        (Some(_), Ok(outcomes)) => Ended::Outcomes(outcomes),
-        (Some(_), Err(signal)) => Ended::Stopped(signal),
+    let own = match ended {
+        Ok(outcomes) => Ended::Outcomes(outcomes),
+        Err(signal) => Ended::Stopped(signal),
     };
-    let board = group.board().context("a group of several has a board")?;
-    if !group.leads() {
-        let posted = board.post(OUTCOMES, &serde_json::to_vec(&own)?);
-        posted.context("rank 0 has no summary of this rank's seeds, which are trained and saved")?;
-        return Ok(match own {
-            Ended::Outcomes(_) => Gathered::Elsewhere,
-            Ended::Stopped(signal) => Gathered::Stopped(signal),
-        });
+    let mut ranks = vec![own];
+    if let Some(board) = group.board() {
+        if !group.leads() {
+            let posted = board.post(OUTCOMES, &serde_json::to_vec(&ranks[0])?);
+            posted.context("rank 0 has no summary of this rank's seeds, which are trained and saved")?;
+            return Ok(match ranks[0] {
+                Ended::Outcomes(_) => Gathered::Elsewhere,
+                Ended::Stopped(signal) => Gathered::Stopped(signal),
+            });
+        }
+        for rank in 1..group.size {
+            ranks.push(await_rank(board, rank, study.dealt(rank, group.size), &stop)?);
+        }
     }
     let mut all = vec![];
     let mut stopped = None;
-    for rank in 0..group.size {
-        let ended = match rank {
-            0 => None,
-            _ => match await_rank(board, rank, &stop)? {
-                Awaited::Ended(ended) => Some(ended),
-                Awaited::Lost => {
-                    let (seconds, mine) = (board.timeout.as_secs(), study.dealt(rank, group.size));
-                    say(&format!("rank {rank} has given no sign of life for {seconds} s"));
-                    let error = || Some(format!("rank {rank}, which trained it, was lost"));
-                    Some(Ended::Outcomes(
-                        mine.into_iter().map(|seed| Outcome { error: error(), ..Outcome::of(seed) }).collect(),
-                    ))
-                }
-                Awaited::Asked(signal) => Some(Ended::Stopped(signal)),
-            },
-        };
-        match ended.as_ref().unwrap_or(&own) {
-            Ended::Outcomes(outcomes) => all.extend(outcomes.iter().cloned()),
-            Ended::Stopped(signal) => stopped = Some(*signal),
+    for ended in ranks {
+        match ended {
+            Ended::Outcomes(outcomes) => all.extend(outcomes),
+            Ended::Stopped(signal) => stopped = Some(signal),
         }
     }
     Ok(stopped.map_or(Gathered::All(all), Gathered::Stopped))
 }
 
-enum Awaited {
-    Ended(Ended),
-    Lost,
-    /// This rank was asked to stop waiting.
-    Asked(i32),
-}
-
-fn await_rank(board: &Board, rank: usize, stop: impl Fn() -> Option<i32>) -> Result<Awaited> {
+/// How the seeds of another rank ended: as it posts it, or all failed if it is lost, or stopped if this rank is asked to stop
+/// waiting.
+fn await_rank(board: &Board, rank: usize, seeds: Vec<u64>, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
     let (mut beat, mut alive) = (vec![], Instant::now());
     loop {
         if board.posted(OUTCOMES, rank)? {
             let ended = serde_json::from_slice(&board.read(OUTCOMES, rank)?);
-            return Ok(Awaited::Ended(ended.with_context(|| format!("the outcomes of rank {rank}"))?));
+            return ended.with_context(|| format!("the outcomes of rank {rank}"));
         }
         if let Some(signal) = stop() {
-            return Ok(Awaited::Asked(signal));
+            return Ok(Ended::Stopped(signal));
         }
         let now = if board.posted(BEAT, rank)? { board.read(BEAT, rank)? } else { vec![] };
         if now != beat {
             (beat, alive) = (now, Instant::now());
         }
         if alive.elapsed() > board.timeout {
-            return Ok(Awaited::Lost);
+            break;
         }
         thread::sleep(LOOK);
     }
+    say(&format!("rank {rank} has given no sign of life for {} s", board.timeout.as_secs()));
+    let error = format!("rank {rank}, which trained it, was lost");
+    let failed = |seed| Outcome { error: Some(error.clone()), ..Outcome::of(seed) };
+    Ok(Ended::Outcomes(seeds.into_iter().map(failed).collect()))
 }
