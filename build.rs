@@ -11,7 +11,7 @@ fn main() {
     println!("cargo:rustc-link-search=native={lib}");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
 
-    for source in ["script.cpp", "c10d.cpp", "caught.h", "gloo"] {
+    for source in ["script.cpp", "c10d.cpp", "nccl.cpp", "caught.h", "gloo"] {
         println!("cargo:rerun-if-changed=src/shim/{source}");
     }
     let include = Path::new(&lib).with_file_name("include");
@@ -24,6 +24,14 @@ fn main() {
         .files(["src/shim/script.cpp", "src/shim/c10d.cpp"])
         .compile("ntm_shim");
 
+    let nccl = match nccl_library(Path::new(&lib), &include) {
+        Some(path) => format!("Some(include_bytes!({path:?}))"),
+        None => "None".to_string(),
+    };
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it"));
+    let text = format!("pub const LIBRARY: Option<&[u8]> = {nccl};\n");
+    fs::write(out.join("nccl.rs"), text).expect("OUT_DIR can be written");
+
     println!("cargo:rerun-if-changed=tasks");
     let mut files: Vec<PathBuf> =
         fs::read_dir("tasks").expect("tasks/").map(|entry| entry.expect("tasks/").path()).collect();
@@ -34,6 +42,43 @@ fn main() {
         let path = fs::canonicalize(file).expect("it was just listed");
         list += &format!("    ({name:?}, include_str!({path:?})),\n");
     }
-    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("recipes.rs");
-    fs::write(out, list + "];\n").expect("OUT_DIR can be written");
+    fs::write(out.join("recipes.rs"), list + "];\n").expect("OUT_DIR can be written");
+}
+
+/// src/shim/nccl.cpp as a shared library, which the binary contains; none where there is no libtorch_cuda, or no NCCL beside a
+/// libtorch from wheels or where CUDA is installed. If it does not compile all the same, cargo warns.
+fn nccl_library(lib: &Path, include: &Path) -> Option<PathBuf> {
+    println!("cargo:rerun-if-env-changed=CUDA_HOME");
+    let wheels = fs::canonicalize(lib).ok()?.parent()?.with_file_name("nvidia");
+    let installed = env::var_os("CUDA_HOME").map_or("/usr/local/cuda".into(), PathBuf::from);
+    let folders = [wheels.join("nccl/include"), installed.join("include"), "/usr/include".into()];
+    if !lib.join("libtorch_cuda.so").exists() || !folders.iter().any(|folder| folder.join("nccl.h").exists()) {
+        return None;
+    }
+    let library = PathBuf::from(env::var("OUT_DIR").expect("cargo sets it")).join("libntm_nccl.so");
+    let mut command = cc::Build::new().cpp(true).std("c++17").opt_level(1).get_compiler().to_command();
+    for folder in [
+        include.to_path_buf(),
+        include.join("torch/csrc/api/include"),
+        wheels.join("cu13/include"),
+        wheels.join("nccl/include"),
+        installed.join("include"),
+    ] {
+        command.arg("-isystem").arg(folder);
+    }
+    command.args(["-shared", "-fPIC", "-DUSE_C10D_NCCL", "-Wl,-z,defs", "src/shim/nccl.cpp", "-o"]).arg(&library);
+    command.arg(format!("-Wl,-rpath,{}", lib.display())).arg("-L").arg(lib).args([
+        "-ltorch_cuda",
+        "-lc10_cuda",
+        "-ltorch_cpu",
+        "-lc10",
+    ]);
+    let compiled = command.output().expect("the compiler that has compiled the rest");
+    if !compiled.status.success() {
+        let said = String::from_utf8_lossy(&compiled.stderr).into_owned();
+        let first = said.lines().find(|line| line.contains("error")).unwrap_or("no word of why");
+        println!("cargo:warning=several processes on cards will go without NCCL, through the host: {first}");
+        return None;
+    }
+    Some(library)
 }

@@ -50,7 +50,8 @@ python3 -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
     stop "$(python3 --version 2>&1) is too old: torch $version needs 3.10 or later" "install a newer python3, or set LIBTORCH to an unpacked libtorch $version"
 
 if [ -e /proc/driver/nvidia/version ] || command -v nvidia-smi >/dev/null; then
-    what="libtorch $version with CUDA" need_mb=12000 wheels=(torch==$version) pip_flags=()
+    what="libtorch $version with CUDA" need_mb=12000 pip_flags=()
+    wheels=(torch==$version nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85) # the latter two: headers that NCCL's needs
 else
     what="libtorch $version for CPU (540 MB)" need_mb=2600 wheels=("${cpu_wheels[@]}") pip_flags=(--no-deps)
 fi

@@ -98,6 +98,11 @@ fn failure(message: &str) -> Option<String> {
     Some(format!("the device failed: {said}\nhint: the same with `--device cpu` tells whether it is the card"))
 }
 
+/// What devices have that compute alike.
+pub fn kind(device: Device) -> &'static str {
+    if device.is_cuda() { "cuda" } else { "cpu" }
+}
+
 /// The name users give a device.
 pub fn name(device: Device) -> String {
     match device {

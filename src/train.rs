@@ -232,7 +232,7 @@ impl Trainer {
         }
         let part = slice.size() as f64 / self.recipe.training.batch_size as f64;
         let all = self.group.step(&mut self.gradient, part, &loss(), self.asked)?;
-        Ok(Some(self.step.insert(all).loss()))
+        Ok(Some(self.step.insert(all).loss))
     }
 
     /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.
@@ -331,7 +331,7 @@ impl Trainer {
             let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
             let reported = due(training.report_every, step, last);
             // the ranks of a group stop after the same step: the first whose all-reduce says so
-            let stopped = self.step.as_ref().map_or_else(stop, Step::stopped);
+            let stopped = self.step.map_or_else(stop, |step| step.stopped);
             if measured || saved || reported || stopped.is_some() {
                 self.settle()?;
                 self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
@@ -348,12 +348,8 @@ impl Trainer {
                 display.report(&report);
                 (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
-            if let (Some(run), true) = (run.as_deref(), saved || self.finished() || stopped.is_some()) {
-                let checkpoint = self.checkpoint();
-                if self.most_rollbacks() > 0 && due(training.checkpoint_every, step, false) {
-                    checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
-                }
-                checkpoint.save(&run.latest())?;
+            if saved || self.finished() || stopped.is_some() {
+                self.save(run.as_deref(), due(training.checkpoint_every, step, false))?;
             }
             if let Some(signal) = stopped {
                 run.map_or(Ok(()), |run| run.log_end(false))?;
@@ -362,6 +358,18 @@ impl Trainer {
         }
         run.map_or(Ok(()), |run| run.log_end(true))?;
         Ok(Ended::Finished)
+    }
+
+    /// Saves the run, and what a rollback goes back to if this is where it may. No rank goes on, or ends, before it is done.
+    fn save(&self, run: Option<&Run>, regular: bool) -> Result<()> {
+        let save = || {
+            let (Some(run), checkpoint) = (run, self.checkpoint()) else { return Ok(()) };
+            if self.most_rollbacks() > 0 && regular {
+                checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
+            }
+            checkpoint.save(&run.latest())
+        };
+        self.group.lead(save).map(|_| ())
     }
 
     /// The means since the last report.

@@ -1,19 +1,30 @@
 //! Signals that ask a run to stop.
 
+use crate::distributed::STOPS;
 use anyhow::Result;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::low_level;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// Gives the number of the first SIGINT, SIGTERM or SIGHUP once it has come; a second one ends the process at once.
-pub fn stop_signal() -> Result<impl Fn() -> Option<i32> + Sync> {
+/// Gives the number of the first of `STOPS` once it has come. A second one that comes later than `grace` after it ends the
+/// process at once; until then it is a repetition, as where scheduler and torchrun both pass one on.
+pub fn stop_signal(grace: Duration) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
-    let armed = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|&signal| !ignored(signal)) {
-        flag::register_conditional_shutdown(signal, 128 + signal, armed.clone())?; // before arming: the first passes
-        flag::register(signal, armed.clone())?;
-        flag::register_usize(signal, stop.clone(), signal as usize)?;
+    let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`
+    let (began, grace) = (Instant::now(), grace.as_micros() as u64);
+    for signal in STOPS.into_iter().filter(|&signal| !ignored(signal)) {
+        let (stop, first) = (stop.clone(), first.clone());
+        let came = move || {
+            let now = began.elapsed().as_micros() as u64 + 1;
+            match first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => stop.store(signal as usize, Ordering::Relaxed),
+                Err(then) if now.saturating_sub(then) >= grace => low_level::exit(128 + signal),
+                Err(_) => {}
+            }
+        };
+        // SAFETY: a handler may use atomics, the monotonic clock and `_exit`, and this one does nothing else.
+        unsafe { low_level::register(signal, came) }?;
     }
     Ok(move || Some(stop.load(Ordering::Relaxed) as i32).filter(|&signal| signal != 0))
 }

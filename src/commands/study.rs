@@ -7,13 +7,14 @@ use super::{Choice, cores};
 use crate::cli::Train;
 use crate::config::{Metric, Recipe};
 use crate::display::{print, say, shell_path, table};
-use crate::distributed::{self, Group, Place};
+use crate::distributed::{Group, Place};
 use crate::metrics::{self, Spread};
 use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
 use crate::train::Trainer;
 use anyhow::{Result, bail};
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -23,11 +24,11 @@ pub fn run(
     place: Option<&Place>,
     stop: impl Fn() -> Option<i32> + Sync,
 ) -> Result<ExitCode> {
-    let choice = Choice::new(&flags.machine, place, 1)?;
+    let choice = group.agree("machine", Choice::new(&flags.machine, place, 1), |_| Value::Null)?;
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags, group, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
-    let choice = choice.for_recipe(&flags.machine, &study.recipe)?;
+    let choice = group.agree("engine", choice.for_recipe(&flags.machine, &study.recipe), |_| Value::Null)?;
     group.say(&choice.words());
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
@@ -65,7 +66,7 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
     let mut led = None;
     let saved = group.share(|| {
         let study = match begun {
-            Some((recipe, seeds)) if distributed::restarted() && Study::is_in(&directory) => {
+            Some((recipe, seeds)) if Study::is_in(&directory) && group.goes_on_with(&directory)? => {
                 let study = Study::open(&directory)?;
                 if study.recipe != recipe || study.seeds != seeds {
                     let shown = directory.display();
@@ -82,6 +83,7 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
                 study
             }
         };
+        group.claim(&directory)?;
         let saved = serde_json::to_vec(&study)?;
         led = Some(study);
         Ok(saved)

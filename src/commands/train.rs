@@ -3,10 +3,12 @@ use super::{Choice, machine, study, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{self, EngineChoice, Machine, Train};
 use crate::config::{OnNonfinite, Recipe};
+use crate::device;
 use crate::display::{Display, say, shell_path};
-use crate::distributed::{self, Group, Lost, Place};
+use crate::distributed::{Group, Lost, Place};
 use crate::engine::Engine;
 use crate::run::{Lock, Run};
+use crate::simd;
 use crate::study::Study;
 use crate::tasks::{Source, Task};
 use crate::train::{Ended, NotFinite, Trainer};
@@ -16,9 +18,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// How long after a signal the same wish may reach a rank again: from torchrun, from the scheduler, from the terminal.
+const REPEATED: Duration = Duration::from_secs(5);
+
 pub fn run(flags: Train) -> Result<ExitCode> {
-    let stop = stop_signal()?;
     let place = Place::from_environment()?;
+    let stop = stop_signal(if place.is_some() { REPEATED } else { Duration::ZERO })?;
     let Some(place) = place else { return train(&flags, Group::alone(), None, stop) };
     let joined = Group::join(&place, Duration::from_secs(flags.peer_timeout.into()));
     let trained = joined.and_then(|group| train(&flags, group, Some(&place), stop));
@@ -34,8 +39,9 @@ fn train(
 ) -> Result<ExitCode> {
     let seeds = flags.seeds.as_ref().map(|seeds| &seeds.0);
     // first, since from here on the ranks must make the same calls
-    group.agree("what to do", Ok(()), |()| json!({ "resume": flags.resume.is_some(), "seeds": seeds }))?;
-    let goes_on = || flags.resume.as_deref().is_some_and(Study::is_in);
+    let asked = json!({ "resume": flags.resume.is_some(), "seeds": seeds, "jobs": flags.jobs });
+    group.agree("what to do", Ok(()), |()| asked.clone())?;
+    let goes_on = || Ok(flags.resume.as_deref().is_some_and(Study::is_in));
     if flags.seeds.is_some() || flags.resume.is_some() && group.finds(goes_on)? {
         return study::run(flags, &group, place, stop);
     }
@@ -131,7 +137,7 @@ pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
 }
 
 /// What to train and where the rank that leads logs it; none if there is nothing left to do.
-fn start(flags: &Train, group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
+fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
     let begun = if flags.resume.is_some() { Ok(None) } else { recipe(flags, 1).map(Some) };
     let begun = group.agree("command line", begun, |begun| asked(flags, begun.as_ref().map(|(recipe, _)| recipe)))?;
     let (recipe, source) = begun.unzip();
@@ -161,9 +167,19 @@ fn start(flags: &Train, group: Group, place: Option<&Place>) -> Result<Option<(T
         let (engine, choice) = machine(&as_begun(&flags.machine, checkpoint.as_ref()), place, &recipe)?;
         Ok((source, engine, choice))
     };
-    let said = |(_, engine, _): &(_, Box<dyn Engine>, _)| json!({ "recipe": recipe, "engine": engine.name() });
+    let said = |(_, engine, choice): &(_, Box<dyn Engine>, Choice)| {
+        let device = device::kind(choice.device);
+        json!({ "recipe": recipe, "engine": engine.name(), "device": device, "fused multiply-add": simd::has_fma() })
+    };
     let (source, engine, choice) = group.agree("run", prepare(), said)?;
-    let run = group.lead(|| log(&directory, &recipe, checkpoint.as_ref().zip(lock.flatten()), &choice, group.size))?;
+    if choice.device.is_cuda() {
+        group.use_cards()?;
+    }
+    let run = group.lead(|| {
+        let run = log(&directory, &recipe, checkpoint.as_ref().zip(lock.flatten()), &choice, group.size)?;
+        group.claim(&directory)?;
+        Ok(run)
+    })?;
     let trainer = match &checkpoint {
         None => Trainer::new(recipe, source, engine, choice.device),
         Some(checkpoint) => Trainer::restore(checkpoint, source, engine, choice.device),
@@ -179,7 +195,7 @@ fn saved(
     begun: Option<&Recipe>,
 ) -> Result<Option<(Option<Lock>, Checkpoint)>> {
     // torchrun starts a job that failed again by the same command line, which goes on then
-    let again = || distributed::restarted() && Run::is_in(directory);
+    let again = || Ok(Run::is_in(directory) && group.goes_on_with(directory)?);
     if flags.resume.is_none() && !group.finds(again)? {
         group.lead(|| free(directory))?;
         return Ok(None);

@@ -3,6 +3,7 @@
 use super::{Place, lost, plain};
 use crate::shim::Store;
 use anyhow::{Result, anyhow, bail};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// How often a rank looks whether another has posted.
@@ -12,6 +13,8 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 
 pub struct Board {
     pub store: Store,
+    /// What the keys of this attempt start with.
+    pub prefix: String,
     rank: usize,
     size: usize,
     /// The longest wait for another rank.
@@ -24,34 +27,46 @@ impl Board {
         let Place { rank, size, host, port, agent, .. } = place;
         let at = format!("{host}:{port} (MASTER_ADDR:MASTER_PORT)");
         let serves = *rank == 0 && !agent;
-        let store =
-            Store::open(host, *port, serves, &format!("attempt-{}", place.attempt), timeout).map_err(|error| {
-                match serves {
-                    true => {
-                        anyhow!("cannot serve the ranks at {at}: {}\nhint: another port in MASTER_PORT", plain(&error))
-                    }
-                    false => anyhow!(
-                        "nobody answers at {at} within {} s\n\
+        let store = Store::open(host, *port, serves, timeout).map_err(|error| match serves {
+            true => {
+                anyhow!("cannot serve the ranks at {at}: {}\nhint: another port in MASTER_PORT", plain(&error))
+            }
+            false => anyhow!(
+                "nobody answers at {at} within {} s\n\
                  hint: is rank 0 running, and can this machine reach it? --peer-timeout waits longer",
-                        timeout.as_secs()
-                    ),
-                }
-            })?;
-        Ok(Board { store, rank: *rank, size: *size, timeout })
+                timeout.as_secs()
+            ),
+        })?;
+        let prefix = format!("ntm/attempt-{}", place.attempt);
+        Ok(Board { store, prefix, rank: *rank, size: *size, timeout })
+    }
+
+    fn key(&self, key: &str, rank: usize) -> String {
+        format!("{}/{key}/{rank}", self.prefix)
+    }
+
+    /// Notes that this job has a directory for its own: a later attempt of it may go on with what is there.
+    pub fn claim(&self, directory: &Path) -> Result<()> {
+        self.store.set(&claimed(directory), b"").map_err(|error| lost(&error))
+    }
+
+    /// Whether this job, in this attempt or an earlier one, has claimed a directory. torchrun's store lives as long as the job.
+    pub fn has_claimed(&self, directory: &Path) -> Result<bool> {
+        self.store.has(&claimed(directory)).map_err(|error| lost(&error))
     }
 
     /// Returns when the value is there: nothing answers a `set`, which succeeds for a moment after the store has gone.
     pub fn post(&self, key: &str, value: &[u8]) -> Result<()> {
-        self.store.set(&format!("{key}/{}", self.rank), value).map_err(|error| lost(&error))?;
+        self.store.set(&self.key(key, self.rank), value).map_err(|error| lost(&error))?;
         self.posted(key, self.rank).map(|_| ())
     }
 
     pub fn posted(&self, key: &str, rank: usize) -> Result<bool> {
-        self.store.has(&format!("{key}/{rank}")).map_err(|error| lost(&error))
+        self.store.has(&self.key(key, rank)).map_err(|error| lost(&error))
     }
 
     pub fn read(&self, key: &str, rank: usize) -> Result<Vec<u8>> {
-        self.store.get(&format!("{key}/{rank}")).map_err(|error| lost(&error))
+        self.store.get(&self.key(key, rank)).map_err(|error| lost(&error))
     }
 
     /// Waits until all of these ranks have posted under a key; those that have not within `time`, or by the time that rank 0
@@ -108,6 +123,10 @@ impl Board {
             let _ = self.missing(&read(key), &all, LAST_WORDS); // the job ends anyhow
         }
     }
+}
+
+fn claimed(directory: &Path) -> String {
+    format!("ntm/claimed/{}", directory.display())
 }
 
 /// Where a rank says that it has read what was posted under a key.

@@ -5,15 +5,20 @@ mod board;
 mod place;
 
 pub use board::Board;
-pub use place::{Place, restarted};
+pub use place::Place;
 
 use crate::display::say;
-use crate::shim::ProcessGroup;
+use crate::shim::{self, ProcessGroup};
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::ops::Range;
+use std::path::Path;
 use std::time::Duration;
 use tch::{Device, Kind, Tensor};
+
+/// The signals that ask a run to stop.
+pub const STOPS: [i32; 3] = [SIGINT, SIGTERM, SIGHUP];
 
 /// The ranks of a job. One process alone is a group too, for which every call here changes nothing.
 pub struct Group {
@@ -25,6 +30,8 @@ pub struct Group {
 
 struct Joined {
     gloo: ProcessGroup,
+    /// Where all ranks train on cards.
+    nccl: Option<ProcessGroup>,
     board: Board,
 }
 
@@ -55,27 +62,13 @@ fn plain(error: &Error) -> String {
     line.trim_end_matches('.').to_string()
 }
 
-/// What the all-reduce of a step carries beside the gradient: the loss, how many ranks were asked to stop, and the sum of the
-/// numbers of their signals.
-const BESIDE: usize = 3;
-
 /// What a step has come to on all ranks together.
+#[derive(Clone, Copy)]
 pub struct Step {
-    /// The sum of the losses, of use only for whether it is finite; how many were asked to stop; the sum of their signals.
-    beside: [f32; BESIDE],
-}
-
-impl Step {
-    /// Not finite if the loss of any rank is not.
-    pub fn loss(&self) -> f64 {
-        self.beside[0].into()
-    }
-
-    /// The signal that asked some rank to stop.
-    pub fn stopped(&self) -> Option<i32> {
-        let [_, ranks, signals] = self.beside;
-        (ranks > 0.0).then(|| (signals / ranks).round() as i32)
-    }
+    /// Not finite if the loss of any rank is not; of no other use.
+    pub loss: f64,
+    /// The signal that asked a rank to stop, the first of `STOPS` if several did.
+    pub stopped: Option<i32>,
 }
 
 impl Group {
@@ -99,9 +92,25 @@ impl Group {
             bail!("rank 0 is ntm {first}, rank {other} is ntm {second}\nhint: the same binary everywhere");
         }
         let interfaces = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
-        let gloo = ProcessGroup::gloo(&board.store, (rank, size), &interfaces, &place.own_address()?, timeout)
-            .map_err(|error| lost(&error))?;
-        Ok(Group { rank, size, joined: Some(Joined { gloo, board }) })
+        let gloo =
+            ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), &interfaces, &place.own_address()?, timeout)
+                .map_err(|error| lost(&error))?;
+        Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
+    }
+
+    /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where some rank has no NCCL.
+    pub fn use_cards(&mut self) -> Result<()> {
+        let Some(Joined { gloo, nccl, board }) = &mut self.joined else { return Ok(()) };
+        let here = shim::nccl();
+        let mut without = Tensor::from_slice(&[here.is_err() as i64]);
+        gloo.largest(&mut without).map_err(|error| lost(&error))?;
+        if without.int64_value(&[0]) == 0 {
+            let group = ProcessGroup::nccl(&board.store, &board.prefix, (self.rank, self.size), board.timeout);
+            *nccl = Some(group.map_err(|error| lost(&error))?);
+        } else if let Err(error) = here {
+            say(&format!("rank {}: no NCCL, the ranks sum gradients on the host: {error:#}", self.rank));
+        }
+        Ok(())
     }
 
     pub fn leads(&self) -> bool {
@@ -162,8 +171,19 @@ impl Group {
     }
 
     /// What the rank that leads finds.
-    pub fn finds(&self, find: impl FnOnce() -> bool) -> Result<bool> {
-        Ok(self.share(|| Ok(vec![find() as u8]))? == [1])
+    pub fn finds(&self, find: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        Ok(self.share(|| Ok(vec![find()? as u8]))? == [1])
+    }
+
+    /// Of the rank that leads: notes that this job has a directory for its own.
+    pub fn claim(&self, directory: &Path) -> Result<()> {
+        self.board().map_or(Ok(()), |board| board.claim(directory))
+    }
+
+    /// Of the rank that leads: whether torchrun has started this job again, and the directory was its own before. Of a process
+    /// alone nobody knows the latter, and it is taken for granted.
+    pub fn goes_on_with(&self, directory: &Path) -> Result<bool> {
+        Ok(place::restarted() && self.board().map_or(Ok(true), |board| board.has_claimed(directory))?)
     }
 
     /// What rank 0 makes, on all ranks. If it fails there, it fails on all.
@@ -196,38 +216,42 @@ impl Group {
     }
 
     /// The one all-reduce of a step: each rank's gradient of the mean over its slice becomes that of the mean over the
-    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop. A gradient
-    /// on a card goes through the host: Gloo's network is there.
+    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop. On cards
+    /// NCCL does it, once `use_cards` has been called; else a gradient on a card goes through the host, where Gloo's network is.
     pub fn step(&self, gradient: &mut Tensor, part: f64, loss: &Tensor, stop: Option<i32>) -> Result<Step> {
-        let Some(Joined { gloo, .. }) = &self.joined else { bail!("a process alone has nothing to reduce") };
+        let Some(Joined { gloo, nccl, .. }) = &self.joined else { bail!("a process alone has nothing to reduce") };
+        let (by, device) = match nccl {
+            Some(nccl) => (nccl, gradient.device()),
+            None => (gloo, Device::Cpu),
+        };
         let size = gradient.numel() as i64;
-        let host = |tensor: &Tensor| tensor.to_device(Device::Cpu).to_kind(Kind::Float);
-        let asked = Tensor::from_slice(&stop.map_or([0.0, 0.0], |signal| [1.0, signal as f32]));
-        let mut all = Tensor::f_cat(&[&host(&(&*gradient * part)), &host(&loss.reshape([1])), &asked], 0)?;
-        gloo.sum(&mut all).map_err(|error| lost(&error))?;
+        let there = |tensor: &Tensor| tensor.to_device(device).to_kind(Kind::Float);
+        let asked = Tensor::from_slice(&STOPS.map(|signal| (stop == Some(signal)) as u8 as f32));
+        let mut all = Tensor::f_cat(&[&there(&(&*gradient * part)), &there(&loss.reshape([1])), &there(&asked)], 0)?;
+        by.sum(&mut all).map_err(|error| lost(&error))?;
         gradient.copy_(&all.narrow(0, 0, size));
-        let beside = [0, 1, 2].map(|index| all.double_value(&[size + index]) as f32);
-        Ok(Step { beside })
+        let beside: Vec<f64> = Vec::try_from(all.slice(0, size, None, 1).to_kind(Kind::Double))?;
+        let asked = STOPS.into_iter().zip(&beside[1..]).find(|(_, ranks)| **ranks > 0.0);
+        Ok(Step { loss: beside[0], stopped: asked.map(|(signal, _)| signal) })
     }
 
-    /// Makes each row the sum of that row on all ranks. Rows may be longer on some ranks than on others, but all have as many.
+    /// Makes each row the sum of that row on all ranks, the values that a rank has none of being 0. All have as many rows.
     pub fn sum(&self, rows: &mut [Vec<f64>]) -> Result<()> {
         let Some(Joined { gloo, .. }) = &self.joined else { return Ok(()) };
-        let mut width = Tensor::from_slice(&[rows.iter().map(Vec::len).max().unwrap_or(0) as i64]);
-        gloo.largest(&mut width).map_err(|error| lost(&error))?;
-        let width = width.int64_value(&[0]) as usize;
-        if width == 0 || rows.is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
-        let mut all = Vec::with_capacity(rows.len() * width);
-        for row in rows.iter_mut() {
-            row.resize(width, 0.0);
-            all.extend_from_slice(row);
+        let mut lengths = Tensor::from_slice(&rows.iter().map(|row| row.len() as i64).collect::<Vec<_>>());
+        gloo.largest(&mut lengths).map_err(|error| lost(&error))?;
+        let lengths: Vec<i64> = Vec::try_from(lengths).context("lengths of all ranks")?;
+        rows.iter_mut().zip(&lengths).for_each(|(row, &length)| row.resize(length as usize, 0.0));
+        let mut all = Tensor::from_slice(&rows.concat());
+        if all.numel() > 0 {
+            gloo.sum(&mut all).map_err(|error| lost(&error))?;
         }
-        let mut all = Tensor::from_slice(&all);
-        gloo.sum(&mut all).map_err(|error| lost(&error))?;
-        let all: Vec<f64> = Vec::try_from(all).context("sums of all ranks")?;
-        rows.iter_mut().zip(all.chunks_exact(width)).for_each(|(row, sums)| row.copy_from_slice(sums));
+        let sums: Vec<f64> = Vec::try_from(all).context("sums of all ranks")?;
+        let mut sums = sums.into_iter();
+        rows.iter_mut().flatten().zip(&mut sums).for_each(|(value, sum)| *value = sum);
         Ok(())
     }
 }
@@ -296,15 +320,15 @@ mod tests {
             let group = joined(&place);
             let part = group.slice(4).len() as f64 / 4.0;
             let mut gradient = Tensor::from_slice(&[1.0 + place.rank as f32, 8.0]);
-            let stop = (place.rank == 1).then_some(15);
+            let stop = [None, Some(SIGTERM), Some(SIGINT)][place.rank];
             let step = group.step(&mut gradient, part, &Tensor::from(2.5f32), stop).unwrap();
             let gradient: Vec<f32> = Vec::try_from(&gradient).unwrap();
             let quiet =
                 group.step(&mut Tensor::zeros([1], (Kind::Float, Device::Cpu)), part, &Tensor::from(0f32), None);
-            (gradient, step.loss(), step.stopped(), quiet.unwrap().stopped())
+            (gradient, step.loss, step.stopped, quiet.unwrap().stopped)
         });
         for step in steps {
-            assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], 7.5, Some(15), None));
+            assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], 7.5, Some(SIGINT), None));
         }
     }
 
@@ -312,7 +336,7 @@ mod tests {
     fn rows_of_different_lengths_are_summed_and_bytes_and_errors_of_rank_0_come_to_all() {
         let all = ranks(3, |place| {
             let group = joined(&place);
-            let mut rows = vec![vec![1.0; place.rank + 1], vec![]];
+            let mut rows = vec![vec![1.0; place.rank + 1], vec![], vec![place.rank as f64]];
             group.sum(&mut rows).unwrap();
             let shared = group.share(|| Ok(vec![place.rank as u8; 5])).unwrap();
             let nothing = group.share(|| Ok(vec![])).unwrap();
@@ -320,7 +344,7 @@ mod tests {
             (rows, shared, nothing, failed)
         });
         for (rank, (rows, shared, nothing, failed)) in all.into_iter().enumerate() {
-            assert_eq!(rows, [vec![3.0, 2.0, 1.0], vec![0.0; 3]]);
+            assert_eq!(rows, [vec![3.0, 2.0, 1.0], vec![], vec![3.0]]);
             assert_eq!((shared, nothing), (vec![0; 5], vec![]));
             assert_eq!(failed, if rank == 0 { "a full disk" } else { "rank 0 failed: a full disk" });
         }

@@ -247,6 +247,31 @@ mod tests {
     }
 
     #[test]
+    fn machines_with_fused_multiply_add_update_to_the_same_bits() {
+        let mut rng = crate::random::stream(1, crate::random::Purpose::Weights, 0);
+        let gradient: Vec<f32> = (0..1000).map(|_| rand::Rng::random_range(&mut rng, -1.0..1.0)).collect();
+        for config in Config::kinds() {
+            let rule = Rule::new(&config, 0.7, 3);
+            let updated = |level: Level| {
+                let (mut theta, mut states, mut finite) = (gradient.clone(), [(); 3].map(|()| gradient.clone()), false);
+                states[0].iter_mut().for_each(|square| *square = square.abs());
+                states[1].iter_mut().for_each(|other| *other = other.abs()); // Adam's square
+                let norm = rule::norm_at(level, &gradient);
+                let states = states.each_mut().map(Vec::as_mut_slice);
+                let (theta_, gradient) = (&mut theta, &gradient);
+                simd::run(
+                    level,
+                    Pass { rule, scale: 0.3, limit: 0.2, theta: theta_, gradient, states, finite: &mut finite },
+                );
+                assert!(finite);
+                (norm.to_bits(), theta.iter().map(|value| value.to_bits()).collect::<Vec<_>>())
+            };
+            let levels = Level::available().split_off(1);
+            assert!(levels.windows(2).all(|pair| updated(pair[0]) == updated(pair[1])), "{levels:?}");
+        }
+    }
+
+    #[test]
     fn an_update_that_nobody_waits_for_is_the_same_update() {
         for config in Config::kinds() {
             for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 10.0 }, Clip::Value { at: 1.0 }, Clip::None {}] {

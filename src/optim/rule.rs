@@ -69,8 +69,13 @@ fn lerp(average: &mut Tensor, value: &Tensor, share: f64) {
 
 /// The norm of a vector: in f32, and in f64 where that overflows.
 pub fn norm(values: &[f32]) -> f64 {
+    norm_at(Level::best(), values)
+}
+
+/// The same with the instructions of a level.
+pub fn norm_at(level: Level, values: &[f32]) -> f64 {
     let mut square = 0.0;
-    simd::run(Level::best(), Square { values, square: &mut square });
+    simd::run(level, Square { values, square: &mut square });
     if square.is_finite() {
         square.sqrt()
     } else {

@@ -15,8 +15,7 @@ using Pointer = c10::intrusive_ptr<Backend>;
 
 extern "C" {
 
-char *ntm_store_open(const char *host, uint16_t port, bool serves, const char *prefix, uint64_t timeout,
-                     c10::intrusive_ptr<Store> **made) {
+char *ntm_store_open(const char *host, uint16_t port, bool serves, uint64_t timeout, c10::intrusive_ptr<Store> **made) {
   return caught([&] {
     // c10d writes warnings with C++ traces to stderr; what they tell comes back as a message too
     if (!getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = c10::GLOG_FATAL;
@@ -25,8 +24,7 @@ char *ntm_store_open(const char *host, uint16_t port, bool serves, const char *p
     options.isServer = serves;
     options.waitWorkers = false;
     options.timeout = milliseconds(timeout);
-    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
-    *made = new c10::intrusive_ptr<Store>(c10::make_intrusive<c10d::PrefixStore>(prefix, store));
+    *made = new c10::intrusive_ptr<Store>(c10::make_intrusive<c10d::TCPStore>(host, options));
   });
 }
 
@@ -51,7 +49,7 @@ char *ntm_store_get(c10::intrusive_ptr<Store> *store, const char *key, void (*ta
 
 // A Gloo process group over the network interfaces of the given names (comma-separated), or if there are none over the one
 // with the address of this name.
-char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, int rank, int size, const char *interfaces, const char *address,
+char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, const char *prefix, int rank, int size, const char *interfaces, const char *address,
                      uint64_t timeout, Pointer **made) {
   return caught([&] {
     auto options = ProcessGroupGloo::Options::create(milliseconds(timeout));
@@ -60,7 +58,7 @@ char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, int rank, int size, const
       options->devices.push_back(ProcessGroupGloo::createDeviceForInterface(name));
     if (options->devices.empty()) options->devices.push_back(ProcessGroupGloo::createDeviceForHostname(address));
     options->threads = options->devices.size() * 2;
-    auto prefixed = c10::make_intrusive<c10d::PrefixStore>("gloo", *store);
+    auto prefixed = c10::make_intrusive<c10d::PrefixStore>(std::string(prefix) + "/gloo", *store);
     *made = new Pointer(c10::make_intrusive<ProcessGroupGloo>(prefixed, rank, size, options));
   });
 }

@@ -14,7 +14,6 @@ unsafe extern "C" {
         host: *const c_char,
         port: u16,
         serves: bool,
-        prefix: *const c_char,
         timeout: u64,
         made: *mut *mut c_void,
     ) -> *mut c_char;
@@ -29,6 +28,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn ntm_group_gloo(
         store: *mut c_void,
+        prefix: *const c_char,
         rank: c_int,
         size: c_int,
         interfaces: *const c_char,
@@ -42,7 +42,7 @@ unsafe extern "C" {
 }
 
 /// A TCPStore: keys and values that one process, or torchrun's agent, keeps for all.
-pub struct Store(*mut c_void);
+pub struct Store(pub(super) *mut c_void);
 
 // SAFETY: c10d's TCPStore takes a lock of its own in each operation.
 unsafe impl Send for Store {}
@@ -50,12 +50,11 @@ unsafe impl Send for Store {}
 unsafe impl Sync for Store {}
 
 impl Store {
-    /// Connects to the store at an address, or serves it there; all keys get the prefix.
-    pub fn open(host: &str, port: u16, serves: bool, prefix: &str, timeout: Duration) -> Result<Store> {
-        let (host, prefix, mut made) = (text(host)?, text(prefix)?, null_mut());
-        let milliseconds = timeout.as_millis() as u64;
-        // SAFETY: `host` and `prefix` are C strings, `made` a place for a pointer.
-        check(unsafe { ntm_store_open(host.as_ptr(), port, serves, prefix.as_ptr(), milliseconds, &mut made) })?;
+    /// Connects to the store at an address, or serves it there.
+    pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Store> {
+        let (host, mut made) = (text(host)?, null_mut());
+        // SAFETY: `host` is a C string, `made` a place for a pointer.
+        check(unsafe { ntm_store_open(host.as_ptr(), port, serves, timeout.as_millis() as u64, &mut made) })?;
         Ok(Store(made))
     }
 
@@ -89,24 +88,25 @@ impl Drop for Store {
 }
 
 /// Processes that work on tensors together; all must make the same calls in the same order.
-pub struct ProcessGroup(*mut c_void);
+pub struct ProcessGroup(pub(super) *mut c_void);
 
 impl ProcessGroup {
     /// Gloo, for tensors on the CPU: over `interfaces` (names of network interfaces, comma-separated), or if that is empty over
-    /// the one that has `address`.
+    /// the one that has `address`. `prefix`: what its keys in the store start with.
     pub fn gloo(
         store: &Store,
+        prefix: &str,
         (rank, size): (usize, usize),
         interfaces: &str,
         address: &str,
         timeout: Duration,
     ) -> Result<ProcessGroup> {
-        let (interfaces, address, mut made) = (text(interfaces)?, text(address)?, null_mut());
-        let (names, host) = (interfaces.as_ptr(), address.as_ptr());
-        // SAFETY: the store lives, both are C strings, `made` is a place for a pointer.
-        check(unsafe {
-            ntm_group_gloo(store.0, rank as c_int, size as c_int, names, host, timeout.as_millis() as u64, &mut made)
-        })?;
+        let (prefix, interfaces, address) = (text(prefix)?, text(interfaces)?, text(address)?);
+        let (prefix, names, host) = (prefix.as_ptr(), interfaces.as_ptr(), address.as_ptr());
+        let (rank, size, timeout) = (rank as c_int, size as c_int, timeout.as_millis() as u64);
+        let mut made = null_mut();
+        // SAFETY: the store lives, the three are C strings, `made` is a place for a pointer.
+        check(unsafe { ntm_group_gloo(store.0, prefix, rank, size, names, host, timeout, &mut made) })?;
         Ok(ProcessGroup(made))
     }
 
@@ -136,7 +136,7 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        // SAFETY: `ntm_group_gloo` made it, and nothing else frees it.
+        // SAFETY: `ntm_group_gloo` or `ntm_group_nccl` made it, and nothing else frees it.
         unsafe { ntm_group_close(self.0) }
     }
 }

@@ -1,9 +1,11 @@
 //! What libtorch can do and torch-sys does not bind: a C++ file and a Rust file a subject. build.rs compiles the C++.
 
 mod c10d;
+mod nccl;
 mod script;
 
 pub use c10d::{ProcessGroup, Store};
+pub use nccl::nccl;
 pub use script::Script;
 
 use anyhow::{Result, anyhow};

@@ -126,6 +126,11 @@ impl Level {
     }
 }
 
+/// Whether `best` rounds a multiply-add once. Elementwise work and sums in a fixed order give the same bits on all that do.
+pub fn has_fma() -> bool {
+    Level::best() != Level::Plain
+}
+
 /// Work that runs on any instruction set.
 pub trait Work {
     fn run<A: Arch>(self);

@@ -2,8 +2,10 @@
 
 use crate::common::{assert_same_tensors, lines, succeeds, tensors, timeless, wait_for_reports};
 use crate::{ended, start, together, train};
+use ntm::checkpoint::Checkpoint;
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 /// The largest difference of two numbers in the same place, relative to what is above 1.
 fn difference(left: &Value, right: &Value) -> f64 {
@@ -64,7 +66,7 @@ fn every_task_is_shared_by_slices() {
         let here = directory.path();
         let own = match task {
             "ngrams" => "--set task.length=20 --set task.order=3 --set evaluation.lengths=[20]",
-            "priority-sort" => "--set task.vectors=5 --set task.sorted=4 --set evaluation.vectors=[5]",
+            "priority-sort" => "--set task.vectors=5 --set task.sorted=4 --set evaluation.vectors=[4,7]", // answers of 4 and 5
             _ => "",
         };
         let small = "--threads 1 --set model.memory.rows=8 --set model.controller.hidden=8 --set training.batch_size=4 \
@@ -91,12 +93,15 @@ fn with_the_same_number_of_ranks_a_run_repeats_bit_for_bit() {
     assert_eq!(timeless(&here.join("first/metrics.jsonl")), timeless(&here.join("again/metrics.jsonl")));
 }
 
-/// Asks one rank to stop in mid-run; all end with its signal.
-fn stop_one(here: &Path, ranks: usize, line: &str) {
+/// Asks the last `asked` of the ranks to stop in mid-run, each `times` times; all end with the signal.
+fn stop(here: &Path, ranks: usize, asked: usize, times: usize, line: &str) {
     let mut all = start(here, &vec![line.to_string(); ranks]);
     wait_for_reports(&here.join("run"), 3);
-    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-    unsafe { libc::kill(all[ranks - 1].id() as i32, libc::SIGTERM) };
+    for rank in all[ranks - asked..].iter().cycle().take(asked * times) {
+        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
+        unsafe { libc::kill(rank.id() as i32, libc::SIGTERM) };
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert!(all.iter_mut().all(|rank| rank.wait().unwrap().code() == Some(128 + libc::SIGTERM)));
     let said = ended(all).remove(0).stderr;
     assert!(said.contains("stopped and saved after") && said.contains("ntm train --resume run"), "{said}");
@@ -107,7 +112,7 @@ fn a_run_that_one_rank_was_asked_to_stop_goes_on_bit_for_bit_and_with_other_rank
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let endless = "--sequences 1000000000 --set training.report_every=7";
-    stop_one(here, 2, &train(endless, "run"));
+    stop(here, 2, 1, 1, &train(endless, "run"));
     let seen = lines(&here.join("run/metrics.jsonl")).len() * 7 * 6;
     let total = seen + 300;
     assert!(
@@ -124,6 +129,17 @@ fn a_run_that_one_rank_was_asked_to_stop_goes_on_bit_for_bit_and_with_other_rank
     assert_same_tensors(&here.join("run").join(latest), &here.join("uninterrupted").join(latest));
     let [log, weights] = differences(&here.join("run"), &here.join("alone"));
     assert!(log < 1e-4 && weights < 1e-4, "gone on with alone: {log} {weights}");
+}
+
+#[test]
+fn a_stop_that_is_asked_of_all_ranks_and_again_and_again_still_saves() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    stop(here, 3, 3, 20, &train("--sequences 1000000000", "run"));
+    let seen = Checkpoint::load(&here.join("run/checkpoints/latest.safetensors")).unwrap().progress.sequences;
+    together(here, 3, &train(&format!("--sequences {seen}"), "uninterrupted"));
+    let latest = "checkpoints/latest.safetensors";
+    assert_same_tensors(&here.join("run").join(latest), &here.join("uninterrupted").join(latest));
 }
 
 #[test]

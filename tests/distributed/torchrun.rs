@@ -57,6 +57,57 @@ fn torchrun_starts_a_job_again_whose_rank_was_killed_and_it_goes_on_where_it_was
 }
 
 #[test]
+fn a_restart_does_not_go_on_with_what_another_job_has_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let line = train("--sequences 60", "run");
+    crate::common::succeeds(here, &line);
+    let before = fs::read(here.join("run/metrics.jsonl")).unwrap();
+    let longer = train("--sequences 120", "run");
+    for line in [line, longer] {
+        let ran = torchrun(here, "--nproc-per-node 2 --max-restarts 2", &line).wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success());
+        assert_eq!(
+            said.matches("error: rank 0: `run` holds a run already").count(),
+            3,
+            "an attempt and two more: {said}"
+        );
+        assert_eq!(fs::read(here.join("run/metrics.jsonl")).unwrap(), before);
+    }
+}
+
+#[test]
+fn torchrun_that_is_asked_to_stop_ends_with_a_run_that_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let line = train("--sequences 1000000000 --set training.eval_every=0", "run");
+    // as a scheduler does it: torchrun alone, or torchrun and the ranks together
+    for (run, together) in [("run", false), ("both", true)] {
+        let job = torchrun(
+            here,
+            "--nproc-per-node 2 --max-restarts 1",
+            &line.replace("run-dir run", &format!("run-dir {run}")),
+        );
+        wait_for_reports(&here.join(run), 5);
+        let ranks = if together { started_by(job.id()) } else { vec![] };
+        for process in ranks.into_iter().chain([job.id() as i32]) {
+            // SAFETY: sends a signal and nothing else, to a process that has not been waited for yet.
+            unsafe { libc::kill(process, libc::SIGTERM) };
+        }
+        let ran = job.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success());
+        assert_eq!(said.matches("stopped and saved after ").count(), 1, "{said}");
+        let latest = here.join(run).join("checkpoints/latest.safetensors");
+        let total = ntm::checkpoint::Checkpoint::load(&latest).unwrap().progress.sequences + 60;
+        crate::together(here, 2, &format!("train --resume {run} --threads 1 --sequences {total}"));
+        let all: Vec<_> = (1..=total / 30).map(|report| 5 * report).collect();
+        assert_eq!(steps(&here.join(run).join("metrics.jsonl"))[..all.len()], all, "every report once");
+    }
+}
+
+#[test]
 fn a_restart_does_not_go_on_with_a_run_of_another_recipe() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
