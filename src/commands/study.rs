@@ -36,8 +36,11 @@ pub fn run(
     let start = |seed| start(&study, seed, flags, place, &choice);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let said = |outcome: &Outcome| say(&format!("{rank}{}", described(outcome)));
-    let ended = gather::beating(group, || study.run(&seeds, jobs, start, &stop, said));
-    let outcomes = match gather::outcomes(group, &study, ended, &stop)? {
+    let gathered = gather::beating(group, stop, |stop| {
+        let ended = study.run(&seeds, jobs, start, stop, said);
+        gather::outcomes(group, &study, ended)
+    });
+    let outcomes = match gathered? {
         gather::Gathered::All(outcomes) => outcomes,
         gather::Gathered::Elsewhere => return Ok(ExitCode::SUCCESS),
         gather::Gathered::Stopped(signal) => {

@@ -55,6 +55,21 @@ impl Board {
         self.store.has(&claimed(directory)).map_err(|error| lost(&error))
     }
 
+    /// Asks all ranks of this attempt to stop, if this one was; the signal that some rank was asked by.
+    pub fn stop(&self, asked: Option<i32>) -> Result<Option<i32>> {
+        let key = format!("{}/stop", self.prefix);
+        let told = || -> Result<Option<i32>> {
+            if let Some(signal) = asked {
+                self.store.set(&key, &signal.to_le_bytes())?;
+            } else if !self.store.has(&key)? {
+                return Ok(None);
+            }
+            let signal = self.store.get(&key)?.try_into().map_err(|_| anyhow!("no signal in the store"))?;
+            Ok(Some(i32::from_le_bytes(signal)))
+        };
+        told().map_err(|error| lost(&error))
+    }
+
     /// Returns when the value is there: nothing answers a `set`, which succeeds for a moment after the store has gone.
     pub fn post(&self, key: &str, value: &[u8]) -> Result<()> {
         self.store.set(&self.key(key, self.rank), value).map_err(|error| lost(&error))?;

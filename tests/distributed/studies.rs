@@ -75,3 +75,21 @@ fn a_study_that_outlives_the_rank_that_leads_still_trains_its_seeds() {
     assert!(other.stderr.contains("error: rank 1: rank 0 has no summary of this rank's seeds"), "{}", other.stderr);
     assert!([2, 4].iter().all(|seed| lines(&here.join(format!("run/seed-{seed}/metrics.jsonl"))).len() == 800));
 }
+
+#[test]
+fn a_study_of_which_one_rank_is_asked_to_stop_stops_everywhere_and_goes_on() {
+    for asked in [0, 1] {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let all = two_ranks_at_work(here);
+        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
+        unsafe { libc::kill(all[asked].id() as i32, libc::SIGTERM) };
+        let all = ended(all);
+        let codes: Vec<_> = all.iter().map(|ran| ran.code).collect();
+        assert_eq!(codes, [Some(128 + libc::SIGTERM); 2], "{}", all[0].stderr);
+        assert!(all[0].stderr.contains("stopped and saved; go on with: ntm train --resume run"), "{}", all[0].stderr);
+        assert!(!here.join("run/summary.json").exists());
+        together(here, 2, "train --resume run --jobs 1 --threads 1");
+        assert!(outcomes(&here.join("run")).iter().all(|outcome| outcome["sequences"] == 4000));
+    }
+}

@@ -5,14 +5,15 @@ use crate::distributed::{Board, Group};
 use crate::study::{Outcome, Study};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 const BEAT: &str = "beat";
 const OUTCOMES: &str = "outcomes";
-/// How often the rank that leads looks for outcomes and signs of life.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often a rank gives a sign of life and looks whether all are to stop, and the rank that leads looks for outcomes.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// How the seeds of one rank ended.
 #[derive(Serialize, Deserialize)]
@@ -29,31 +30,38 @@ pub enum Gathered {
     Stopped(i32),
 }
 
-/// Trains the seeds of this rank, and all the while gives signs of life: a study may take hours in which no rank needs another.
-pub fn beating<T>(group: &Group, train: impl FnOnce() -> T) -> T {
-    let Some(board) = group.board().filter(|_| !group.leads()) else { return train() };
+/// Does this rank's work, and all the while gives signs of life and passes on what asks one rank to stop: a study may take hours
+/// in which no rank needs another. The work sees the signal that stops all.
+pub fn beating<T>(
+    group: &Group,
+    stop: impl Fn() -> Option<i32> + Sync,
+    work: impl FnOnce(&(dyn Fn() -> Option<i32> + Sync)) -> T,
+) -> T {
+    let Some(board) = group.board() else { return work(&stop) };
     let (done, ended) = mpsc::channel::<()>();
+    let passed_on = AtomicI32::new(0);
     thread::scope(|scope| {
+        let (stop, passed_on) = (&stop, &passed_on);
         scope.spawn(move || {
             let mut beats = 0u64;
-            while let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(board.timeout / 8) {
+            let mut working = true;
+            while working {
+                working = ended.recv_timeout(LOOK.min(board.timeout / 8)) == Err(mpsc::RecvTimeoutError::Timeout);
                 beats += 1;
-                let _ = board.post(BEAT, &beats.to_le_bytes()); // who leads may be gone; the seeds train on
+                // who leads may be gone; the seeds train on
+                let _ = board.post(BEAT, &beats.to_le_bytes());
+                let _ = board.stop(stop()).map(|signal| passed_on.store(signal.unwrap_or(0), Ordering::Relaxed));
             }
         });
-        let trained = train();
+        let all_stop = || stop().or(Some(passed_on.load(Ordering::Relaxed)).filter(|&signal| signal != 0));
+        let worked = work(&all_stop);
         drop(done);
-        trained
+        worked
     })
 }
 
 /// The outcomes of all ranks, on the one that leads. Seeds of a rank that is lost have failed.
-pub fn outcomes(
-    group: &Group,
-    study: &Study,
-    ended: Result<Vec<Outcome>, i32>,
-    stop: impl Fn() -> Option<i32>,
-) -> Result<Gathered> {
+pub fn outcomes(group: &Group, study: &Study, ended: Result<Vec<Outcome>, i32>) -> Result<Gathered> {
     let own = match ended {
         Ok(outcomes) => Ended::Outcomes(outcomes),
         Err(signal) => Ended::Stopped(signal),
@@ -69,7 +77,7 @@ pub fn outcomes(
             });
         }
         for rank in 1..group.size {
-            ranks.push(await_rank(board, rank, study.dealt(rank, group.size), &stop)?);
+            ranks.push(await_rank(board, rank, study.dealt(rank, group.size))?);
         }
     }
     let mut all = vec![];
@@ -83,17 +91,13 @@ pub fn outcomes(
     Ok(stopped.map_or(Gathered::All(all), Gathered::Stopped))
 }
 
-/// How the seeds of another rank ended: as it posts it, or all failed if it is lost, or stopped if this rank is asked to stop
-/// waiting.
-fn await_rank(board: &Board, rank: usize, seeds: Vec<u64>, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
+/// How the seeds of another rank ended: as it posts it, or all failed if it is lost.
+fn await_rank(board: &Board, rank: usize, seeds: Vec<u64>) -> Result<Ended> {
     let (mut beat, mut alive) = (vec![], Instant::now());
     loop {
         if board.posted(OUTCOMES, rank)? {
             let ended = serde_json::from_slice(&board.read(OUTCOMES, rank)?);
             return ended.with_context(|| format!("the outcomes of rank {rank}"));
-        }
-        if let Some(signal) = stop() {
-            return Ok(Ended::Stopped(signal));
         }
         let now = if board.posted(BEAT, rank)? { board.read(BEAT, rank)? } else { vec![] };
         if now != beat {
