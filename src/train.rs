@@ -10,6 +10,7 @@ use crate::engine::{Engine, Logits};
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
+use crate::random::{Purpose, stream};
 use crate::replay::{Memory, Shape};
 use crate::run::Run;
 use crate::tasks::{Batch, Point, Source, points};
@@ -183,7 +184,12 @@ impl Trainer {
         let axes = || self.recipe.task.axes();
         let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
-        let batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
+        let first = step * size as u64 + slice.start as u64;
+        let mut batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
+        if training.input_noise > 0.0 {
+            let noise = |b: usize| stream(training.seed, Purpose::InputNoise, first + b as u64);
+            batch.add_noise(training.input_noise, noise);
+        }
         self.update_by(&batch)
     }
 
