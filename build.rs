@@ -77,7 +77,10 @@ fn nccl_library(lib: &Path, include: &Path) -> Option<PathBuf> {
     if !compiled.status.success() {
         let said = String::from_utf8_lossy(&compiled.stderr).into_owned();
         let first = said.lines().find(|line| line.contains("error")).unwrap_or("no word of why");
-        println!("cargo:warning=several processes on cards will go without NCCL, through the host: {first}");
+        println!(
+            "cargo:warning=several processes on cards will go without NCCL, through the host: {first}; if CUDA's headers are \
+             missing, remove .venv and .libtorch, then `make setup`"
+        );
         return None;
     }
     Some(library)

@@ -14,8 +14,6 @@ pub enum Purpose {
     EvaluationSequence = 4,
     /// The order of own sequences in an epoch.
     DataOrder = 5,
-    /// Noise on the inputs of training sequences.
-    InputNoise = 6,
 }
 
 /// The stream number `index` of a purpose: ChaCha with 8 rounds, its key made of seed and purpose.

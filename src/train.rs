@@ -10,7 +10,6 @@ use crate::engine::{Engine, Logits};
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
-use crate::random::{Purpose, stream};
 use crate::replay::{Memory, Shape};
 use crate::run::Run;
 use crate::tasks::{Batch, Point, Source, points};
@@ -184,12 +183,7 @@ impl Trainer {
         let axes = || self.recipe.task.axes();
         let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
-        let first = step * size as u64 + slice.start as u64;
-        let mut batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
-        if training.input_noise > 0.0 {
-            let noise = |b: usize| stream(training.seed, Purpose::InputNoise, first + b as u64);
-            batch.add_noise(training.input_noise, noise);
-        }
+        let batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
         self.update_by(&batch)
     }
 
@@ -301,7 +295,7 @@ impl Trainer {
         display: &mut Display,
         stop: impl Fn() -> Option<i32>,
     ) -> Result<Ended> {
-        self.prepare_rollback(run.as_deref())?;
+        self.group.led(self.prepare(run.as_deref()))?;
         loop {
             match self.advance(run.as_deref_mut(), display, &stop) {
                 Err(error) if error.is::<NotFinite>() && self.progress.rollbacks < self.most_rollbacks() => {
@@ -321,9 +315,6 @@ impl Trainer {
     ) -> Result<Ended> {
         let training = self.recipe.training.clone();
         let due = |every: u64, step: u64, last: bool| every > 0 && (last || step.is_multiple_of(every));
-        if let (0, Some(run)) = (self.progress.step, run.as_deref()) {
-            self.checkpoint().save(&run.latest())?; // a run can be resumed from its first moment on
-        }
         let (mut began, seconds_before) = (Instant::now(), self.progress.seconds);
         let session = began;
         let mut sequences_before = self.progress.sequences;
@@ -343,39 +334,45 @@ impl Trainer {
                 self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
             }
             if measured {
-                self.evaluate(run.as_deref_mut(), display)?; // which may solve it
+                let (scores, best) = self.evaluate()?; // which may solve it
+                let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &scores, best));
+                self.group.led(logged)?;
             }
             if due(training.report_every, step, self.finished()) {
                 let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
                 let report = self.report(rate);
-                if let Some(run) = run.as_deref_mut() {
-                    run.log_report(&report)?;
-                }
+                self.group.led(run.as_deref_mut().map_or(Ok(()), |run| run.log_report(&report)))?;
                 display.report(&report);
                 (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
             if saved || self.finished() || stopped.is_some() {
-                self.save(run.as_deref(), due(training.checkpoint_every, step, false))?;
+                let regular = due(training.checkpoint_every, step, false);
+                self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, regular)))?;
             }
             if let Some(signal) = stopped {
-                run.map_or(Ok(()), |run| run.log_end(false))?;
+                self.group.led(run.map_or(Ok(()), |run| run.log_end(false)))?;
                 return Ok(Ended::Stopped(signal));
             }
         }
-        run.map_or(Ok(()), |run| run.log_end(true))?;
+        self.group.led(run.map_or(Ok(()), |run| run.log_end(true)))?;
         Ok(Ended::Finished)
     }
 
-    /// Saves the run, and what a rollback goes back to if this is where it may. No rank goes on, or ends, before it is done.
-    fn save(&self, run: Option<&Run>, regular: bool) -> Result<()> {
-        let save = || {
-            let (Some(run), checkpoint) = (run, self.checkpoint()) else { return Ok(()) };
-            if self.most_rollbacks() > 0 && regular {
-                checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
-            }
-            checkpoint.save(&run.latest())
-        };
-        self.group.lead(save).map(|_| ())
+    /// What must be there before the first update: something to go back to if the recipe asks for it, and a checkpoint, so that
+    /// a run can be resumed from its first moment on.
+    fn prepare(&self, run: Option<&Run>) -> Result<()> {
+        let Some(run) = run else { return Ok(()) };
+        self.prepare_rollback(run)?;
+        if self.progress.step == 0 { self.checkpoint().save(&run.latest()) } else { Ok(()) }
+    }
+
+    /// Saves the run, and what a rollback goes back to if this is where it may.
+    fn save(&self, run: &Run, regular: bool) -> Result<()> {
+        let checkpoint = self.checkpoint();
+        if self.most_rollbacks() > 0 && regular {
+            checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
+        }
+        checkpoint.save(&run.latest())
     }
 
     /// The means since the last report.
@@ -407,8 +404,8 @@ impl Trainer {
         run.log_machine(self.progress.step, &self.layout, &theta, &host(&self.gradient), &look)
     }
 
-    /// Evaluates at the recipe's points and keeps the checkpoint with the lowest summed loss.
-    fn evaluate(&mut self, run: Option<&mut Run>, display: &mut Display) -> Result<()> {
+    /// Evaluates at the recipe's points; also whether their summed loss is the lowest so far.
+    fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
         let (engine, source) = (&mut *self.engine, &mut self.source);
         let scores = evaluate(&self.group, engine, &self.theta, source, &points, sequences, EVALUATION_SEED)?;
@@ -426,16 +423,21 @@ impl Trainer {
         if best {
             self.progress.best = Some(Best { step, loss });
         }
-        let Some(run) = run else { return Ok(()) };
-        run.log_evaluation(step, &scores)?;
-        display.evaluation(&scores);
+        Ok((scores, best))
+    }
+
+    /// Logs what an evaluation has found, and what the machine does; keeps it if it is the best.
+    fn log(&mut self, run: &mut Run, display: &Display, scores: &[Score], best: bool) -> Result<()> {
+        let step = self.progress.step;
+        run.log_evaluation(step, scores)?;
+        display.evaluation(scores);
         if let Some(Solved { sequences, seconds, .. }) = self.progress.solved.as_ref().filter(|at| at.step == step) {
             display.line(&format!("  solved after {sequences} sequences, {seconds:.1} s"));
         }
         if best {
             self.checkpoint().save(&run.best())?;
         }
-        self.look(run, &points)
+        self.look(run, &points(&self.recipe.evaluation.grid))
     }
 }
 

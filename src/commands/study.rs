@@ -2,10 +2,11 @@
 
 mod gather;
 
-use super::train::{as_begun, asked, change, directory, hold, recipe};
+use super::train::{as_begun, asked, change, directory, free, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
 use crate::config::{Metric, Recipe};
+use crate::device;
 use crate::display::{print, say, shell_path, table};
 use crate::distributed::{Group, Place};
 use crate::metrics::{self, Spread};
@@ -14,7 +15,7 @@ use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
 use crate::train::Trainer;
 use anyhow::{Result, bail};
-use serde_json::Value;
+use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -24,11 +25,12 @@ pub fn run(
     place: Option<&Place>,
     stop: impl Fn() -> Option<i32> + Sync,
 ) -> Result<ExitCode> {
-    let choice = group.agree("machine", Choice::new(&flags.machine, place, 1), |_| Value::Null)?;
+    let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
+    let choice = group.agree("machine", Choice::new(&flags.machine, place, 1), machine)?;
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags, group, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
-    let choice = group.agree("engine", choice.for_recipe(&flags.machine, &study.recipe), |_| Value::Null)?;
+    let choice = group.agree("engine", choice.for_recipe(&flags.machine, &study.recipe), machine)?;
     group.say(&choice.words());
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
@@ -38,7 +40,7 @@ pub fn run(
     let said = |outcome: &Outcome| say(&format!("{rank}{}", described(outcome)));
     let gathered = gather::beating(group, stop, |stop| {
         let ended = study.run(&seeds, jobs, start, stop, said);
-        gather::outcomes(group, &study, ended)
+        gather::outcomes(group, &study, ended, stop)
     });
     let outcomes = match gathered? {
         gather::Gathered::All(outcomes) => outcomes,
@@ -77,7 +79,11 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
                 }
                 study
             }
-            Some((recipe, seeds)) => Study::create(&directory, recipe, seeds)?,
+            Some((recipe, seeds)) => {
+                free(&directory)?;
+                group.claim(&directory)?;
+                Study::create(&directory, recipe, seeds)?
+            }
             None => {
                 let mut study = Study::open(&directory)?;
                 change(&mut study.recipe, flags)?;
@@ -86,7 +92,6 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
                 study
             }
         };
-        group.claim(&directory)?;
         let saved = serde_json::to_vec(&study)?;
         led = Some(study);
         Ok(saved)

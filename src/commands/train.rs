@@ -5,7 +5,7 @@ use crate::cli::{self, EngineChoice, Machine, Train};
 use crate::config::{OnNonfinite, Recipe};
 use crate::device;
 use crate::display::{Display, say, shell_path};
-use crate::distributed::{Group, Lost, Place};
+use crate::distributed::{Group, Lost, Place, launched};
 use crate::engine::Engine;
 use crate::run::{Lock, Run};
 use crate::simd;
@@ -18,12 +18,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long after a signal the same wish may reach a rank again: from torchrun, from the scheduler, from the terminal.
-const REPEATED: Duration = Duration::from_secs(5);
+/// How long after a signal the same wish may reach a launched process again: from the scheduler, from the terminal, and from
+/// torchrun, which kills after that time.
+const REPEATED: Duration = Duration::from_secs(30);
 
 pub fn run(flags: Train) -> Result<ExitCode> {
     let place = Place::from_environment()?;
-    let stop = stop_signal(if place.is_some() { REPEATED } else { Duration::ZERO })?;
+    let stop = stop_signal(if launched() { REPEATED } else { Duration::ZERO })?;
     let Some(place) = place else { return train(&flags, Group::alone(), None, stop) };
     let joined = Group::join(&place, Duration::from_secs(flags.peer_timeout.into()));
     let trained = joined.and_then(|group| train(&flags, group, Some(&place), stop));
@@ -46,7 +47,8 @@ fn train(
         return study::run(flags, &group, place, stop);
     }
     if flags.jobs.is_some() {
-        return usage("`--jobs` is for several seeds\nhint: name them with --seeds");
+        let refused = usage("`--jobs` is for several seeds\nhint: name them with --seeds");
+        return group.agree("jobs", refused, |_| Value::Null);
     }
     let leads = group.leads();
     let Some((mut trainer, mut run)) = start(flags, group, place)? else { return Ok(ExitCode::SUCCESS) };
@@ -173,13 +175,9 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     };
     let (source, engine, choice) = group.agree("run", prepare(), said)?;
     if choice.device.is_cuda() {
-        group.use_cards()?;
+        group.use_cards(choice.device)?;
     }
-    let run = group.lead(|| {
-        let run = log(&directory, &recipe, checkpoint.as_ref().zip(lock.flatten()), &choice, group.size)?;
-        group.claim(&directory)?;
-        Ok(run)
-    })?;
+    let run = group.lead(|| log(&directory, &recipe, checkpoint.as_ref().zip(lock.flatten()), &choice, group.size))?;
     let trainer = match &checkpoint {
         None => Trainer::new(recipe, source, engine, choice.device),
         Some(checkpoint) => Trainer::restore(checkpoint, source, engine, choice.device),
@@ -197,7 +195,10 @@ fn saved(
     // torchrun starts a job that failed again by the same command line, which goes on then
     let again = || Ok(Run::is_in(directory) && group.goes_on_with(directory)?);
     if flags.resume.is_none() && !group.finds(again)? {
-        group.lead(|| free(directory))?;
+        group.lead(|| {
+            free(directory)?;
+            group.claim(directory)
+        })?;
         return Ok(None);
     }
     let mut lock = None;
@@ -252,7 +253,7 @@ pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
 }
 
 /// Whether a run may begin in a directory.
-fn free(directory: &Path) -> Result<()> {
+pub fn free(directory: &Path) -> Result<()> {
     if Study::is_in(directory) {
         bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
     }

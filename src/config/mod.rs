@@ -37,9 +37,6 @@ pub struct Training {
     pub optimizer: optim::Config,
     pub schedule: optim::Schedule,
     pub curriculum: tasks::Curriculum,
-    /// The standard deviation of normal noise on every input of every step while training. What has been learned under it has
-    /// margins: counts and positions are kept on rows of their own, not in sums that drift.
-    pub input_noise: f64,
     pub on_nonfinite: OnNonfinite,
 }
 
@@ -82,7 +79,6 @@ impl Default for Recipe {
                 optimizer: optim::Config::kinds().remove(0),
                 schedule: optim::Schedule::kinds().remove(0),
                 curriculum: tasks::Curriculum::kinds().remove(0),
-                input_noise: 0.0,
                 on_nonfinite: OnNonfinite::default(),
             },
         }
@@ -118,7 +114,6 @@ impl Recipe {
                 self.task.name()
             );
         }
-        check("training.input_noise", training.input_noise, 0.0, 1e6)?;
         training.on_nonfinite.validate()?;
         self.solved.validate(&self.task)?;
         if self.solved.stop && training.eval_every == 0 {

@@ -5,7 +5,7 @@ mod board;
 mod place;
 
 pub use board::Board;
-pub use place::Place;
+pub use place::{Place, launched};
 
 use crate::display::say;
 use crate::shim::{self, ProcessGroup};
@@ -98,17 +98,22 @@ impl Group {
         Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
     }
 
-    /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where some rank has no NCCL.
-    pub fn use_cards(&mut self) -> Result<()> {
-        let Some(Joined { gloo, nccl, board }) = &mut self.joined else { return Ok(()) };
-        let here = shim::nccl();
-        let mut without = Tensor::from_slice(&[here.is_err() as i64]);
-        gloo.largest(&mut without).map_err(|error| lost(&error))?;
-        if without.int64_value(&[0]) == 0 {
-            let group = ProcessGroup::nccl(&board.store, &board.prefix, (self.rank, self.size), board.timeout);
-            *nccl = Some(group.map_err(|error| lost(&error))?);
-        } else if let Err(error) = here {
-            say(&format!("rank {}: no NCCL, the ranks sum gradients on the host: {error:#}", self.rank));
+    /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where it fails on some rank.
+    pub fn use_cards(&mut self, card: Device) -> Result<()> {
+        let Some(Joined { nccl, board, .. }) = &mut self.joined else { return Ok(()) };
+        // first what a rank knows by itself: those that have NCCL would wait for those that have not
+        if let Some(why) = first_failure(board, "nccl here", &shim::nccl())? {
+            self.say(&format!("gradients are summed on the host, not by NCCL: {why}"));
+            return Ok(());
+        }
+        let made = ProcessGroup::nccl(&board.store, &board.prefix, (self.rank, self.size), board.timeout);
+        let tried = made.and_then(|group| {
+            group.sum(&mut Tensor::ones([1], (Kind::Float, card)))?; // connects the cards
+            Ok(group)
+        });
+        match first_failure(board, "nccl", &tried)? {
+            Some(why) => self.say(&format!("gradients are summed on the host, not by NCCL: {why}")),
+            None => *nccl = tried.ok(),
         }
         Ok(())
     }
@@ -170,6 +175,11 @@ impl Group {
         Ok(made)
     }
 
+    /// How something went that the rank that leads has done; no rank goes on before it is done. The others say that all is well.
+    pub fn led(&self, done: Result<()>) -> Result<()> {
+        self.lead(|| done).map(|_| ())
+    }
+
     /// What the rank that leads finds.
     pub fn finds(&self, find: impl FnOnce() -> Result<bool>) -> Result<bool> {
         Ok(self.share(|| Ok(vec![find()? as u8]))? == [1])
@@ -195,16 +205,23 @@ impl Group {
             Err(error) => (1, format!("{error:#}").into_bytes()),
         };
         let mut head = Tensor::from_slice(&[failed, bytes.len() as i64]);
-        gloo.broadcast(&mut head).map_err(|error| lost(&error))?;
-        bytes.resize(head.int64_value(&[1]) as usize, 0);
-        if !bytes.is_empty() {
+        let mut tell = || -> Result<Vec<u8>> {
+            gloo.broadcast(&mut head)?;
+            bytes.resize(head.int64_value(&[1]) as usize, 0);
+            if bytes.is_empty() {
+                return Ok(vec![]);
+            }
             let mut all = Tensor::from_slice(&bytes);
-            gloo.broadcast(&mut all).map_err(|error| lost(&error))?;
-            bytes = Vec::try_from(all).context("bytes from rank 0")?;
+            gloo.broadcast(&mut all)?;
+            Ok(Vec::try_from(all)?)
+        };
+        let told = tell();
+        if made.is_err() {
+            return made; // the others may have gone at once over it, which is not what went wrong
         }
+        let bytes = told.map_err(|error| lost(&error))?;
         match head.int64_value(&[0]) {
             0 => Ok(bytes),
-            _ if self.leads() => made,
             _ => bail!("rank 0 failed: {}", String::from_utf8_lossy(&bytes)),
         }
     }
@@ -254,6 +271,14 @@ impl Group {
         rows.iter_mut().flatten().zip(&mut sums).for_each(|(value, sum)| *value = sum);
         Ok(())
     }
+}
+
+/// What has failed on the first of the ranks on which it did.
+fn first_failure<T>(board: &Board, about: &str, come_to: &Result<T>) -> Result<Option<String>> {
+    let failed = come_to.as_ref().err().map(plain).unwrap_or_default();
+    let said = board.exchange(about, failed.as_bytes())?;
+    let first = said.iter().enumerate().find(|(_, failed)| !failed.is_empty());
+    Ok(first.map(|(rank, failed)| format!("rank {rank}: {}", String::from_utf8_lossy(failed))))
 }
 
 /// The first place where two values differ, and what they have there.

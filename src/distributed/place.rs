@@ -23,6 +23,11 @@ pub struct Place {
     pub attempt: u32,
 }
 
+/// Whether torchrun or the like has started this process, perhaps as the only one of its job.
+pub fn launched() -> bool {
+    var("WORLD_SIZE").is_ok()
+}
+
 /// Whether torchrun has started this job again after a failure.
 pub fn restarted() -> bool {
     attempt(|name| var(name).ok()) > 0

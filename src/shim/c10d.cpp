@@ -19,6 +19,9 @@ char *ntm_store_open(const char *host, uint16_t port, bool serves, uint64_t time
   return caught([&] {
     // c10d writes warnings with C++ traces to stderr; what they tell comes back as a message too
     if (!getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = c10::GLOG_FATAL;
+    // each wait for NCCL then ends with an error of its own at the time-out, where a watchdog would end the process by a trace;
+    // set here, before there are threads
+    setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = serves;
@@ -71,7 +74,11 @@ char *ntm_group_reduce(Pointer *group, const at::Tensor *tensor, bool largest) {
     std::vector<at::Tensor> tensors = {*tensor};
     c10d::AllreduceOptions options;
     options.reduceOp = largest ? c10d::ReduceOp::MAX : c10d::ReduceOp::SUM;
-    (*group)->allreduce(tensors, options)->wait();
+    auto work = (*group)->allreduce(tensors, options);
+    // NCCL's wait looks once a millisecond, longer than most updates take
+    const auto soon = std::chrono::steady_clock::now() + milliseconds(20);
+    while (tensor->is_cuda() && !work->isCompleted() && std::chrono::steady_clock::now() < soon) std::this_thread::yield();
+    work->wait();
   });
 }
 

@@ -9,8 +9,6 @@
 extern "C" char *ntm_group_nccl(c10::intrusive_ptr<c10d::Store> *store, const char *prefix, int rank, int size,
                                 uint64_t timeout, c10::intrusive_ptr<c10d::Backend> **made) {
   return caught([&] {
-    // each wait then ends with an error of its own at the time-out, where a watchdog would end the process by a C++ trace
-    setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);
     auto options = c10d::ProcessGroupNCCL::Options::create();
     options->timeout = std::chrono::milliseconds(timeout);
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(std::string(prefix) + "/nccl", *store);

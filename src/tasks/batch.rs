@@ -1,7 +1,6 @@
 //! A batch of sequences on the host: what an engine runs and what a task writes.
 
-use rand::{Rng, RngCore};
-use rand_distr::StandardNormal;
+use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
 /// A batch, time-major and row-major. Sequences shorter than `steps` are padded at their end.
@@ -71,19 +70,6 @@ impl Batch {
         self.mask.iter().enumerate().map(weight).collect()
     }
 
-    /// Adds normal noise of this standard deviation to every input of every sequence, up to its own end; `stream` gives the random
-    /// numbers of sequence b, so that they do not depend on the batch around it.
-    pub fn add_noise<R: RngCore>(&mut self, deviation: f64, stream: impl Fn(usize) -> R) {
-        for b in 0..self.size() {
-            let mut rng = stream(b);
-            for t in 0..self.lengths[b] {
-                for value in self.column(b).input(t) {
-                    *value += deviation as f32 * rng.sample::<f32, _>(StandardNormal);
-                }
-            }
-        }
-    }
-
     /// Sequence b, to be written or read.
     pub fn column(&mut self, b: usize) -> Column<'_> {
         Column { b, batch: self }
@@ -125,36 +111,4 @@ pub fn bits(rng: &mut impl RngCore, width: usize) -> Vec<f32> {
         (word >> (i % 32) & 1) as f32
     };
     (0..width).map(bit).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::random::{Purpose, stream};
-
-    fn noisy(lengths: &[usize], first: u64) -> Batch {
-        let mut batch = Batch::zeros(lengths.to_vec(), 50, 1);
-        batch.add_noise(0.3, |b| stream(1, Purpose::InputNoise, first + b as u64));
-        batch
-    }
-
-    #[test]
-    fn noise_has_the_deviation_that_is_asked_for_and_ends_with_its_sequence() {
-        let batch = noisy(&[400, 100], 0);
-        let (seen, padding): (Vec<_>, Vec<_>) =
-            batch.inputs.iter().enumerate().partition(|(i, _)| i % 100 < 50 || *i < 100 * 100);
-        let mean = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>() / seen.len() as f64;
-        let average = mean(&mut seen.iter().map(|(_, value)| **value as f64));
-        let square = mean(&mut seen.iter().map(|(_, value)| (**value as f64).powi(2)));
-        assert!(average.abs() < 0.01 && (square.sqrt() - 0.3).abs() < 0.01, "{average} {square}");
-        assert!(padding.iter().all(|(_, value)| **value == 0.0));
-    }
-
-    #[test]
-    fn noise_of_a_sequence_does_not_depend_on_the_batch_around_it() {
-        let (both, second) = (noisy(&[3, 7], 0), noisy(&[7], 1));
-        let column = |t: usize| both.inputs[(2 * t + 1) * 50..][..50].to_vec();
-        assert_eq!((0..7).flat_map(column).collect::<Vec<_>>(), second.inputs);
-        assert_ne!(both.inputs[..50], both.inputs[50..100]);
-    }
 }

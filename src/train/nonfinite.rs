@@ -57,8 +57,7 @@ impl Trainer {
     }
 
     /// Makes sure that there is a checkpoint to go back to if the recipe asks for one, and no old one otherwise.
-    pub(super) fn prepare_rollback(&self, run: Option<&Run>) -> Result<()> {
-        let Some(run) = run else { return Ok(()) };
+    pub(super) fn prepare_rollback(&self, run: &Run) -> Result<()> {
         let path = run.rollback();
         if self.most_rollbacks() == 0 {
             return if path.exists() { Ok(fs::remove_file(path)?) } else { Ok(()) };
@@ -82,9 +81,11 @@ impl Trainer {
         let Progress { best, solved, seconds, rollbacks, engine, .. } = std::mem::take(&mut self.progress);
         let rollbacks = rollbacks + 1;
         self.progress = Progress { best, solved, seconds, rollbacks, engine, ..good.progress };
-        let Some(run) = run else { return Ok(()) };
-        self.checkpoint().save(&run.latest())?; // first: a run that goes on from it drops what was logged after it
-        run.go_back(self.progress.step)?;
+        let written = run.map_or(Ok(()), |run| {
+            self.checkpoint().save(&run.latest())?; // first: a run that goes on from it drops what was logged after it
+            run.go_back(self.progress.step)
+        });
+        self.group.led(written)?;
         let (step, most) = (self.progress.step, self.most_rollbacks());
         display.line(&format!("  {error}"));
         display.line(&format!("  back to update {step} with half the learning rate, rollback {rollbacks} of {most}"));

@@ -142,15 +142,18 @@ fn a_batch_smaller_than_the_ranks_is_refused_with_the_cure() {
 
 #[test]
 fn a_checkpoint_that_cannot_be_written_ends_all_and_the_last_one_stays() {
-    let directory = tempfile::tempdir().unwrap();
-    let here = directory.path();
-    let all = start(here, &vec![train("--sequences 1000000000 --set training.eval_every=0", "run"); 2]);
-    wait_for_reports(&here.join("run"), 3);
-    let checkpoints = here.join("run/checkpoints");
-    fs::rename(&checkpoints, here.join("run/moved")).unwrap();
-    let all = ended(all);
-    assert_failed(&all, &["cannot write `run/checkpoints/latest.safetensors`", "rank 0 failed: cannot write `run/"]);
-    Checkpoint::load(&here.join("run/moved/latest.safetensors")).unwrap();
+    for evaluations in ["0", "10"] {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let flags = format!("--sequences 1000000000 --set training.eval_every={evaluations}");
+        let all = start(here, &vec![train(&flags, "run"); 2]);
+        wait_for_reports(&here.join("run"), 3);
+        let checkpoints = here.join("run/checkpoints");
+        fs::rename(&checkpoints, here.join("run/moved")).unwrap();
+        let written = "cannot write `run/checkpoints/"; // the best or the latest
+        assert_failed(&ended(all), &[written, &format!("rank 0 failed: {written}")]);
+        Checkpoint::load(&here.join("run/moved/latest.safetensors")).unwrap();
+    }
 }
 
 #[test]

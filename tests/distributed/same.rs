@@ -65,7 +65,6 @@ fn every_task_is_shared_by_slices() {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();
         let own = match task {
-            "repeat-copy" => "--set training.input_noise=0.1",
             "ngrams" => "--set task.length=20 --set task.order=3 --set evaluation.lengths=[20]",
             "priority-sort" => "--set task.vectors=5 --set task.sorted=4 --set evaluation.vectors=[4,7]", // answers of 4 and 5
             _ => "",

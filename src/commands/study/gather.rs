@@ -15,6 +15,9 @@ const OUTCOMES: &str = "outcomes";
 /// How often a rank gives a sign of life and looks whether all are to stop, and the rank that leads looks for outcomes.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// How long a rank may take to answer that it has stopped.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// How the seeds of one rank ended.
 #[derive(Serialize, Deserialize)]
 enum Ended {
@@ -61,7 +64,12 @@ pub fn beating<T>(
 }
 
 /// The outcomes of all ranks, on the one that leads. Seeds of a rank that is lost have failed.
-pub fn outcomes(group: &Group, study: &Study, ended: Result<Vec<Outcome>, i32>) -> Result<Gathered> {
+pub fn outcomes(
+    group: &Group,
+    study: &Study,
+    ended: Result<Vec<Outcome>, i32>,
+    stop: impl Fn() -> Option<i32>,
+) -> Result<Gathered> {
     let own = match ended {
         Ok(outcomes) => Ended::Outcomes(outcomes),
         Err(signal) => Ended::Stopped(signal),
@@ -77,7 +85,7 @@ pub fn outcomes(group: &Group, study: &Study, ended: Result<Vec<Outcome>, i32>) 
             });
         }
         for rank in 1..group.size {
-            ranks.push(await_rank(board, rank, study.dealt(rank, group.size))?);
+            ranks.push(await_rank(board, rank, study.dealt(rank, group.size), &stop)?);
         }
     }
     let mut all = vec![];
@@ -91,13 +99,19 @@ pub fn outcomes(group: &Group, study: &Study, ended: Result<Vec<Outcome>, i32>) 
     Ok(stopped.map_or(Gathered::All(all), Gathered::Stopped))
 }
 
-/// How the seeds of another rank ended: as it posts it, or all failed if it is lost.
-fn await_rank(board: &Board, rank: usize, seeds: Vec<u64>) -> Result<Ended> {
-    let (mut beat, mut alive) = (vec![], Instant::now());
+/// How the seeds of another rank ended: as it posts it, or all failed if it is lost. One that has not answered soon after all were
+/// asked to stop counts as stopped.
+fn await_rank(board: &Board, rank: usize, seeds: Vec<u64>, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
+    let (mut beat, mut alive, mut asked) = (vec![], Instant::now(), None);
     loop {
         if board.posted(OUTCOMES, rank)? {
             let ended = serde_json::from_slice(&board.read(OUTCOMES, rank)?);
             return ended.with_context(|| format!("the outcomes of rank {rank}"));
+        }
+        if let Some(signal) = stop()
+            && asked.get_or_insert_with(Instant::now).elapsed() > ANSWER
+        {
+            return Ok(Ended::Stopped(signal));
         }
         let now = if board.posted(BEAT, rank)? { board.read(BEAT, rank)? } else { vec![] };
         if now != beat {
