@@ -216,9 +216,7 @@ impl Group {
             Ok(Vec::try_from(all)?)
         };
         let told = tell();
-        if made.is_err() {
-            return made; // the others may have gone at once over it, which is not what went wrong
-        }
+        made?; // first: the others may have gone at once over it, which is not what went wrong
         let bytes = told.map_err(|error| lost(&error))?;
         match head.int64_value(&[0]) {
             0 => Ok(bytes),
