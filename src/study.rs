@@ -71,13 +71,16 @@ impl Study {
     /// A new study in a directory that must not hold one, nor a run.
     pub fn create(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Result<Study> {
         let shown = directory.display();
-        if Study::is_in(directory) || Run::is_in(directory) {
-            return Err(occupied(directory));
-        }
+        Study::free(directory)?;
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
         let study = Study { recipe, seeds, directory: directory.to_path_buf(), _lock: Some(lock(directory)?) };
         study.save()?;
         Ok(study)
+    }
+
+    /// An error if a directory holds a study or a run.
+    pub fn free(directory: &Path) -> Result<()> {
+        if Study::is_in(directory) || Run::is_in(directory) { Err(occupied(directory)) } else { Ok(()) }
     }
 
     /// Writes `study.json`.

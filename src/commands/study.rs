@@ -2,7 +2,7 @@
 
 mod gather;
 
-use super::train::{as_begun, asked, change, directory, free, hold, recipe};
+use super::train::{as_begun, asked, change, directory, hold, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
 use crate::config::{Metric, Recipe};
@@ -80,7 +80,7 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
                 study
             }
             Some((recipe, seeds)) => {
-                free(&directory)?;
+                Study::free(&directory)?; // first: what is claimed may be gone on with
                 group.claim(&directory)?;
                 Study::create(&directory, recipe, seeds)?
             }

@@ -253,7 +253,7 @@ pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
 }
 
 /// Whether a run may begin in a directory.
-pub fn free(directory: &Path) -> Result<()> {
+fn free(directory: &Path) -> Result<()> {
     if Study::is_in(directory) {
         bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
     }
