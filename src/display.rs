@@ -1,6 +1,8 @@
 //! Words to the terminal, and what training shows there: a bar on a terminal, a line per report elsewhere.
 
 use crate::metrics::{Report, Score};
+use anstream::adapter::strip_str;
+use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use std::ffi::OsStr;
@@ -23,8 +25,14 @@ pub fn say(text: &str) {
             None => line.to_string(),
         }
     };
-    let text: Vec<String> = text.split('\n').map(painted).collect();
-    let _ = writeln!(anstream::stderr(), "{}", text.join("\n"));
+    let text = text.split('\n').map(painted).collect::<Vec<_>>().join("\n") + "\n";
+    let stderr = std::io::stderr();
+    let text = match AutoStream::choice(&stderr) {
+        ColorChoice::Never => strip_str(&text).to_string(),
+        _ => text,
+    };
+    // in one write: several ranks may share a pipe
+    let _ = stderr.lock().write_all(text.as_bytes());
 }
 
 /// Data to stdout. Fails, rather than panics, where stdout cannot be written. A reader that has left wants no more of it.
