@@ -391,8 +391,9 @@ impl Trainer {
     }
 
     /// Logs what the machine does with one sequence of the first point that is not too long to look at.
-    fn look(&mut self, run: &mut Run, points: &[Point]) -> Result<()> {
-        let Some(point) = points.iter().find(|point| self.source.evaluation_steps(point) <= LOOK_STEPS) else {
+    fn look(&mut self, run: &mut Run, scores: &[Score]) -> Result<()> {
+        let mut points = scores.iter().map(|score| &score.point);
+        let Some(point) = points.find(|point| self.source.evaluation_steps(point) <= LOOK_STEPS) else {
             return Ok(());
         };
         let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
@@ -437,7 +438,7 @@ impl Trainer {
         if best {
             self.checkpoint().save(&run.best())?;
         }
-        self.look(run, &points(&self.recipe.evaluation.grid))
+        self.look(run, scores)
     }
 }
 

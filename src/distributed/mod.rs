@@ -8,7 +8,7 @@ pub use board::Board;
 pub use place::{Place, launched};
 
 use crate::display::say;
-use crate::shim::{self, ProcessGroup};
+use crate::shim::{Nccl, ProcessGroup};
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -101,19 +101,20 @@ impl Group {
     /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where it fails on some rank.
     pub fn use_cards(&mut self, card: Device) -> Result<()> {
         let Some(Joined { nccl, board, .. }) = &mut self.joined else { return Ok(()) };
+        let library = Nccl::load();
         // first what a rank knows by itself: those that have NCCL would wait for those that have not
-        if let Some(why) = first_failure(board, "nccl here", &shim::nccl())? {
-            self.say(&format!("gradients are summed on the host, not by NCCL: {why}"));
-            return Ok(());
+        let mut failure = first_failure(board, "nccl here", &library)?;
+        if failure.is_none() {
+            let tried = library.and_then(|library| {
+                let group = library.group(&board.store, &board.prefix, (self.rank, self.size), board.timeout)?;
+                group.sum(&mut Tensor::ones([1], (Kind::Float, card)))?; // connects the cards
+                Ok(group)
+            });
+            failure = first_failure(board, "nccl", &tried)?;
+            *nccl = tried.ok().filter(|_| failure.is_none());
         }
-        let made = ProcessGroup::nccl(&board.store, &board.prefix, (self.rank, self.size), board.timeout);
-        let tried = made.and_then(|group| {
-            group.sum(&mut Tensor::ones([1], (Kind::Float, card)))?; // connects the cards
-            Ok(group)
-        });
-        match first_failure(board, "nccl", &tried)? {
-            Some(why) => self.say(&format!("gradients are summed on the host, not by NCCL: {why}")),
-            None => *nccl = tried.ok(),
+        if let Some(why) = failure {
+            self.say(&format!("gradients are summed on the host, not by NCCL: {why}"));
         }
         Ok(())
     }

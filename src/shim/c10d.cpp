@@ -52,8 +52,8 @@ char *ntm_store_get(c10::intrusive_ptr<Store> *store, const char *key, void (*ta
 
 // A Gloo process group over the network interfaces of the given names (comma-separated), or if there are none over the one
 // with the address of this name.
-char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, const char *prefix, int rank, int size, const char *interfaces, const char *address,
-                     uint64_t timeout, Pointer **made) {
+char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, const char *prefix, int rank, int size, const char *interfaces,
+                     const char *address, uint64_t timeout, Pointer **made) {
   return caught([&] {
     auto options = ProcessGroupGloo::Options::create(milliseconds(timeout));
     std::stringstream names(interfaces);

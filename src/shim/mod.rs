@@ -5,7 +5,7 @@ mod nccl;
 mod script;
 
 pub use c10d::{ProcessGroup, Store};
-pub use nccl::nccl;
+pub use nccl::Nccl;
 pub use script::Script;
 
 use anyhow::{Result, anyhow};
