@@ -22,7 +22,7 @@ pub const TEMPORARY: &str = "tmp";
 /// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Updates done.
+    /// Updates done, over all starts.
     pub step: u64,
     /// Sequences seen.
     pub sequences: u64,
@@ -33,7 +33,13 @@ pub struct Progress {
     /// The first evaluation within the recipe's `solved` threshold.
     #[serde(default)]
     pub solved: Option<Solved>,
-    /// How often the run went back to a good checkpoint, each time with half the learning rate.
+    /// How often it has begun anew, from other weights.
+    #[serde(default)]
+    pub restarts: u32,
+    /// The updates of the starts before this one.
+    #[serde(default)]
+    pub given_up: u64,
+    /// How often this start went back to a good checkpoint, each time with half the learning rate.
     #[serde(default)]
     pub rollbacks: u32,
     /// The engine that trains: a resumed run goes on with it.
@@ -47,7 +53,17 @@ pub struct Progress {
 
 impl Progress {
     pub fn finished(&self, recipe: &Recipe) -> bool {
-        self.step >= recipe.updates() || recipe.solved.stop && self.solved.is_some()
+        self.of_start() >= recipe.updates() || self.is_enough(recipe)
+    }
+
+    /// Whether it is solved and its recipe stops there.
+    pub fn is_enough(&self, recipe: &Recipe) -> bool {
+        recipe.solved.stop && self.solved.is_some()
+    }
+
+    /// The updates since the last start.
+    pub fn of_start(&self) -> u64 {
+        self.step - self.given_up
     }
 
     /// Counts an update with the norm of its gradient.

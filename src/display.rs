@@ -114,6 +114,15 @@ impl Display {
         Display::Bar(bar)
     }
 
+    /// Another number of sequences in all: the run has begun anew.
+    pub fn expect(&mut self, sequences: u64) {
+        match self {
+            Display::Bar(bar) => bar.set_length(sequences),
+            Display::Lines { total } => *total = sequences,
+            Display::Silent => {}
+        }
+    }
+
     pub fn tick(&self, sequences: u64) {
         if let Display::Bar(bar) = self {
             bar.set_position(sequences);

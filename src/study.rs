@@ -44,6 +44,9 @@ pub struct Outcome {
     pub solved: Option<Solved>,
     pub sequences: u64,
     pub seconds: f64,
+    /// How often it has begun anew.
+    #[serde(default)]
+    pub restarts: u32,
     /// The last evaluation, as evaluations.jsonl has it.
     pub results: Vec<Score>,
     /// What ended the run before its time.
@@ -53,7 +56,7 @@ pub struct Outcome {
 impl Outcome {
     /// Of a seed that has not begun.
     pub fn of(seed: u64) -> Outcome {
-        Outcome { seed, solved: None, sequences: 0, seconds: 0.0, results: vec![], error: None }
+        Outcome { seed, solved: None, sequences: 0, seconds: 0.0, restarts: 0, results: vec![], error: None }
     }
 }
 
@@ -181,8 +184,8 @@ impl Study {
                 }
             };
             outcome.results = Run::last_evaluation(&self.run_directory(seed));
-            (outcome.solved, outcome.sequences, outcome.seconds) =
-                (progress.solved, progress.sequences, progress.seconds);
+            let Progress { solved, sequences, seconds, restarts, .. } = progress;
+            outcome = Outcome { solved, sequences, seconds, restarts, ..outcome.clone() };
             ended
         };
         match device::caught(&mut train) {

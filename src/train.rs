@@ -1,9 +1,10 @@
 //! Training: the update, the loop around it, and evaluation. Knows no flags.
 
 mod nonfinite;
+mod restart;
 
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
-use crate::config::Recipe;
+use crate::config::{Recipe, Threshold};
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
@@ -175,22 +176,24 @@ impl Trainer {
     /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when `settle`
     /// has returned. An error of either names what is not finite.
     pub fn update(&mut self) -> Result<()> {
-        if self.recipe.training.curriculum.asks(self.progress.step) {
+        let step = self.progress.of_start();
+        if self.recipe.training.curriculum.asks(step) {
             self.settle()?;
             self.recipe.training.curriculum.judge(&mut self.progress.lesson);
         }
-        let (training, step) = (&self.recipe.training, self.progress.step);
+        let training = &self.recipe.training;
         let axes = || self.recipe.task.axes();
         let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
-        let batch = self.source.training_slice(training.seed, step, size, reach, slice)?;
+        let batch = self.source.training_slice(training.seed, self.progress.step, size, reach, slice)?;
         self.update_by(&batch)
     }
 
     /// One update by a batch, or by this rank's slice of one.
     fn update_by(&mut self, batch: &Batch) -> Result<()> {
         self.check_inputs(batch)?;
-        let (step, factor) = (self.progress.step + 1, self.rate_factor(self.progress.step + 1));
+        let step = self.progress.of_start() + 1;
+        let factor = self.rate_factor(step);
         match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();
@@ -215,7 +218,7 @@ impl Trainer {
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
             }
         }
-        self.progress.step = step;
+        self.progress.step += 1;
         self.progress.sequences += self.recipe.training.batch_size as u64;
         let waiting = || self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>();
         if self.group.is_alone() && waiting() > WAITING {
@@ -281,7 +284,7 @@ impl Trainer {
         }
     }
 
-    /// What schedule and rollbacks multiply the learning rate by at a step.
+    /// What schedule and rollbacks multiply the learning rate by at a step of this start.
     fn rate_factor(&self, step: u64) -> f64 {
         let halvings = 0.5f64.powi(self.progress.rollbacks as i32);
         self.recipe.training.schedule.factor(step, self.recipe.updates()) * halvings
@@ -300,6 +303,10 @@ impl Trainer {
             match self.advance(run.as_deref_mut(), display, &stop) {
                 Err(error) if error.is::<NotFinite>() && self.progress.rollbacks < self.most_rollbacks() => {
                     self.go_back(run.as_deref_mut(), display, &error)?;
+                }
+                Err(error) if error.is::<NotFinite>() && self.may_restart() => {
+                    self.restart(display, &error.to_string());
+                    self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, true)))?;
                 }
                 ended => return ended,
             }
@@ -325,28 +332,35 @@ impl Trainer {
             let last = self.finished();
             self.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
             display.tick(self.progress.sequences);
-            let (measured, saved) = (due(training.eval_every, step, last), due(training.checkpoint_every, step, last));
-            let reported = due(training.report_every, step, last);
+            let wanted = self.wanted(); // which a start that has not got it by now is given up for
+            let measured = wanted.is_some() || due(training.eval_every, step, last);
+            let saved = wanted.is_some() || due(training.checkpoint_every, step, last);
+            let reported = wanted.is_some() || due(training.report_every, step, last);
             // the ranks of a group stop after the same step: the first whose all-reduce says so
             let stopped = self.step.map_or_else(stop, |step| step.stopped);
             if measured || saved || reported || stopped.is_some() {
                 self.settle()?;
                 self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
             }
+            let mut given_up = None;
             if measured {
                 let (scores, best) = self.evaluate()?; // which may solve it
+                given_up = wanted.filter(|wanted| !self.progress.is_enough(&self.recipe) && !wanted.by(&scores));
                 let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &scores, best));
                 self.group.led(logged)?;
             }
-            if due(training.report_every, step, self.finished()) {
+            if reported || self.finished() {
                 let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
                 let report = self.report(rate);
                 self.group.led(run.as_deref_mut().map_or(Ok(()), |run| run.log_report(&report)))?;
                 display.report(&report);
                 (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
+            if let Some(Threshold { metric, at_most }) = &given_up {
+                self.restart(display, &format!("{metric} above {at_most}"));
+            }
             if saved || self.finished() || stopped.is_some() {
-                let regular = due(training.checkpoint_every, step, false);
+                let regular = given_up.is_some() || due(training.checkpoint_every, step, false);
                 self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, regular)))?;
             }
             if let Some(signal) = stopped {
@@ -385,7 +399,7 @@ impl Trainer {
             figures: totals.figures(self.recipe.task.scoring()).of_training(),
             grad_norm: grad_norms / updates as f64,
             clipped_norm: self.recipe.training.clip.clipped(0.0).map(|_| clipped_norms / updates as f64),
-            learning_rate: self.recipe.training.optimizer.learning_rate() * self.rate_factor(self.progress.step),
+            learning_rate: self.recipe.training.optimizer.learning_rate() * self.rate_factor(self.progress.of_start()),
             sequences_per_second,
         }
     }
@@ -416,7 +430,7 @@ impl Trainer {
             return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
         let step = self.progress.step;
-        if self.progress.solved.is_none() && self.recipe.solved.by(&scores) {
+        if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });
         }

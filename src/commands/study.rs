@@ -51,7 +51,7 @@ pub fn run(
         }
     };
     let summary = study.summarise(outcomes)?;
-    print(&summary_table(&summary, study.recipe.solved.metric))?;
+    print(&summary_table(&summary, study.recipe.solved.threshold.metric))?;
     say(&format!("next: tensorboard --logdir {parent}"));
     match summary.outcomes.iter().filter(|outcome| outcome.error.is_some()).count() {
         0 => Ok(ExitCode::SUCCESS),
@@ -124,12 +124,17 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
 }
 
 fn described(outcome: &Outcome) -> String {
-    let Outcome { seed, solved, sequences, seconds, error, .. } = outcome;
+    let Outcome { seed, solved, sequences, seconds, restarts, error, .. } = outcome;
+    let again = match restarts {
+        0 => String::new(),
+        1 => ", 1 restart".to_string(),
+        more => format!(", {more} restarts"),
+    };
     match (error, solved) {
         (Some(error), _) => format!("seed {seed}: {error}"),
-        (None, None) => format!("seed {seed}: not solved in {sequences} sequences, {seconds:.1} s"),
+        (None, None) => format!("seed {seed}: not solved in {sequences} sequences, {seconds:.1} s{again}"),
         (None, Some(at)) => {
-            format!("seed {seed}: solved after {} sequences, {:.1} s, of {sequences}", at.sequences, at.seconds)
+            format!("seed {seed}: solved after {} sequences, {:.1} s, of {sequences}{again}", at.sequences, at.seconds)
         }
     }
 }

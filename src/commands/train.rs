@@ -52,7 +52,7 @@ fn train(
     }
     let leads = group.leads();
     let Some((mut trainer, mut run)) = start(flags, group, place)? else { return Ok(ExitCode::SUCCESS) };
-    let total = trainer.recipe.updates() * trainer.recipe.training.batch_size as u64;
+    let total = (trainer.progress.given_up + trainer.recipe.updates()) * trainer.recipe.training.batch_size as u64;
     let mut display = if leads { Display::new(total, trainer.progress.sequences) } else { Display::Silent };
     let ended = trainer.run(run.as_mut(), &mut display, stop);
     display.close();
@@ -147,7 +147,7 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, &seed.to_string()));
     let (lock, checkpoint) = saved(flags, &group, &directory, recipe.as_ref())?.unzip();
     if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.finished()) {
-        let all = checkpoint.progress.step >= checkpoint.recipe.updates();
+        let all = checkpoint.progress.of_start() >= checkpoint.recipe.updates();
         let cure = if all { "more with --sequences" } else { "solved, and its recipe stops there" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
         group.say(&format!("{shown} is finished: {seen} sequences seen; {cure}"));
@@ -264,11 +264,12 @@ fn free(directory: &Path) -> Result<()> {
 fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<Checkpoint> {
     let mut checkpoint = Run::read(directory, saved)?;
     change(&mut checkpoint.recipe)?;
-    if checkpoint.recipe.updates() < checkpoint.progress.step {
+    let seen = checkpoint.progress.of_start();
+    if checkpoint.recipe.updates() < seen {
         bail!(
             "`--sequences {}` is less than the {} that this run has seen\nhint: name a larger total, or leave it out",
             checkpoint.recipe.training.sequences,
-            checkpoint.progress.sequences
+            seen * checkpoint.recipe.training.batch_size as u64
         );
     }
     Ok(checkpoint)

@@ -1,7 +1,7 @@
 //! From a name, a file and flags to a resolved recipe: what the user wrote is laid over the defaults of the kinds
 //! they chose, field by field, so that every error can name the field, the source and the nearest known name.
 
-use super::{Evaluation, METRICS, OnNonfinite, Recipe, Solved};
+use super::{Evaluation, METRICS, OnNonfinite, Recipe, Restart, Solved};
 use crate::{model, optim, tasks};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -78,6 +78,7 @@ fn kinds_of(path: &str) -> Vec<Value> {
         "training.schedule" => values(optim::Schedule::kinds()),
         "training.curriculum" => values(tasks::Curriculum::kinds()),
         "training.on_nonfinite" => values(OnNonfinite::kinds()),
+        "training.restart" => values(Restart::kinds()),
         _ => vec![],
     }
 }
@@ -142,7 +143,7 @@ fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
     let choices = match path {
         "task.loss" => &["cross-entropy", "squared"],
         "task.count" => tasks::COUNTS,
-        "solved.metric" => METRICS,
+        "solved.metric" | "training.restart.metric" => METRICS,
         path => model::choices(path),
     };
     match value.as_str() {

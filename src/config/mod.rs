@@ -2,11 +2,13 @@
 
 mod load;
 mod nonfinite;
+mod restart;
 mod solved;
 
 pub use load::BUILT_IN;
 pub use nonfinite::OnNonfinite;
-pub use solved::{METRICS, Metric, Solved};
+pub use restart::Restart;
+pub use solved::{METRICS, Metric, Solved, Threshold};
 
 use crate::limits::check;
 use crate::{model, optim, tasks};
@@ -24,7 +26,7 @@ pub struct Recipe {
     pub solved: Solved,
 }
 
-/// How a model is trained. The `_every` fields count updates, 0 means never.
+/// How a model is trained. The `_every` fields count updates, 0 means never. `sequences` are those of one start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
     pub batch_size: usize,
@@ -38,6 +40,7 @@ pub struct Training {
     pub schedule: optim::Schedule,
     pub curriculum: tasks::Curriculum,
     pub on_nonfinite: OnNonfinite,
+    pub restart: Restart,
 }
 
 /// What is evaluated during training: the checkpoint `best` has the lowest loss over these points.
@@ -80,6 +83,7 @@ impl Default for Recipe {
                 schedule: optim::Schedule::kinds().remove(0),
                 curriculum: tasks::Curriculum::kinds().remove(0),
                 on_nonfinite: OnNonfinite::default(),
+                restart: Restart::kinds().remove(0),
             },
         }
     }
@@ -91,7 +95,7 @@ impl Recipe {
         model::Layout::new(&self.model, self.task.input_width(), self.task.output_width())
     }
 
-    /// The number of updates that see `training.sequences` sequences.
+    /// The number of updates that see `training.sequences` sequences, all those of a start.
     pub fn updates(&self) -> u64 {
         self.training.sequences.div_ceil(self.training.batch_size as u64)
     }
@@ -115,7 +119,8 @@ impl Recipe {
             );
         }
         training.on_nonfinite.validate()?;
-        self.solved.validate(&self.task)?;
+        training.restart.validate(&self.task)?;
+        self.solved.threshold.validate("solved", &self.task)?;
         if self.solved.stop && training.eval_every == 0 {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");
         }
@@ -132,6 +137,9 @@ impl Recipe {
                     "`{field}` is empty, but `training.eval_every` is {}\nhint: name a value, or set `training.eval_every` to 0",
                     training.eval_every
                 );
+            }
+            if values.is_empty() && training.restart.times() > 0 {
+                bail!("`{field}` is empty, but `training.restart` looks at an evaluation\nhint: name a value, or set its kind to never");
             }
         }
         Ok(())

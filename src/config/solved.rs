@@ -1,4 +1,4 @@
-//! When a run counts as solved.
+//! When a run counts as solved, and when it had better begin anew.
 
 use crate::limits::check;
 use crate::metrics::Score;
@@ -6,11 +6,18 @@ use crate::tasks::{Scoring, Task};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The `solved` section of a recipe: a threshold for every point of an evaluation during training.
+/// A bound for every point of an evaluation during training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Solved {
+pub struct Threshold {
     pub metric: Metric,
     pub at_most: f64,
+}
+
+/// The `solved` section of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Solved {
+    #[serde(flatten)]
+    pub threshold: Threshold,
     /// Whether the run ends there.
     pub stop: bool,
 }
@@ -34,11 +41,14 @@ impl Solved {
             Scoring::BitsAndOptimum { .. } => (Metric::ExcessBits, 1.0),
             Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => (Metric::BitErrors, 0.0),
         };
-        Solved { metric, at_most, stop: false }
+        Solved { threshold: Threshold { metric, at_most }, stop: false }
     }
+}
 
-    pub fn validate(&self, task: &Task) -> Result<()> {
-        check("solved.at_most", self.at_most, 0.0, 1e6)?;
+impl Threshold {
+    /// `section`: the part of the recipe that it stands in.
+    pub fn validate(&self, section: &str, task: &Task) -> Result<()> {
+        check(&format!("{section}.at_most"), self.at_most, 0.0, 1e6)?;
         let known = match task.scoring() {
             Scoring::Squares => &[Metric::SquaredError][..],
             Scoring::BitsAndOptimum { .. } => &[Metric::ExcessBits, Metric::BitErrors, Metric::LossBits],
@@ -46,12 +56,12 @@ impl Solved {
         };
         if !known.contains(&self.metric) {
             let names: Vec<String> = known.iter().map(|metric| metric.to_string()).collect();
-            bail!("`solved.metric` is {}, {} has {}", self.metric, task.name(), names.join(", "));
+            bail!("`{section}.metric` is {}, {} has {}", self.metric, task.name(), names.join(", "));
         }
         Ok(())
     }
 
-    /// Whether every score is within the threshold.
+    /// Whether every score is within it.
     pub fn by(&self, scores: &[Score]) -> bool {
         !scores.is_empty() && scores.iter().all(|score| self.metric.of(score) <= self.at_most)
     }
@@ -77,7 +87,7 @@ impl Metric {
     }
 }
 
-/// The words that `solved.metric` can be, in the order of `Metric`.
+/// The words that a `metric` can be, in the order of `Metric`.
 pub const METRICS: &[&str] = &["bit_errors", "loss_bits", "excess_bits", "squared_error"];
 
 #[cfg(test)]
@@ -93,7 +103,7 @@ mod tests {
 
     #[test]
     fn every_point_must_be_within_the_threshold() {
-        let solved = Solved { metric: Metric::BitErrors, at_most: 0.5, stop: false };
+        let solved = Threshold { metric: Metric::BitErrors, at_most: 0.5 };
         let (good, bad) = (score(&[("bit_errors", 0.5)]), score(&[("bit_errors", 0.6)]));
         assert!(solved.by(&[good.clone(), good.clone()]));
         assert!(!solved.by(&[good, bad]));
@@ -102,7 +112,7 @@ mod tests {
 
     #[test]
     fn markers_count_as_bits_excess_is_above_the_optimum_and_a_metric_the_task_lacks_is_never_reached() {
-        let solved = |metric| Solved { metric, at_most: 0.5, stop: false };
+        let solved = |metric| Threshold { metric, at_most: 0.5 };
         assert!(!solved(Metric::BitErrors).by(&[score(&[("bit_errors", 0.0), ("marker_errors", 1.0)])]));
         assert!(solved(Metric::ExcessBits).by(&[score(&[("loss_bits", 128.4), ("optimum_bits", 128.0)])]));
         assert!(!solved(Metric::SquaredError).by(&[score(&[("loss_bits", 0.0)])]));

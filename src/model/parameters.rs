@@ -193,9 +193,14 @@ impl Layout {
 
     /// The start of theta, a pure function of the seed.
     pub fn start(&self, seed: u64) -> Vec<f32> {
+        self.restart(seed, 0)
+    }
+
+    /// The start of theta after so many restarts.
+    pub fn restart(&self, seed: u64, restarts: u32) -> Vec<f32> {
         let mut theta = Vec::with_capacity(self.size());
         for (index, parameter) in self.parameters.iter().enumerate() {
-            let mut rng = stream(seed, Purpose::Weights, index as u64);
+            let mut rng = stream(seed, Purpose::Weights, (restarts as u64) << 32 | index as u64);
             let columns = parameter.shape[parameter.shape.len() - 1];
             theta.extend((0..parameter.len()).map(|i| match parameter.start {
                 Start::Zeros => 0.0,
@@ -306,5 +311,7 @@ mod tests {
         assert_eq!((bias[99], bias[100], bias[199], bias[200]), (0.0, 1.0, 1.0, 0.0));
         assert_eq!(theta, layout.start(1));
         assert_ne!(theta, layout.start(2));
+        assert_eq!(theta, layout.restart(1, 0));
+        assert_ne!(theta, layout.restart(1, 1));
     }
 }

@@ -118,6 +118,14 @@ impl Optimizer {
         Optimizer { config: config.clone(), state, broken: None }
     }
 
+    /// Forgets all that it has seen.
+    pub fn reset(&mut self) {
+        self.recover();
+        for (_, vector) in &mut self.state {
+            let _ = vector.zero_();
+        }
+    }
+
     pub fn state_names(config: &Config) -> &'static [&'static str] {
         match config {
             Config::Rmsprop { .. } => &["mean_square", "mean", "delta"],

@@ -12,6 +12,7 @@ mod own_data;
 mod pictures;
 mod reading;
 mod refusals;
+mod restarts;
 mod signals;
 mod stops;
 mod studies;
