@@ -53,12 +53,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn finished(&self, recipe: &Recipe) -> bool {
-        self.of_start() >= recipe.updates() || self.is_enough(recipe)
-    }
-
-    /// Whether it is solved and its recipe stops there.
-    pub fn is_enough(&self, recipe: &Recipe) -> bool {
-        recipe.solved.stop && self.solved.is_some()
+        self.of_start() >= recipe.updates() || recipe.solved.stop && self.solved.is_some()
     }
 
     /// The updates since the last start.

@@ -345,7 +345,7 @@ impl Trainer {
             let mut given_up = None;
             if measured {
                 let (scores, best) = self.evaluate()?; // which may solve it
-                given_up = wanted.filter(|wanted| !self.progress.is_enough(&self.recipe) && !wanted.by(&scores));
+                given_up = wanted.filter(|wanted| self.progress.solved.is_none() && !wanted.by(&scores));
                 let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &scores, best));
                 self.group.led(logged)?;
             }

@@ -139,7 +139,9 @@ impl Recipe {
                 );
             }
             if values.is_empty() && training.restart.times() > 0 {
-                bail!("`{field}` is empty, but `training.restart` looks at an evaluation\nhint: name a value, or set its kind to never");
+                bail!(
+                    "`{field}` is empty, but `training.restart` looks at an evaluation\nhint: name a value, or set its kind to never"
+                );
             }
         }
         Ok(())

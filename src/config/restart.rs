@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 pub enum Restart {
     Never {},
     /// From weights drawn anew, unless the evaluation after the fraction `after` of the updates is within the threshold at
-    /// every point, or if a number is not finite; `times` times at most, after which a run goes to its end.
+    /// every point; also if a number is not finite, and with `until_solved` after the last update of a start that has not been
+    /// solved. `times` times at most, after which a run goes to its end.
     Unless {
         #[serde(flatten)]
         threshold: Threshold,
         after: f64,
+        until_solved: bool,
         times: u32,
     },
 }
@@ -26,11 +28,11 @@ impl Restart {
     /// The default of every kind.
     pub fn kinds() -> Vec<Restart> {
         let threshold = Threshold { metric: Metric::BitErrors, at_most: 0.0 };
-        vec![Restart::Never {}, Restart::Unless { threshold, after: 1.0, times: 5 }]
+        vec![Restart::Never {}, Restart::Unless { threshold, after: 1.0, until_solved: false, times: 5 }]
     }
 
     pub fn validate(&self, task: &Task) -> Result<()> {
-        let Restart::Unless { threshold, after, times } = self else { return Ok(()) };
+        let Restart::Unless { threshold, after, times, .. } = self else { return Ok(()) };
         threshold.validate("training.restart", task)?;
         positive("training.restart.after", *after)?;
         check("training.restart.after", *after, 0.0, 1.0)?;
@@ -46,9 +48,13 @@ impl Restart {
     }
 
     /// What must be reached after a step since the last start, which counts from 1, of `updates`; none where nothing must.
-    pub fn asks(&self, step: u64, updates: u64) -> Option<&Threshold> {
+    /// `solved`: what solves the run.
+    pub fn asks<'a>(&'a self, step: u64, updates: u64, solved: &'a Threshold) -> Option<&'a Threshold> {
         match self {
-            Restart::Unless { threshold, after, .. } if step == (after * updates as f64).ceil() as u64 => Some(threshold),
+            Restart::Unless { until_solved: true, .. } if step == updates => Some(solved),
+            Restart::Unless { threshold, after, .. } if step == (after * updates as f64).ceil() as u64 => {
+                Some(threshold)
+            }
             _ => None,
         }
     }
@@ -59,13 +65,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_asks_once_in_a_start_and_at_the_last_update_at_the_latest() {
-        let steps = |after| {
-            let [_, Restart::Unless { threshold, times, .. }] = &Restart::kinds()[..] else { panic!("two kinds") };
-            let restart = Restart::Unless { threshold: threshold.clone(), after, times: *times };
-            (0..=10).filter(|step| restart.asks(*step, 10).is_some()).collect::<Vec<_>>()
+    fn it_asks_once_in_a_start_and_perhaps_at_its_end() {
+        let [wanted, solved] = [3.0, 0.0].map(|at_most| Threshold { metric: Metric::BitErrors, at_most });
+        let steps = |after, until_solved| {
+            let restart = Restart::Unless { threshold: wanted.clone(), after, until_solved, times: 1 };
+            let asked = |step| restart.asks(step, 10, &solved).map(|threshold| (step, threshold.at_most));
+            (0..=10).filter_map(asked).collect::<Vec<_>>()
         };
-        assert_eq!([0.001, 0.25, 0.3, 1.0].map(steps), [[1], [3], [3], [10]]);
-        assert_eq!(Restart::Never {}.asks(10, 10), None);
+        assert_eq!([0.001, 0.25, 0.3, 1.0].map(|after| steps(after, false)), [1, 3, 3, 10].map(|at| vec![(at, 3.0)]));
+        assert_eq!(steps(0.25, true), [(3, 3.0), (10, 0.0)]);
+        assert_eq!(steps(1.0, true), [(10, 0.0)]);
+        assert_eq!(Restart::Never {}.asks(10, 10, &solved), None);
     }
 }

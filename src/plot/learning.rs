@@ -65,12 +65,19 @@ impl Curve {
         let runs: Vec<BTreeMap<u64, f64>> =
             group.runs.iter().map(|run| run.iter().filter_map(value).collect()).collect();
         let runs: Vec<&BTreeMap<u64, f64>> = runs.iter().filter(|run| !run.is_empty()).collect();
-        // a median over other runs at every point would jump where one ends: only where all have reported
-        let shared: Vec<u64> =
-            runs.first()?.keys().copied().filter(|at| runs.iter().all(|run| run.contains_key(at))).collect();
+        let reported = |at: &u64| match group.ends_apart() {
+            true => runs.iter().all(|run| run.range(..=at).next().is_some()), // one that has ended keeps its last value
+            // a median over other runs at every point would jump where one ends: only where all have reported
+            false => runs.iter().all(|run| run.contains_key(at)),
+        };
+        let all: BTreeSet<u64> = runs.iter().flat_map(|run| run.keys().copied()).collect();
+        let shared: Vec<u64> = all.into_iter().filter(reported).collect();
         let together = shared.len().div_ceil(MAX_POINTS).max(1);
         let point = |places: &[u64]| {
-            let mean = |run: &&BTreeMap<u64, f64>| places.iter().map(|at| run[at]).sum::<f64>() / places.len() as f64;
+            let last =
+                |run: &BTreeMap<u64, f64>, at: &u64| run.range(..=at).next_back().map_or(f64::NAN, |(_, value)| *value);
+            let mean =
+                |run: &&BTreeMap<u64, f64>| places.iter().map(|at| last(run, at)).sum::<f64>() / places.len() as f64;
             let Spread { median, least, most } = Spread::of(runs.iter().map(mean)).expect("there is a run");
             (places[places.len() - 1] as f64, [least, median, most])
         };

@@ -14,6 +14,13 @@ pub struct Group {
     recipe: Value,
 }
 
+impl Group {
+    /// Whether its runs see different numbers of sequences by their recipe: those that stop where they are solved, or begin anew.
+    pub fn ends_apart(&self) -> bool {
+        self.recipe["solved"]["stop"] == true || self.recipe["training"]["restart"]["kind"] == "unless"
+    }
+}
+
 /// The runs in these directories, or in the directories in them, in groups; and what was left out, in words.
 pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
     let (mut groups, mut left_out) = (Vec::<Group>::new(), vec![]);

@@ -7,11 +7,11 @@ use crate::display::Display;
 use tch::Tensor;
 
 impl Trainer {
-    /// What must have been reached by this update, or else the run begins anew.
+    /// What must have been reached by this update, or else the run begins anew. A start that has been solved has no need to.
     pub(super) fn wanted(&self) -> Option<Threshold> {
-        let step = self.progress.of_start();
-        let wanted = self.recipe.training.restart.asks(step, self.recipe.updates())?;
-        self.may_restart().then(|| wanted.clone())
+        let (step, solved) = (self.progress.of_start(), &self.recipe.solved.threshold);
+        let wanted = self.recipe.training.restart.asks(step, self.recipe.updates(), solved)?;
+        (self.may_restart() && self.progress.solved.is_none()).then(|| wanted.clone())
     }
 
     pub(super) fn may_restart(&self) -> bool {

@@ -18,7 +18,8 @@ fn info(here: &Path, run: &str) -> Value {
 fn a_run_begins_anew_as_often_as_its_recipe_says_and_then_goes_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let ran = succeeds(here, &format!("train {TINY} {NEVER_REACHED} --set training.curriculum.kind=grow --run-dir run"));
+    let ran =
+        succeeds(here, &format!("train {TINY} {NEVER_REACHED} --set training.curriculum.kind=grow --run-dir run"));
     for restart in ["restart 1 of at most 2", "restart 2 of at most 2"] {
         let said = format!("  loss_bits above 0: beginning anew, {restart}\n");
         assert_eq!(ran.stderr.matches(&said).count(), 1, "{}", ran.stderr);
@@ -46,6 +47,22 @@ fn rate_and_curriculum_count_from_the_start() {
     assert_eq!(rates(13)[0], 1e-3, "the second start has the full rate");
     let last = *rates(26).last().unwrap();
     assert!(last < 0.1e-3, "and the last one comes to the end of the schedule: {last}");
+}
+
+#[test]
+fn a_start_may_have_to_be_solved_by_its_end_and_one_that_has_been_is_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    // so few bits are reached by nobody, and with 1000 of them the first evaluation solves it
+    for (solved, steps, restarts) in [("0", 50, 1), ("1000", 25, 0)] {
+        let set = "--set training.restart.at_most=1000 --set training.restart.until_solved=true \
+            --set training.restart.times=1 --set solved.metric=loss_bits";
+        let run = format!("run-{solved}");
+        let line = format!("train {TINY} {NEVER_REACHED} {set} --set solved.at_most={solved} --run-dir {run}");
+        succeeds(here, &line);
+        let progress = info(here, &run)["progress"].clone();
+        assert_eq!((&progress["step"], &progress["restarts"]), (&json!(steps), &json!(restarts)), "{progress}");
+    }
 }
 
 #[test]

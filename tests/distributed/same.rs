@@ -81,6 +81,21 @@ fn every_task_is_shared_by_slices() {
 }
 
 #[test]
+fn ranks_begin_anew_together_from_the_same_weights_as_one_process() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let unless = "--sequences 120 --set training.restart.kind=unless --set training.restart.after=0.5 \
+        --set training.restart.times=2";
+    let ran = succeeds(here, &train(unless, "one"));
+    assert_eq!(ran.stderr.matches("beginning anew").count(), 2, "{}", ran.stderr);
+    together(here, 3, &train(unless, "of-3"));
+    let [log, weights] = differences(&here.join("one"), &here.join("of-3"));
+    assert!(log < 1e-5 && weights < 1e-5, "{log} {weights}");
+    let progress = Checkpoint::load(&here.join("of-3/checkpoints/latest.safetensors")).unwrap().progress;
+    assert_eq!((progress.restarts, progress.sequences), (2, 240));
+}
+
+#[test]
 fn with_the_same_number_of_ranks_a_run_repeats_bit_for_bit() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
