@@ -3,7 +3,7 @@
 
 mod header;
 
-use crate::config::Recipe;
+use crate::config::{MOST_RESTARTS, Recipe};
 use crate::metrics::Totals;
 use crate::optim::{Clip, Optimizer};
 use crate::tasks::Lesson;
@@ -28,9 +28,9 @@ pub struct Progress {
     pub sequences: u64,
     /// Seconds of training, over all sessions of the run.
     pub seconds: f64,
-    /// The best evaluation so far.
+    /// The best evaluation so far, of any start.
     pub best: Option<Best>,
-    /// The first evaluation within the recipe's `solved` threshold.
+    /// The first evaluation of this start within the recipe's `solved` threshold.
     #[serde(default)]
     pub solved: Option<Solved>,
     /// How often it has begun anew, from other weights.
@@ -59,6 +59,25 @@ impl Progress {
     /// The updates since the last start.
     pub fn of_start(&self) -> u64 {
         self.step - self.given_up
+    }
+
+    /// The sequences that will have been seen at the end of this start.
+    pub fn expected(&self, recipe: &Recipe) -> u64 {
+        let left = recipe.updates() - self.of_start();
+        self.sequences.saturating_add(left * recipe.training.batch_size as u64)
+    }
+
+    /// Refuses numbers that no run can have come to, and that others would overflow with.
+    fn check(&self, recipe: &Recipe) -> Result<()> {
+        let seen = self.step as u128 * recipe.training.batch_size as u128;
+        let Progress { step, given_up, restarts, .. } = *self;
+        if given_up > step || step - given_up > recipe.updates() || restarts > MOST_RESTARTS || seen >= 1 << 62 {
+            let updates = recipe.updates();
+            bail!(
+                "its progress is impossible: {step} updates, {given_up} of them given up in {restarts} restarts, with {updates} from a start"
+            );
+        }
+        Ok(())
     }
 
     /// Counts an update with the norm of its gradient.
@@ -160,6 +179,7 @@ impl Checkpoint {
         let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
         let recipe = Recipe::parse_saved(field("recipe")?).context("in its recipe")?;
         let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
+        progress.check(&recipe)?;
         let checksums: HashMap<String, u32> = match metadata.get("checksums") {
             Some(text) => serde_json::from_str(text).context("in its checksums")?,
             None => HashMap::new(), // a file of an earlier version
@@ -327,13 +347,18 @@ mod tests {
     }
 
     #[test]
-    fn a_tensor_that_stands_twice_and_a_newer_format_are_named() {
+    fn a_tensor_that_stands_twice_a_newer_format_and_impossible_progress_are_named() {
         let (_directory, path) = saved();
         let data = fs::read(&path).unwrap();
         let twice = r#"{"model.output.bias":{"dtype":"F32","shape":[8],"data_offsets":[0,32]},"#;
         for (from, to, expected) in [
             ("{", twice, "its header has `model.output.bias` twice"),
             ("ntm/1", "ntm/2", "its format is `ntm/2`, this program reads `ntm/1`\nhint: use the version"),
+            (
+                r#"given_up\":0"#,
+                r#"given_up\":999"#,
+                "its progress is impossible: 7 updates, 999 of them given up in 0 restarts",
+            ),
         ] {
             let error = format!("{:#}", Checkpoint::parse(&with_header(&data, from, to)).err().expect(expected));
             assert!(error.contains(expected), "{error}");

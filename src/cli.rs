@@ -61,7 +61,8 @@ pub struct Train {
     /// How many seeds train at the same time [default: cores / threads of each]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
-    /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total
+    /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total,
+    /// of a run that has begun anew that of its last start
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sequences: Option<u64>,
     /// What to do about a number that is not finite: end, or go back to the last good checkpoint with half the learning rate

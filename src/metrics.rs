@@ -264,6 +264,13 @@ pub struct Report {
     pub clipped_norm: Option<f64>,
     pub learning_rate: f64,
     pub sequences_per_second: f64,
+    /// How often the run has begun anew.
+    #[serde(skip_serializing_if = "none")]
+    pub restarts: u32,
+}
+
+fn none(restarts: &u32) -> bool {
+    *restarts == 0
 }
 
 impl Report {

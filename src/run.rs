@@ -105,6 +105,11 @@ impl Run {
         Checkpoint::of_file(&Run::latest_in(directory), saved)
     }
 
+    /// The last checkpoint of the run in a directory.
+    pub fn latest_of(directory: &Path) -> Result<Checkpoint> {
+        Checkpoint::load(&Run::latest_in(directory))
+    }
+
     /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
     pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint, machine: &str) -> Result<Run> {
         let mut run = Run::open(directory, lock, Some(checkpoint.progress.step + 1))?;
@@ -196,6 +201,11 @@ impl Run {
             self.logs.events.histograms(group, tensors, step)?;
         }
         self.logs.events.look(look, step)
+    }
+
+    /// Tells TensorBoard why the curves begin anew after a step.
+    pub fn log_restart(&mut self, step: u64, why: &str) -> Result<()> {
+        self.logs.events.text("run/restarts", why, step)
     }
 
     /// Tells TensorBoard that this session is over.

@@ -183,9 +183,9 @@ impl Study {
                     (trainer.run(Some(&mut run), &mut Display::Silent, stop), trainer.progress)
                 }
             };
-            outcome.results = Run::last_evaluation(&self.run_directory(seed));
+            let results = Run::last_evaluation(&self.run_directory(seed));
             let Progress { solved, sequences, seconds, restarts, .. } = progress;
-            outcome = Outcome { solved, sequences, seconds, restarts, ..outcome.clone() };
+            outcome = Outcome { seed, solved, sequences, seconds, restarts, results, error: None };
             ended
         };
         match device::caught(&mut train) {

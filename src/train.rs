@@ -4,7 +4,7 @@ mod nonfinite;
 mod restart;
 
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
-use crate::config::{Recipe, Threshold};
+use crate::config::Recipe;
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
@@ -305,7 +305,7 @@ impl Trainer {
                     self.go_back(run.as_deref_mut(), display, &error)?;
                 }
                 Err(error) if error.is::<NotFinite>() && self.may_restart() => {
-                    self.restart(display, &error.to_string());
+                    self.restart(run.as_deref_mut(), display, &error.to_string())?;
                     self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, true)))?;
                 }
                 ended => return ended,
@@ -332,9 +332,9 @@ impl Trainer {
             let last = self.finished();
             self.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
             display.tick(self.progress.sequences);
-            let wanted = self.wanted(); // which a start that has not got it by now is given up for
+            let wanted = self.wanted(); // or else it begins anew
             let measured = wanted.is_some() || due(training.eval_every, step, last);
-            let saved = wanted.is_some() || due(training.checkpoint_every, step, last);
+            let saved = due(training.checkpoint_every, step, last);
             let reported = wanted.is_some() || due(training.report_every, step, last);
             // the ranks of a group stop after the same step: the first whose all-reduce says so
             let stopped = self.step.map_or_else(stop, |step| step.stopped);
@@ -345,7 +345,7 @@ impl Trainer {
             let mut given_up = None;
             if measured {
                 let (scores, best) = self.evaluate()?; // which may solve it
-                given_up = wanted.filter(|wanted| self.progress.solved.is_none() && !wanted.by(&scores));
+                given_up = self.falls_short(wanted.as_ref(), &scores);
                 let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &scores, best));
                 self.group.led(logged)?;
             }
@@ -356,10 +356,10 @@ impl Trainer {
                 display.report(&report);
                 (began, sequences_before) = (Instant::now(), self.progress.sequences);
             }
-            if let Some(Threshold { metric, at_most }) = &given_up {
-                self.restart(display, &format!("{metric} above {at_most}"));
+            if let Some(why) = &given_up {
+                self.restart(run.as_deref_mut(), display, why)?;
             }
-            if saved || self.finished() || stopped.is_some() {
+            if saved || given_up.is_some() || self.finished() || stopped.is_some() {
                 let regular = given_up.is_some() || due(training.checkpoint_every, step, false);
                 self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, regular)))?;
             }
@@ -401,6 +401,7 @@ impl Trainer {
             clipped_norm: self.recipe.training.clip.clipped(0.0).map(|_| clipped_norms / updates as f64),
             learning_rate: self.recipe.training.optimizer.learning_rate() * self.rate_factor(self.progress.of_start()),
             sequences_per_second,
+            restarts: self.progress.restarts,
         }
     }
 

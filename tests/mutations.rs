@@ -87,6 +87,10 @@ fn checkpoints(count: usize) -> usize {
             data.splice(..8 + length, [&(header.len() as u64).to_le_bytes()[..], &header].concat());
         }
         let read = Checkpoint::parse(&data);
+        if let Ok(checkpoint) = &read {
+            checkpoint.finished();
+            checkpoint.progress.expected(&checkpoint.recipe);
+        }
         read.is_ok_and(|checkpoint| {
             assert_eq!(checkpoint.theta.len(), checkpoint.recipe.layout().size());
             true

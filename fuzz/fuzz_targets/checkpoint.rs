@@ -6,6 +6,8 @@ use ntm::checkpoint::Checkpoint;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(checkpoint) = Checkpoint::parse(data) {
+        checkpoint.finished();
+        checkpoint.progress.expected(&checkpoint.recipe);
         assert_eq!(checkpoint.theta.len(), checkpoint.recipe.layout().size());
         assert!(checkpoint.theta.len() * 4 <= data.len(), "no more weights than the file has bytes for");
     }

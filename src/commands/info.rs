@@ -106,6 +106,9 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             "trained: {} sequences in {} updates, {:.1} s",
             progress.sequences, progress.step, progress.seconds
         )?;
+        if progress.restarts > 0 {
+            writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.of_start())?;
+        }
         if let Some(best) = &progress.best {
             writeln!(out, "best evaluation: loss {:.4} at update {}", best.loss, best.step)?;
         }

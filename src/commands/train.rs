@@ -52,7 +52,7 @@ fn train(
     }
     let leads = group.leads();
     let Some((mut trainer, mut run)) = start(flags, group, place)? else { return Ok(ExitCode::SUCCESS) };
-    let total = (trainer.progress.given_up + trainer.recipe.updates()) * trainer.recipe.training.batch_size as u64;
+    let total = trainer.progress.expected(&trainer.recipe);
     let mut display = if leads { Display::new(total, trainer.progress.sequences) } else { Display::Silent };
     let ended = trainer.run(run.as_mut(), &mut display, stop);
     display.close();
@@ -65,7 +65,9 @@ fn train(
             let (sequences, seconds) = (trainer.progress.sequences, trainer.progress.seconds);
             let directory = shell_path(run.directory());
             say(&format!("trained {sequences} sequences in {seconds:.1} s; the run is in {directory}"));
-            let measured = if trainer.progress.best.is_some() { run.best() } else { run.latest() };
+            // `best` may be of an earlier start
+            let solved = trainer.recipe.solved.stop && trainer.progress.solved.is_some();
+            let measured = if trainer.progress.best.is_some() && !solved { run.best() } else { run.latest() };
             say(&format!("next: ntm eval --checkpoint {}", shell_path(&measured)));
             say(&format!("      tensorboard --logdir {directory}"));
             Ok(ExitCode::SUCCESS)
@@ -238,7 +240,11 @@ fn log(
             Task::Sequences(task) => &task.train,
             task => task.name(),
         };
-        say(&format!("training {} sequences of {from} into {shown}", recipe.training.sequences));
+        let starts = match recipe.training.restart.times() {
+            0 => String::new(),
+            times => format!(", from up to {} starts,", times + 1),
+        };
+        say(&format!("training {} sequences of {from}{starts} into {shown}", recipe.training.sequences));
         return Ok(run);
     };
     let run = Run::resume(directory, lock, checkpoint, &words)?;
@@ -267,9 +273,10 @@ fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -
     let seen = checkpoint.progress.of_start();
     if checkpoint.recipe.updates() < seen {
         bail!(
-            "`--sequences {}` is less than the {} that this run has seen\nhint: name a larger total, or leave it out",
+            "`--sequences {}` is less than the {} that this run has seen{}\nhint: name a larger total, or leave it out",
             checkpoint.recipe.training.sequences,
-            seen * checkpoint.recipe.training.batch_size as u64
+            seen * checkpoint.recipe.training.batch_size as u64,
+            if checkpoint.progress.restarts > 0 { " since it last began anew" } else { "" }
         );
     }
     Ok(checkpoint)

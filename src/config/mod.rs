@@ -7,7 +7,7 @@ mod solved;
 
 pub use load::BUILT_IN;
 pub use nonfinite::OnNonfinite;
-pub use restart::Restart;
+pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{METRICS, Metric, Solved, Threshold};
 
 use crate::limits::check;
@@ -121,7 +121,7 @@ impl Recipe {
         training.on_nonfinite.validate()?;
         training.restart.validate(&self.task)?;
         self.solved.threshold.validate("solved", &self.task)?;
-        if self.solved.stop && training.eval_every == 0 {
+        if self.solved.stop && training.eval_every == 0 && training.restart.times() == 0 {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");
         }
         let axes = self.task.axes();

@@ -1,10 +1,13 @@
 //! Whether a run that has not got far enough begins anew.
 
 use super::{Metric, Threshold};
-use crate::limits::{check, positive};
+use crate::limits::check;
 use crate::tasks::Task;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+
+/// Of one run.
+pub const MOST_RESTARTS: u32 = 1000;
 
 /// The `training.restart` section of a recipe. Whether a start finds an algorithm is luck, and shows long before the end: several
 /// short tries find it sooner than one long one.
@@ -14,7 +17,8 @@ pub enum Restart {
     Never {},
     /// From weights drawn anew, unless the evaluation after the fraction `after` of the updates is within the threshold at
     /// every point; also if a number is not finite, and with `until_solved` after the last update of a start that has not been
-    /// solved. `times` times at most, after which a run goes to its end.
+    /// solved. `times` times at most, after which a run goes to its end; a start that has been solved is kept. The fraction is of
+    /// the updates as they are when it is reached: a run that is made longer is looked at again.
     Unless {
         #[serde(flatten)]
         threshold: Threshold,
@@ -34,9 +38,10 @@ impl Restart {
     pub fn validate(&self, task: &Task) -> Result<()> {
         let Restart::Unless { threshold, after, times, .. } = self else { return Ok(()) };
         threshold.validate("training.restart", task)?;
-        positive("training.restart.after", *after)?;
-        check("training.restart.after", *after, 0.0, 1.0)?;
-        check("training.restart.times", *times, 1, 1000)
+        if !(*after > 0.0 && *after <= 1.0) {
+            bail!("`training.restart.after` is {after}, allowed: more than 0, up to 1");
+        }
+        check("training.restart.times", *times, 1, MOST_RESTARTS)
     }
 
     /// How often a run may begin anew.
@@ -52,12 +57,15 @@ impl Restart {
     pub fn asks<'a>(&'a self, step: u64, updates: u64, solved: &'a Threshold) -> Option<&'a Threshold> {
         match self {
             Restart::Unless { until_solved: true, .. } if step == updates => Some(solved),
-            Restart::Unless { threshold, after, .. } if step == (after * updates as f64).ceil() as u64 => {
-                Some(threshold)
-            }
+            Restart::Unless { threshold, after, .. } if step == place(*after, updates) => Some(threshold),
             _ => None,
         }
     }
+}
+
+/// The update that a fraction of them comes to, from 1 on.
+fn place(fraction: f64, updates: u64) -> u64 {
+    ((fraction * updates as f64).round() as u64).max(1)
 }
 
 #[cfg(test)]
@@ -72,8 +80,9 @@ mod tests {
             let asked = |step| restart.asks(step, 10, &solved).map(|threshold| (step, threshold.at_most));
             (0..=10).filter_map(asked).collect::<Vec<_>>()
         };
-        assert_eq!([0.001, 0.25, 0.3, 1.0].map(|after| steps(after, false)), [1, 3, 3, 10].map(|at| vec![(at, 3.0)]));
-        assert_eq!(steps(0.25, true), [(3, 3.0), (10, 0.0)]);
+        assert_eq!([0.001, 0.21, 0.3, 1.0].map(|after| steps(after, false)), [1, 2, 3, 10].map(|at| vec![(at, 3.0)]));
+        assert_eq!(steps(0.3, true), [(3, 3.0), (10, 0.0)]);
+        assert_eq!(place(0.28, 100_000), 28_000);
         assert_eq!(steps(1.0, true), [(10, 0.0)]);
         assert_eq!(Restart::Never {}.asks(10, 10, &solved), None);
     }

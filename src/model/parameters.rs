@@ -193,11 +193,11 @@ impl Layout {
 
     /// The start of theta, a pure function of the seed.
     pub fn start(&self, seed: u64) -> Vec<f32> {
-        self.restart(seed, 0)
+        self.start_after(seed, 0)
     }
 
-    /// The start of theta after so many restarts.
-    pub fn restart(&self, seed: u64, restarts: u32) -> Vec<f32> {
+    /// The start of theta after so many restarts of a run.
+    pub fn start_after(&self, seed: u64, restarts: u32) -> Vec<f32> {
         let mut theta = Vec::with_capacity(self.size());
         for (index, parameter) in self.parameters.iter().enumerate() {
             let mut rng = stream(seed, Purpose::Weights, (restarts as u64) << 32 | index as u64);
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!((bias[99], bias[100], bias[199], bias[200]), (0.0, 1.0, 1.0, 0.0));
         assert_eq!(theta, layout.start(1));
         assert_ne!(theta, layout.start(2));
-        assert_eq!(theta, layout.restart(1, 0));
-        assert_ne!(theta, layout.restart(1, 1));
+        assert_eq!(theta, layout.start_after(1, 0));
+        assert_ne!(theta, layout.start_after(1, 1));
     }
 }

@@ -3,7 +3,7 @@
 use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
 use super::colour::{FAINT, INK, series};
 use super::legend::{self, legend};
-use super::runs::Group;
+use super::runs::{Group, Logged};
 use crate::metrics::{self, Spread};
 use anyhow::{Result, bail};
 use plotters::backend::DrawingBackend;
@@ -36,7 +36,7 @@ struct Curve {
 
 impl LearningCurves {
     pub fn new(groups: &[Group], metric: &str, log: bool) -> Result<LearningCurves> {
-        let reports = || groups.iter().flat_map(|group| &group.runs).flatten();
+        let reports = || groups.iter().flat_map(|group| &group.runs).flat_map(|run| &run.reports);
         let known: BTreeSet<&str> = reports()
             .flat_map(|report| report.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.as_str()))
             .collect();
@@ -62,22 +62,23 @@ impl Curve {
         let value = |report: &serde_json::Map<String, serde_json::Value>| {
             Some((report.get("sequences")?.as_u64()?, report.get(metric)?.as_f64()?))
         };
-        let runs: Vec<BTreeMap<u64, f64>> =
-            group.runs.iter().map(|run| run.iter().filter_map(value).collect()).collect();
-        let runs: Vec<&BTreeMap<u64, f64>> = runs.iter().filter(|run| !run.is_empty()).collect();
-        let reported = |at: &u64| match group.ends_apart() {
-            true => runs.iter().all(|run| run.range(..=at).next().is_some()), // one that has ended keeps its last value
-            // a median over other runs at every point would jump where one ends: only where all have reported
-            false => runs.iter().all(|run| run.contains_key(at)),
+        let of = |run: &Logged| (run.reports.iter().filter_map(value).collect::<BTreeMap<u64, f64>>(), run.ended);
+        let runs: Vec<(BTreeMap<u64, f64>, bool)> =
+            group.runs.iter().map(of).filter(|(values, _)| !values.is_empty()).collect();
+        if runs.is_empty() {
+            return None;
+        }
+        // a median over other runs at every point would jump: only where all have reported, or come to their end
+        let at = |(values, ended): &(BTreeMap<u64, f64>, bool), at: u64| {
+            let last = || values.last_key_value().filter(|(last, _)| *ended && **last < at).map(|(_, value)| *value);
+            values.get(&at).copied().or_else(last)
         };
-        let all: BTreeSet<u64> = runs.iter().flat_map(|run| run.keys().copied()).collect();
-        let shared: Vec<u64> = all.into_iter().filter(reported).collect();
+        let all: BTreeSet<u64> = runs.iter().flat_map(|(values, _)| values.keys().copied()).collect();
+        let shared: Vec<u64> =
+            all.into_iter().filter(|&place| runs.iter().all(|run| at(run, place).is_some())).collect();
         let together = shared.len().div_ceil(MAX_POINTS).max(1);
         let point = |places: &[u64]| {
-            let last =
-                |run: &BTreeMap<u64, f64>, at: &u64| run.range(..=at).next_back().map_or(f64::NAN, |(_, value)| *value);
-            let mean =
-                |run: &&BTreeMap<u64, f64>| places.iter().map(|at| last(run, at)).sum::<f64>() / places.len() as f64;
+            let mean = |run| places.iter().filter_map(|&place| at(run, place)).sum::<f64>() / places.len() as f64;
             let Spread { median, least, most } = Spread::of(runs.iter().map(mean)).expect("there is a run");
             (places[places.len() - 1] as f64, [least, median, most])
         };

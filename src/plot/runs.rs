@@ -1,6 +1,6 @@
 //! Runs to compare: their metrics, and which of them differ in nothing but the seed.
 
-use crate::run::{METRICS, RECIPE};
+use crate::run::{METRICS, RECIPE, Run};
 use crate::study::Study;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 /// Runs of one recipe.
 pub struct Group {
     pub name: String,
-    pub runs: Vec<Vec<Map<String, Value>>>, // the reports of each run
+    pub runs: Vec<Logged>,
     recipe: Value,
 }
 
-impl Group {
-    /// Whether its runs see different numbers of sequences by their recipe: those that stop where they are solved, or begin anew.
-    pub fn ends_apart(&self) -> bool {
-        self.recipe["solved"]["stop"] == true || self.recipe["training"]["restart"]["kind"] == "unless"
-    }
+/// What a run has logged.
+pub struct Logged {
+    pub reports: Vec<Map<String, Value>>,
+    /// Whether it has come to its end, which may be where it was solved.
+    pub ended: bool,
 }
 
 /// The runs in these directories, or in the directories in them, in groups; and what was left out, in words.
@@ -32,14 +32,16 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 left_out.push(format!("`{shown}` has no report yet"));
                 continue;
             }
+            let ended = Run::latest_of(&run).is_ok_and(|checkpoint| checkpoint.finished());
+            let logged = Logged { reports, ended };
             let (recipe, seed) = read_recipe(&run.join(RECIPE))?;
             match groups.iter_mut().find(|group| group.recipe == recipe) {
-                Some(group) => group.runs.push(reports),
+                Some(group) => group.runs.push(logged),
                 None => {
                     let short = name(&run, &seed);
                     let taken = groups.iter().any(|group| group.name == short);
                     let name = if taken { name(&run, "") } else { short };
-                    groups.push(Group { name, runs: vec![reports], recipe });
+                    groups.push(Group { name, runs: vec![logged], recipe });
                 }
             }
         }

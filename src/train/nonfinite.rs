@@ -63,7 +63,13 @@ impl Trainer {
             return if path.exists() { Ok(fs::remove_file(path)?) } else { Ok(()) };
         }
         match Checkpoint::load(&path) {
-            Ok(good) if self.progress.step > 0 && good.progress.step <= self.progress.step => Ok(()),
+            Ok(Checkpoint { progress: good, .. })
+                if self.progress.step > 0
+                    && good.step <= self.progress.step
+                    && good.restarts == self.progress.restarts =>
+            {
+                Ok(())
+            }
             _ => self.checkpoint().save(&path),
         }
     }

@@ -4,35 +4,78 @@ use super::Trainer;
 use crate::checkpoint::Progress;
 use crate::config::Threshold;
 use crate::display::Display;
-use tch::Tensor;
+use crate::metrics::Score;
+use crate::run::Run;
+use anyhow::Result;
 
 impl Trainer {
-    /// What must have been reached by this update, or else the run begins anew. A start that has been solved has no need to.
+    /// What must have been reached by this update.
     pub(super) fn wanted(&self) -> Option<Threshold> {
         let (step, solved) = (self.progress.of_start(), &self.recipe.solved.threshold);
-        let wanted = self.recipe.training.restart.asks(step, self.recipe.updates(), solved)?;
-        (self.may_restart() && self.progress.solved.is_none()).then(|| wanted.clone())
+        self.recipe.training.restart.asks(step, self.recipe.updates(), solved).cloned()
     }
 
+    /// Whether the run may begin anew. A start that has been solved is kept.
     pub(super) fn may_restart(&self) -> bool {
-        self.progress.restarts < self.recipe.training.restart.times()
+        self.progress.restarts < self.recipe.training.restart.times() && self.progress.solved.is_none()
+    }
+
+    /// Why a start with these scores is given up; none if it goes on.
+    pub(super) fn falls_short(&self, wanted: Option<&Threshold>, scores: &[Score]) -> Option<String> {
+        let Threshold { metric, at_most } = wanted.filter(|wanted| self.may_restart() && !wanted.by(scores))?;
+        let worst = scores.iter().max_by(|a, b| metric.of(a).total_cmp(&metric.of(b)))?;
+        let (value, point) = (metric.of(worst), worst.point.to_string());
+        let at = if point.is_empty() { String::new() } else { format!(" at {point}") };
+        Some(format!("{metric} is {value:.4}{at}, more than {at_most}"))
     }
 
     /// Begins anew from other weights, to be saved by the caller. Updates and sequences are counted on, so the data are new, too;
     /// `best` is still the machine in its file.
-    pub(super) fn restart(&mut self, display: &mut Display, why: &str) {
-        let restarts = self.progress.restarts + 1;
-        let theta = self.layout.restart(self.recipe.training.seed, restarts);
-        let _guard = tch::no_grad_guard();
-        self.waiting.clear();
-        self.apart.clear();
+    pub(super) fn restart(&mut self, run: Option<&mut Run>, display: &mut Display, why: &str) -> Result<()> {
+        let (restarts, times) = (self.progress.restarts + 1, self.recipe.training.restart.times());
+        let theta = self.layout.start_after(self.recipe.training.seed, restarts);
         self.optimizer.reset();
-        self.theta.copy_(&Tensor::from_slice(&theta));
+        self.set(&theta, &[]);
         let Progress { step, sequences, seconds, best, engine, .. } = std::mem::take(&mut self.progress);
         self.progress =
             Progress { step, sequences, seconds, best, engine, restarts, given_up: step, ..Progress::default() };
-        let times = self.recipe.training.restart.times();
-        display.line(&format!("  {why}: beginning anew, restart {restarts} of at most {times}"));
-        display.expect(sequences + self.recipe.updates() * self.recipe.training.batch_size as u64);
+        let said = format!("{why}: beginning anew, restart {restarts} of at most {times}");
+        display.line(&format!("  {said}"));
+        display.expect(self.progress.expected(&self.recipe));
+        self.group.led(run.map_or(Ok(()), |run| run.log_restart(step, &said)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Recipe;
+    use crate::fused::Fused;
+    use crate::tasks::Source;
+    use tch::{Device, Tensor};
+
+    #[test]
+    fn curriculum_and_optimizer_begin_anew_too_from_other_weights() {
+        let text = r#"{"task": {"width": 3, "max_length": 9}, "model": {"memory": {"rows": 5, "width": 4}, "controller": {"hidden": 6}},
+            "training": {"sequences": 40, "curriculum": {"kind": "grow", "over": 1.0}, "clip": {"kind": "none"},
+            "optimizer": {"kind": "adam", "learning_rate": 0.01}, "restart": {"kind": "unless", "times": 1}}}"#;
+        let recipe = Recipe::parse(text, &[]).unwrap();
+        let engine =
+            Fused::<f32>::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), 1).unwrap();
+        let source = Source::open(&recipe.task).unwrap();
+        let first = recipe.layout().start(recipe.training.seed);
+        let mut trainer = Trainer::new(recipe, source, Box::new(engine), Device::Cpu);
+        for _ in 0..30 {
+            trainer.update().unwrap();
+        }
+        trainer.restart(None, &mut Display::Silent, "so that it does").unwrap();
+        assert!(!trainer.may_restart());
+        let start = trainer.checkpoint().theta;
+        assert_ne!(start, first);
+        trainer.update().unwrap();
+        assert_eq!((trainer.progress.step, trainer.progress.of_start()), (31, 1));
+        assert_eq!(trainer.progress.window.totals.values, 3, "one vector of 3 bits, the least that there is");
+        let step = (&trainer.theta - Tensor::from_slice(&start)).abs().max().double_value(&[]);
+        assert!((step - 0.01).abs() < 1e-4, "Adam's first step is the learning rate, this was {step}");
     }
 }

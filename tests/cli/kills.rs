@@ -15,11 +15,14 @@ const OFTEN: &str = "--set training.checkpoint_every=2 --set training.report_eve
 /// Enough that some come while it goes on from an earlier one.
 const KILLS_OF_A_RUN: usize = 20;
 
-fn kinds() -> [String; 3] {
+fn kinds() -> [String; 4] {
     [
         format!("train {TINY} {OFTEN} --engine fused --sequences 300"),
         format!("train {TINY} {OFTEN} --engine composed --sequences 40"),
         format!("train diverging.json --threads 1 {OFTEN} --set training.checkpoint_every=15 --on-nonfinite rollback"),
+        format!(
+            "train {TINY} {OFTEN} --sequences 200 --set training.restart.kind=unless --set training.restart.times=2"
+        ),
     ]
 }
 

@@ -165,6 +165,23 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     let text = fs::read_to_string(here.join("study.svg")).unwrap();
     assert!(text.contains("study (median and range of 2 seeds)"), "{text}");
     succeeds(here, "plot runs/copy-1 runs/copy-2 --metric bit_errors");
+    // a run that was solved early keeps its last value to the end of the longest, one that was stopped does not
+    for (solved, last) in [("0.1", 200), ("1000", 10)] {
+        let set = "--set solved.metric=loss_bits --set solved.stop=true --set training.report_every=1 --sequences 200";
+        succeeds(here, &format!("train copy {TINY} {set} --set solved.at_most={solved} --run-dir ends/{last}"));
+        let recipe = here.join(format!("ends/{last}/recipe.json"));
+        let text = fs::read_to_string(&recipe).unwrap().replace("1000.0", "0.1"); // one recipe, two ends
+        fs::write(&recipe, text).unwrap();
+    }
+    let reaches = |to: &str| {
+        succeeds(here, "plot ends --output ends.svg");
+        let text = fs::read_to_string(here.join("ends.svg")).unwrap();
+        assert!(text.contains("(median and range of 2 seeds)"), "{text}");
+        text.contains(&format!("\n{to}\n"))
+    };
+    assert!(reaches("0.2"), "200 sequences, in thousands");
+    fs::remove_file(here.join("ends/10/checkpoints/latest.safetensors")).unwrap();
+    assert!(!reaches("0.2"), "of a run that is not known to have ended only what it has reported");
     let image = read(&here.join("curves.png"));
     assert_eq!(image.dimensions(), (1000, 600));
     assert!((0.01..0.6).contains(&inked(&image)), "{}", inked(&image));

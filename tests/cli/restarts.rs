@@ -1,7 +1,9 @@
 //! `training.restart`: runs that have not got far enough begin anew.
 
 use super::nonfinite::diverging;
-use crate::common::{TINY, assert_same_tensors, command, lines, refused, steps, succeeds, timeless, wait_for_reports};
+use crate::common::{
+    TINY, assert_same_tensors, command, lines, ntm, refused, steps, succeeds, timeless, wait_for_reports,
+};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -18,25 +20,24 @@ fn info(here: &Path, run: &str) -> Value {
 fn a_run_begins_anew_as_often_as_its_recipe_says_and_then_goes_to_its_end() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let ran =
-        succeeds(here, &format!("train {TINY} {NEVER_REACHED} --set training.curriculum.kind=grow --run-dir run"));
+    let ran = succeeds(here, &format!("train {TINY} {NEVER_REACHED} --run-dir run"));
     for restart in ["restart 1 of at most 2", "restart 2 of at most 2"] {
-        let said = format!("  loss_bits above 0: beginning anew, {restart}\n");
+        let said = format!(", more than 0: beginning anew, {restart}\n");
         assert_eq!(ran.stderr.matches(&said).count(), 1, "{}", ran.stderr);
     }
+    assert!(ran.stderr.contains("\n  loss_bits is ") && ran.stderr.contains(" at length 4, more"), "{}", ran.stderr);
     let progress = info(here, "run")["progress"].clone();
     let told = ["step", "sequences", "restarts", "given_up"].map(|name| progress[name].as_u64().unwrap());
     assert_eq!(told, [51, 51, 2, 26]);
-    assert_eq!(steps(&here.join("run/metrics.jsonl")), [5, 10, 13, 15, 20, 25, 26, 30, 35, 40, 45, 50, 51]);
-    assert_eq!(steps(&here.join("run/evaluations.jsonl")), [10, 13, 20, 26, 30, 40, 50, 51]);
+    assert_eq!(steps(&here.join("run/metrics.jsonl")), [5, 10, 13, 15, 20, 25, 26, 30, 35, 39, 40, 45, 50, 51]);
+    assert_eq!(steps(&here.join("run/evaluations.jsonl")), [10, 13, 20, 26, 30, 39, 40, 50, 51]);
 }
 
 #[test]
-fn rate_and_curriculum_count_from_the_start() {
+fn the_schedule_counts_from_the_start() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    // rate and curriculum count from the start, and Adam's first step is as large as ever
-    let from_start = "--set training.schedule.kind=linear --set training.optimizer.kind=adam --set training.optimizer.learning_rate=1e-3";
+    let from_start = "--set training.schedule.kind=linear --set training.optimizer.learning_rate=1e-3";
     succeeds(here, &format!("train {TINY} {NEVER_REACHED} {from_start} --run-dir run"));
     let rates = |from: u64| -> Vec<f64> {
         let metrics = lines(&here.join("run/metrics.jsonl"));
@@ -53,16 +54,35 @@ fn rate_and_curriculum_count_from_the_start() {
 fn a_start_may_have_to_be_solved_by_its_end_and_one_that_has_been_is_kept() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    // so few bits are reached by nobody, and with 1000 of them the first evaluation solves it
-    for (solved, steps, restarts) in [("0", 50, 1), ("1000", 25, 0)] {
-        let set = "--set training.restart.at_most=1000 --set training.restart.until_solved=true \
-            --set training.restart.times=1 --set solved.metric=loss_bits";
+    // 0 bits are reached by nobody, and with 1000 of them the first evaluation, after 10 updates, solves it
+    for (wanted, solved, steps, restarts) in [("1000", "0", 50, 1), ("0", "1000", 25, 0)] {
+        let set =
+            "--set training.restart.until_solved=true --set training.restart.times=1 --set solved.metric=loss_bits";
         let run = format!("run-{solved}");
-        let line = format!("train {TINY} {NEVER_REACHED} {set} --set solved.at_most={solved} --run-dir {run}");
-        succeeds(here, &line);
+        let bounds = format!("--set training.restart.at_most={wanted} --set solved.at_most={solved}");
+        succeeds(here, &format!("train {TINY} {NEVER_REACHED} {set} {bounds} --run-dir {run}"));
         let progress = info(here, &run)["progress"].clone();
         assert_eq!((&progress["step"], &progress["restarts"]), (&json!(steps), &json!(restarts)), "{progress}");
     }
+    let stop = "--set solved.metric=loss_bits --set solved.at_most=1000 --set solved.stop=true";
+    let ran = succeeds(here, &format!("train {TINY} {NEVER_REACHED} {stop} --run-dir stopped"));
+    assert!(
+        ran.stderr.contains("next: ntm eval --checkpoint stopped/checkpoints/latest.safetensors"),
+        "{}",
+        ran.stderr
+    );
+}
+
+#[test]
+fn every_start_is_measured_where_it_is_decided_on_the_last_one_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} {NEVER_REACHED} --set training.eval_every=0 --run-dir run"));
+    assert_eq!(steps(&here.join("run/evaluations.jsonl")), [13, 26, 39]);
+    let told: Vec<Value> = lines(&here.join("run/metrics.jsonl")).iter().map(|line| line["restarts"].clone()).collect();
+    let restarts = |count: u64, times| std::iter::repeat_n(if count == 0 { Value::Null } else { json!(count) }, times);
+    // reports at 5 10 13, 15 20 25 26, and 30 35 39 40 45 50 51
+    assert_eq!(told, restarts(0, 3).chain(restarts(1, 4)).chain(restarts(2, 7)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -85,15 +105,18 @@ fn a_run_that_was_stopped_anywhere_begins_anew_where_one_that_never_stopped_does
         format!("train {TINY} {long} --set evaluation.sequences=50 --set training.eval_every=7 --run-dir {run}")
     };
     succeeds(here, &line("uninterrupted"));
-    let child = command(here, &line("killed")).stderr(std::process::Stdio::null()).spawn();
-    let mut child = child.unwrap();
-    wait_for_reports(&here.join("killed"), 50); // in the second start
-    child.kill().unwrap();
-    child.wait().unwrap();
-    succeeds(here, "train --resume killed --threads 1");
-    assert_same_tensors(&here.join("killed").join(LATEST), &here.join("uninterrupted").join(LATEST));
-    for log in ["metrics.jsonl", "evaluations.jsonl"] {
-        assert_eq!(timeless(&here.join("killed").join(log)), timeless(&here.join("uninterrupted").join(log)));
+    for (signal, reports) in [(libc::SIGKILL, 10), (libc::SIGKILL, 37), (libc::SIGTERM, 36), (libc::SIGTERM, 60)] {
+        let run = format!("stopped-{reports}");
+        let mut child = command(here, &line(&run)).stderr(std::process::Stdio::null()).spawn().unwrap();
+        wait_for_reports(&here.join(&run), reports); // a start that is given up has 36 of them
+        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
+        unsafe { libc::kill(child.id() as i32, signal) };
+        assert_ne!(child.wait().unwrap().code(), Some(0), "it was still running");
+        succeeds(here, &format!("train --resume {run} --threads 1"));
+        assert_same_tensors(&here.join(&run).join(LATEST), &here.join("uninterrupted").join(LATEST));
+        for log in ["metrics.jsonl", "evaluations.jsonl"] {
+            assert_eq!(timeless(&here.join(&run).join(log)), timeless(&here.join("uninterrupted").join(log)), "{run}");
+        }
     }
 }
 
@@ -108,7 +131,10 @@ fn a_study_tells_of_restarts_and_a_new_total_is_that_of_the_last_start() {
         serde_json::from_str(&std::fs::read_to_string(here.join("study/summary.json")).unwrap()).unwrap();
     assert_eq!(summary["outcomes"][1]["restarts"], 2);
     let message = refused(here, "train --resume study/seed-1 --sequences 20", 1);
-    assert!(message.contains("`--sequences 20` is less than the 25 that this run has seen"), "{message}");
+    assert!(
+        message.contains("`--sequences 20` is less than the 25 that this run has seen since it last began anew"),
+        "{message}"
+    );
     succeeds(here, "train --resume study/seed-1 --sequences 30");
     assert_eq!(info(here, "study/seed-1")["progress"]["sequences"], 56);
 }
@@ -119,13 +145,39 @@ fn numbers_that_are_not_finite_are_a_reason_to_begin_anew() {
     let here = directory.path();
     let restart = "--set training.restart.kind=unless --set training.restart.metric=squared_error \
         --set training.restart.at_most=1000000 --set training.restart.times=2";
-    let ran = crate::common::ntm(here, &format!("train diverging.json --threads 1 --run-dir run {restart}"));
+    let ran = ntm(here, &format!("train diverging.json --threads 1 --run-dir run {restart}"));
     assert_eq!(ran.code, Some(1), "every start diverges: {}", ran.stderr);
     assert_eq!(ran.stderr.matches("is not a finite number").count(), 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("beginning anew, restart 2 of at most 2"), "{}", ran.stderr);
+    assert_eq!(info(here, "run")["progress"]["restarts"], 2);
+    let kept = format!("{restart} --set solved.at_most=1000000");
+    let ran = ntm(here, &format!("train diverging.json --threads 1 --run-dir solved {kept}"));
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("beginning anew"), "a start that has been solved is kept: {}", ran.stderr);
+}
+
+#[test]
+fn a_rollback_never_goes_back_to_a_start_that_was_given_up() {
+    let directory = diverging();
+    let here = directory.path();
+    // given up after 12 updates for what nothing reaches; the second start diverges later and has no other checkpoint
+    let flags = "--set training.restart.kind=unless --set training.restart.metric=squared_error \
+        --set training.restart.after=0.2 --set training.restart.times=1 --on-nonfinite rollback \
+        --set training.on_nonfinite.kind=rollback --set training.on_nonfinite.at_most=9 --set training.checkpoint_every=1000";
+    let ran = succeeds(here, &format!("train diverging.json --threads 1 --run-dir run {flags}"));
+    assert_eq!(ran.stderr.matches("beginning anew, restart 1 of at most 1").count(), 1, "{}", ran.stderr);
+    assert!(ran.stderr.contains("  back to update 12 with half the learning rate, rollback 1 of 9"), "{}", ran.stderr);
     let progress = info(here, "run")["progress"].clone();
-    assert_eq!(progress["restarts"], 2);
-    assert!(progress["step"].as_u64() >= progress["given_up"].as_u64(), "{progress}");
+    assert_eq!((&progress["restarts"], &progress["given_up"], &progress["step"]), (&json!(1), &json!(12), &json!(72)));
+
+    // where every start diverges, each has its own rollbacks
+    let rate =
+        "--set training.optimizer.learning_rate=0.05 --set training.restart.after=1 --set training.restart.times=2";
+    let flags = flags.replace("on_nonfinite.at_most=9", "on_nonfinite.at_most=1");
+    let ran = ntm(here, &format!("train diverging.json --threads 1 --run-dir often {flags} {rate}"));
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("rollback 1 of 1").count(), 3, "{}", ran.stderr);
+    assert_eq!(ran.stderr.matches("beginning anew").count(), 2, "{}", ran.stderr);
 }
 
 #[test]
@@ -134,8 +186,8 @@ fn what_cannot_be_asked_for_is_refused_by_name() {
     let here = directory.path();
     for (set, expected) in [
         ("training.restart.kind=always", "`training.restart.kind` is \"always\", allowed: never, unless"),
-        ("training.restart.after=0", "`training.restart.after` is 0, allowed: "),
-        ("training.restart.after=1.5", "`training.restart.after` is 1.5, allowed: 0 to 1"),
+        ("training.restart.after=0", "`training.restart.after` is 0, allowed: more than 0, up to 1"),
+        ("training.restart.after=1.5", "`training.restart.after` is 1.5, allowed: more than 0, up to 1"),
         ("training.restart.times=0", "`training.restart.times` is 0, allowed: 1 to 1000"),
         ("training.restart.metric=squared_error", "`training.restart.metric` is squared_error, copy has bit_errors"),
         ("training.restart.metric=bits", "`training.restart.metric` is \"bits\", allowed: bit_errors, loss_bits"),
