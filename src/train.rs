@@ -4,7 +4,7 @@ mod nonfinite;
 mod restart;
 
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
-use crate::config::Recipe;
+use crate::config::{self, Recipe};
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
@@ -22,6 +22,8 @@ use tch::{Device, Kind, Tensor};
 
 /// The sequences that evaluation during training draws; `ntm eval` starts from another seed.
 const EVALUATION_SEED: u64 = 0;
+/// Those that confirm one.
+const CONFIRMATION_SEED: u64 = u64::MAX;
 /// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
 const EVALUATION_BATCH: usize = 20;
 const EVALUATION_STEPS: usize = 100_000;
@@ -431,7 +433,7 @@ impl Trainer {
             return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
         let step = self.progress.step;
-        if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) {
+        if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) && self.confirmed(&points)? {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });
         }
@@ -440,6 +442,17 @@ impl Trainer {
             self.progress.best = Some(Best { step, loss });
         }
         Ok((scores, best))
+    }
+
+    /// Whether more sequences than those of the evaluation say too that the run is solved.
+    fn confirmed(&mut self, points: &[Point]) -> Result<bool> {
+        let config::Solved { threshold, confirm, .. } = &self.recipe.solved;
+        if *confirm == 0 {
+            return Ok(true);
+        }
+        let (engine, source) = (&mut *self.engine, &mut self.source);
+        let scores = evaluate(&self.group, engine, &self.theta, source, points, *confirm, CONFIRMATION_SEED)?;
+        Ok(threshold.by(&scores))
     }
 
     /// Logs what an evaluation has found, and what the machine does; keeps it if it is the best.

@@ -121,6 +121,13 @@ impl Recipe {
         training.on_nonfinite.validate()?;
         training.restart.validate(&self.task)?;
         self.solved.threshold.validate("solved", &self.task)?;
+        check("solved.confirm", self.solved.confirm, 0, 1 << 20)?;
+        if self.solved.confirm > 0 && self.task.axes().is_empty() {
+            bail!(
+                "`solved.confirm` draws more sequences, {} has those of its file\nhint: leave it at 0",
+                self.task.name()
+            );
+        }
         if self.solved.stop && training.eval_every == 0 && training.restart.times() == 0 {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");
         }

@@ -52,6 +52,11 @@ impl Restart {
         }
     }
 
+    /// Whether a start must be solved by its end.
+    pub fn until_solved(&self) -> bool {
+        matches!(self, Restart::Unless { until_solved: true, .. })
+    }
+
     /// What must be reached after a step since the last start, which counts from 1, of `updates`; none where nothing must.
     /// `solved`: what solves the run.
     pub fn asks<'a>(&'a self, step: u64, updates: u64, solved: &'a Threshold) -> Option<&'a Threshold> {

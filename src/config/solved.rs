@@ -20,6 +20,8 @@ pub struct Solved {
     pub threshold: Threshold,
     /// Whether the run ends there.
     pub stop: bool,
+    /// So many more sequences of each point must be within it as well, so that it is no luck; they are only drawn then.
+    pub confirm: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,7 +43,7 @@ impl Solved {
             Scoring::BitsAndOptimum { .. } => (Metric::ExcessBits, 1.0),
             Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => (Metric::BitErrors, 0.0),
         };
-        Solved { threshold: Threshold { metric, at_most }, stop: false }
+        Solved { threshold: Threshold { metric, at_most }, stop: false, confirm: 0 }
     }
 }
 

@@ -22,7 +22,12 @@ impl Trainer {
 
     /// Why a start with these scores is given up; none if it goes on.
     pub(super) fn falls_short(&self, wanted: Option<&Threshold>, scores: &[Score]) -> Option<String> {
-        let Threshold { metric, at_most } = wanted.filter(|wanted| self.may_restart() && !wanted.by(scores))?;
+        let wanted = wanted.filter(|_| self.may_restart())?;
+        if wanted.by(scores) {
+            let unconfirmed = self.finished() && self.recipe.training.restart.until_solved();
+            return unconfirmed.then(|| "not confirmed by more sequences".to_string());
+        }
+        let Threshold { metric, at_most } = wanted;
         let worst = scores.iter().max_by(|a, b| metric.of(a).total_cmp(&metric.of(b)))?;
         let (value, point) = (metric.of(worst), worst.point.to_string());
         let at = if point.is_empty() { String::new() } else { format!(" at {point}") };
@@ -53,6 +58,39 @@ mod tests {
     use crate::fused::Fused;
     use crate::tasks::Source;
     use tch::{Device, Tensor};
+
+    fn trainer(recipe: &str) -> Trainer {
+        let recipe = Recipe::parse(recipe, &[]).unwrap();
+        let engine =
+            Fused::<f32>::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), 1).unwrap();
+        let source = Source::open(&recipe.task).unwrap();
+        Trainer::new(recipe, source, Box::new(engine), Device::Cpu)
+    }
+
+    #[test]
+    fn what_solves_a_run_may_have_to_be_confirmed_by_more_sequences() {
+        // one sequence costs more or less than another: a bound between the two is met by one of them alone
+        let bound = |at_most: f64, confirm: usize| {
+            let text = format!(
+                r#"{{"task": {{"width": 3, "max_length": 4}}, "model": {{"memory": {{"rows": 5, "width": 4}}, "controller": {{"hidden": 6}}}},
+                "training": {{"sequences": 1, "restart": {{"kind": "unless", "at_most": 1e6, "metric": "loss_bits", "until_solved": true}}}},
+                "evaluation": {{"lengths": [4], "sequences": 1}},
+                "solved": {{"metric": "loss_bits", "at_most": {at_most}, "confirm": {confirm}}}}}"#
+            );
+            let mut trainer = trainer(&text);
+            let scores = trainer.evaluate().unwrap().0;
+            trainer.progress.step = 1; // the end of the start
+            let given_up = trainer.falls_short(trainer.wanted().as_ref(), &scores);
+            (trainer.progress.solved.is_some(), given_up, scores[0].figures.loss())
+        };
+        let (solved, given_up, loss) = bound(1e6, 0);
+        assert_eq!((solved, given_up), (true, None));
+        let costs = [1, 40].map(|confirm| (0..60).find(|i| bound(loss + *i as f64 * 0.05, confirm).0));
+        assert_ne!(costs[0], costs[1], "other sequences are drawn, and as many as asked for");
+        let unconfirmed = [1, 40].map(|confirm| bound(loss, confirm)).into_iter().find(|(solved, ..)| !solved);
+        let (_, why, _) = unconfirmed.expect("the bound is met by the first sequence alone");
+        assert_eq!(why.as_deref(), Some("not confirmed by more sequences"));
+    }
 
     #[test]
     fn curriculum_and_optimizer_begin_anew_too_from_other_weights() {
