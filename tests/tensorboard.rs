@@ -205,8 +205,8 @@ fn a_run_tells_tensorboard_its_recipe_its_command_and_its_parameters() {
 #[test]
 fn tensorboard_names_the_points_of_a_grid_and_the_figures_of_a_task() {
     let directory = tempfile::tempdir().unwrap();
-    let sizes =
-        "--set task.max_length=2 --set task.max_repeats=2 --set evaluation.lengths=[2] --set evaluation.repeats=[1,3]";
+    let sizes = "--set task.max_length=2 --set task.max_repeats=2 --set evaluation.lengths=[2] --set evaluation.repeats=[1,3] \
+        --set training.restart.kind=never";
     let line = format!("train repeat-copy {TINY} {sizes} --sequences 10 --run-dir run");
     succeeds(directory.path(), &line);
     let run = directory.path().join("run");
