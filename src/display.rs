@@ -144,9 +144,7 @@ impl Display {
 
     pub fn evaluation(&self, scores: &[Score]) {
         for score in scores {
-            let point = score.point.to_string();
-            let at = if point.is_empty() { String::new() } else { format!(" at {point}") };
-            self.line(&format!("  evaluation{at}: {}", score.figures.said()));
+            self.line(&format!("  evaluation{}: {}", score.point.place(), score.figures.said()));
         }
     }
 

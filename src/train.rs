@@ -4,7 +4,7 @@ mod nonfinite;
 mod restart;
 
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
-use crate::config::{self, Recipe};
+use crate::config::Recipe;
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
@@ -425,8 +425,7 @@ impl Trainer {
     /// Evaluates at the recipe's points; also whether their summed loss is the lowest so far.
     fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
-        let (engine, source) = (&mut *self.engine, &mut self.source);
-        let scores = evaluate(&self.group, engine, &self.theta, source, &points, sequences, EVALUATION_SEED)?;
+        let scores = self.scores(&points, sequences, EVALUATION_SEED)?;
         let loss: f64 = scores.iter().map(|score| score.figures.loss()).sum();
         if !loss.is_finite() {
             let step = self.progress.step;
@@ -446,13 +445,18 @@ impl Trainer {
 
     /// Whether more sequences than those of the evaluation say too that the run is solved.
     fn confirmed(&mut self, points: &[Point]) -> Result<bool> {
-        let config::Solved { threshold, confirm, .. } = &self.recipe.solved;
-        if *confirm == 0 {
+        let confirm = self.recipe.solved.confirm;
+        if confirm == 0 {
             return Ok(true);
         }
+        let scores = self.scores(points, confirm, CONFIRMATION_SEED)?;
+        Ok(self.recipe.solved.threshold.by(&scores))
+    }
+
+    /// `evaluate` of the weights as they are.
+    fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
         let (engine, source) = (&mut *self.engine, &mut self.source);
-        let scores = evaluate(&self.group, engine, &self.theta, source, points, *confirm, CONFIRMATION_SEED)?;
-        Ok(threshold.by(&scores))
+        evaluate(&self.group, engine, &self.theta, source, points, sequences, seed)
     }
 
     /// Logs what an evaluation has found, and what the machine does; keeps it if it is the best.

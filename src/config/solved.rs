@@ -1,4 +1,4 @@
-//! When a run counts as solved, and when it had better begin anew.
+//! When a run counts as solved, and the bounds on an evaluation that say so.
 
 use crate::limits::check;
 use crate::metrics::Score;

@@ -73,6 +73,11 @@ impl Point {
         self.0.iter().copied()
     }
 
+    /// In a sentence: ` at length 10, repeats 20`; nothing where there is no axis.
+    pub fn place(&self) -> String {
+        if self.0.is_empty() { String::new() } else { format!(" at {self}") }
+    }
+
     /// For TensorBoard: `length_20`, `length_10_repeats_20`; nothing where there is no axis.
     pub fn tag(&self) -> String {
         self.0.iter().map(|(axis, value)| format!("{}_{value}", axis.name())).collect::<Vec<_>>().join("_")

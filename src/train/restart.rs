@@ -29,9 +29,7 @@ impl Trainer {
         }
         let Threshold { metric, at_most } = wanted;
         let worst = scores.iter().max_by(|a, b| metric.of(a).total_cmp(&metric.of(b)))?;
-        let (value, point) = (metric.of(worst), worst.point.to_string());
-        let at = if point.is_empty() { String::new() } else { format!(" at {point}") };
-        Some(format!("{metric} is {value:.4}{at}, more than {at_most}"))
+        Some(format!("{metric} is {:.4}{}, more than {at_most}", metric.of(worst), worst.point.place()))
     }
 
     /// Begins anew from other weights, to be saved by the caller. Updates and sequences are counted on, so the data are new, too;
@@ -97,12 +95,8 @@ mod tests {
         let text = r#"{"task": {"width": 3, "max_length": 9}, "model": {"memory": {"rows": 5, "width": 4}, "controller": {"hidden": 6}},
             "training": {"sequences": 40, "curriculum": {"kind": "grow", "over": 1.0}, "clip": {"kind": "none"},
             "optimizer": {"kind": "adam", "learning_rate": 0.01}, "restart": {"kind": "unless", "times": 1}}}"#;
-        let recipe = Recipe::parse(text, &[]).unwrap();
-        let engine =
-            Fused::<f32>::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), 1).unwrap();
-        let source = Source::open(&recipe.task).unwrap();
-        let first = recipe.layout().start(recipe.training.seed);
-        let mut trainer = Trainer::new(recipe, source, Box::new(engine), Device::Cpu);
+        let mut trainer = trainer(text);
+        let first = trainer.checkpoint().theta;
         for _ in 0..30 {
             trainer.update().unwrap();
         }

@@ -1,7 +1,6 @@
 //! Numbers that are not finite, of a recipe that diverges.
 
-use crate::common::{Ran, assert_same_tensors, lines, ntm, refused, steps, succeeds};
-use serde_json::Value;
+use crate::common::{Ran, assert_same_tensors, json_of, lines, ntm, progress, refused, steps, succeeds};
 use std::fs;
 use std::path::Path;
 
@@ -34,11 +33,6 @@ fn train(flags: &str, run: &str) -> String {
     format!("train diverging.json --threads 1 --run-dir {run} {flags}")
 }
 
-fn progress(here: &Path, run: &str, checkpoint: &str) -> Value {
-    let line = format!("info --checkpoint {run}/checkpoints/{checkpoint}.safetensors --json");
-    succeeds(here, &line).json()["progress"].clone()
-}
-
 #[test]
 fn a_diverging_run_stops_with_the_tensor_and_the_update_and_keeps_its_last_good_checkpoint() {
     let directory = diverging();
@@ -48,7 +42,7 @@ fn a_diverging_run_stops_with_the_tensor_and_the_update_and_keeps_its_last_good_
     assert!(message.starts_with("error: training stopped: the ") && message.contains("` is not a finite"), "{message}");
     assert!(message.contains("hint: the last good checkpoint is run/checkpoints/latest.safetensors"), "{message}");
     assert!(message.contains("--resume run --on-nonfinite rollback`"), "{message}");
-    assert_eq!(progress(here, "run", "latest")["step"], (at - 1) / 15 * 15);
+    assert_eq!(progress(here, "run")["step"], (at - 1) / 15 * 15);
     assert_eq!(*steps(&here.join("run/metrics.jsonl")).last().unwrap(), at - 1, "stopped within the update");
     assert!(!here.join("run/checkpoints/rollback.safetensors").exists());
     // What the hint says.
@@ -70,12 +64,12 @@ fn a_rollback_goes_on_from_the_last_checkpoint_with_half_the_rate_and_says_so() 
     let (ran, rollbacks) = with_rollbacks(here, &train(ROLLBACK, "run"));
     assert!(rollbacks >= 1, "{}", ran.stderr);
     assert!(ran.stderr.contains(&format!("rollback {rollbacks} of 9")), "{}", ran.stderr);
-    assert_eq!(progress(here, "run", "latest")["rollbacks"], rollbacks);
+    assert_eq!(progress(here, "run")["rollbacks"], rollbacks);
     let metrics = lines(&here.join("run/metrics.jsonl"));
     assert_eq!(metrics.last().unwrap()["learning_rate"], 0.006 * 0.5f64.powi(rollbacks as i32));
     assert_eq!(steps(&here.join("run/metrics.jsonl")), (1..=60).collect::<Vec<_>>(), "each report once");
     assert_eq!(steps(&here.join("run/evaluations.jsonl")), (1..=15).map(|i| 4 * i).collect::<Vec<_>>());
-    let recipe: Value = serde_json::from_str(&fs::read_to_string(here.join("run/recipe.json")).unwrap()).unwrap();
+    let recipe = json_of(&here.join("run/recipe.json"));
     assert_eq!(recipe["training"]["on_nonfinite"], serde_json::json!({"kind": "rollback", "at_most": 9}));
     succeeds(here, "train run/recipe.json --run-dir again --threads 1");
     let latest = "checkpoints/latest.safetensors";
@@ -108,7 +102,7 @@ fn rollbacks_end_where_the_recipe_says_and_the_run_can_still_be_read() {
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert_eq!(ran.stderr.matches("rollback 1 of 1").count(), 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("error: training stopped: "), "{}", ran.stderr);
-    assert_eq!(progress(here, "run", "latest")["rollbacks"], 1);
+    assert_eq!(progress(here, "run")["rollbacks"], 1);
     let message = refused(here, &train(&ROLLBACK.replace("at_most=9", "at_most=0"), "new"), 1);
     assert!(message.contains("`training.on_nonfinite.at_most` is 0, allowed: 1 to 30"), "{message}");
 }

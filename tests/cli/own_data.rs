@@ -1,6 +1,6 @@
 //! Own sequences: from a file to a run, exact resume, and what is refused.
 
-use crate::common::{assert_same_tensors, lines, refused, succeeds};
+use crate::common::{assert_same_tensors, json_of, lines, refused, succeeds};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn the_resolved_recipe_says_what_was_in_the_files_and_a_run_is_rebuilt_from_it()
     let directory = with_data("", "");
     let here = directory.path();
     succeeds(here, &train(20, "run"));
-    let recipe: Value = serde_json::from_str(&fs::read_to_string(here.join("run/recipe.json")).unwrap()).unwrap();
+    let recipe = json_of(&here.join("run/recipe.json"));
     let task = &recipe["task"];
     assert_eq!((&task["input_width"], &task["output_width"], &task["max_steps"]), (&2.into(), &1.into(), &4.into()));
     assert!(Path::new(task["train"].as_str().unwrap()).is_absolute(), "{task}");

@@ -1,6 +1,6 @@
 //! `ntm eval`, `ntm info`, `ntm export`: what a checkpoint can do and what it holds.
 
-use crate::common::{refused, succeeds, tensors, tiny_run};
+use crate::common::{json_of, refused, succeeds, tensors, tiny_run};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -93,8 +93,7 @@ fn info_describes_a_checkpoint_by_its_recipe_and_progress() {
     let directory = tiny_run();
     let line = "info --checkpoint run/checkpoints/latest.safetensors";
     let found = succeeds(directory.path(), &format!("{line} --json")).json();
-    let recipe: Value =
-        serde_json::from_str(&fs::read_to_string(directory.path().join("run/recipe.json")).unwrap()).unwrap();
+    let recipe = json_of(&directory.path().join("run/recipe.json"));
     assert_eq!(found["recipe"], recipe);
     assert_eq!((&found["progress"]["step"], &found["progress"]["sequences"]), (&json!(20), &json!(20)));
     let text = succeeds(directory.path(), line).stdout;

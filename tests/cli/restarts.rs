@@ -2,19 +2,15 @@
 
 use super::nonfinite::diverging;
 use crate::common::{
-    TINY, assert_same_tensors, command, lines, ntm, refused, steps, succeeds, timeless, wait_for_reports,
+    TINY, assert_same_tensors, command, json_of, lines, ntm, progress, refused, steps, succeeds, timeless,
+    wait_for_reports,
 };
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Nothing costs so little; looked at after 13 of 25 updates.
 const NEVER_REACHED: &str = "--sequences 25 --set training.restart.kind=unless --set training.restart.metric=loss_bits \
     --set training.restart.after=0.5 --set training.restart.times=2";
 const LATEST: &str = "checkpoints/latest.safetensors";
-
-fn info(here: &Path, run: &str) -> Value {
-    succeeds(here, &format!("info --checkpoint {run}/{LATEST} --json")).json()
-}
 
 #[test]
 fn a_run_begins_anew_as_often_as_its_recipe_says_and_then_goes_to_its_end() {
@@ -26,7 +22,7 @@ fn a_run_begins_anew_as_often_as_its_recipe_says_and_then_goes_to_its_end() {
         assert_eq!(ran.stderr.matches(&said).count(), 1, "{}", ran.stderr);
     }
     assert!(ran.stderr.contains("\n  loss_bits is ") && ran.stderr.contains(" at length 4, more"), "{}", ran.stderr);
-    let progress = info(here, "run")["progress"].clone();
+    let progress = progress(here, "run");
     let told = ["step", "sequences", "restarts", "given_up"].map(|name| progress[name].as_u64().unwrap());
     assert_eq!(told, [51, 51, 2, 26]);
     assert_eq!(steps(&here.join("run/metrics.jsonl")), [5, 10, 13, 15, 20, 25, 26, 30, 35, 39, 40, 45, 50, 51]);
@@ -61,7 +57,7 @@ fn a_start_may_have_to_be_solved_by_its_end_and_one_that_has_been_is_kept() {
         let run = format!("run-{solved}");
         let bounds = format!("--set training.restart.at_most={wanted} --set solved.at_most={solved}");
         succeeds(here, &format!("train {TINY} {NEVER_REACHED} {set} {bounds} --run-dir {run}"));
-        let progress = info(here, &run)["progress"].clone();
+        let progress = progress(here, &run);
         assert_eq!((&progress["step"], &progress["restarts"]), (&json!(steps), &json!(restarts)), "{progress}");
     }
     let stop = "--set solved.metric=loss_bits --set solved.at_most=1000 --set solved.stop=true";
@@ -92,7 +88,7 @@ fn a_start_that_has_got_far_enough_goes_on() {
     let reached = format!("{NEVER_REACHED} --set training.restart.at_most=1000");
     succeeds(here, &format!("train {TINY} {reached} --run-dir run"));
     succeeds(here, &format!("train {TINY} --sequences 25 --run-dir plain"));
-    assert_eq!(info(here, "run")["progress"]["restarts"], 0);
+    assert_eq!(progress(here, "run")["restarts"], 0);
     assert_same_tensors(&here.join("run").join(LATEST), &here.join("plain").join(LATEST));
 }
 
@@ -127,16 +123,14 @@ fn a_study_tells_of_restarts_and_a_new_total_is_that_of_the_last_start() {
     let ran = succeeds(here, &format!("train {TINY} {NEVER_REACHED} --seeds 1..2 --run-dir study"));
     assert!(ran.stderr.contains("seed 1: not solved in 51 sequences, "), "{}", ran.stderr);
     assert!(ran.stderr.contains(", 2 restarts\n"), "{}", ran.stderr);
-    let summary: Value =
-        serde_json::from_str(&std::fs::read_to_string(here.join("study/summary.json")).unwrap()).unwrap();
-    assert_eq!(summary["outcomes"][1]["restarts"], 2);
+    assert_eq!(json_of(&here.join("study/summary.json"))["outcomes"][1]["restarts"], 2);
     let message = refused(here, "train --resume study/seed-1 --sequences 20", 1);
     assert!(
         message.contains("`--sequences 20` is less than the 25 that this run has seen since it last began anew"),
         "{message}"
     );
     succeeds(here, "train --resume study/seed-1 --sequences 30");
-    assert_eq!(info(here, "study/seed-1")["progress"]["sequences"], 56);
+    assert_eq!(progress(here, "study/seed-1")["sequences"], 56);
 }
 
 #[test]
@@ -149,7 +143,7 @@ fn numbers_that_are_not_finite_are_a_reason_to_begin_anew() {
     assert_eq!(ran.code, Some(1), "every start diverges: {}", ran.stderr);
     assert_eq!(ran.stderr.matches("is not a finite number").count(), 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("beginning anew, restart 2 of at most 2"), "{}", ran.stderr);
-    assert_eq!(info(here, "run")["progress"]["restarts"], 2);
+    assert_eq!(progress(here, "run")["restarts"], 2);
     let kept = format!("{restart} --set solved.at_most=1000000");
     let ran = ntm(here, &format!("train diverging.json --threads 1 --run-dir solved {kept}"));
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
@@ -167,7 +161,7 @@ fn a_rollback_never_goes_back_to_a_start_that_was_given_up() {
     let ran = succeeds(here, &format!("train diverging.json --threads 1 --run-dir run {flags}"));
     assert_eq!(ran.stderr.matches("beginning anew, restart 1 of at most 1").count(), 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("  back to update 12 with half the learning rate, rollback 1 of 9"), "{}", ran.stderr);
-    let progress = info(here, "run")["progress"].clone();
+    let progress = progress(here, "run");
     assert_eq!((&progress["restarts"], &progress["given_up"], &progress["step"]), (&json!(1), &json!(12), &json!(72)));
 
     // where every start diverges, each has its own rollbacks

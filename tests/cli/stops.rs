@@ -1,7 +1,6 @@
 //! Runs that are stopped and go on: interrupted + resumed = uninterrupted, bit for bit.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, lines, refused, succeeds, timeless};
-use serde_json::Value;
+use crate::common::{Ran, TINY, assert_same_tensors, command, lines, progress, refused, succeeds, timeless};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -33,14 +32,9 @@ fn stopped_by(signal: i32, directory: &Path, line: &str) -> Ran {
     ran
 }
 
-/// The progress in the last checkpoint.
-fn progress(directory: &Path) -> Value {
-    succeeds(directory, "info --checkpoint run/checkpoints/latest.safetensors --json").json()["progress"].clone()
-}
-
 /// Goes on for 50 more sequences, and compares logs and checkpoints with those of a run that never stopped.
 fn assert_goes_on_as_if_never_stopped(directory: &Path) {
-    let total = progress(directory)["sequences"].as_u64().unwrap() + 50;
+    let total = progress(directory, "run")["sequences"].as_u64().unwrap() + 50;
     succeeds(directory, &format!("train --resume run --sequences {total} --threads 1"));
     succeeds(directory, &train(total, "uninterrupted"));
     let (run, uninterrupted) = (directory.join("run"), directory.join("uninterrupted"));
@@ -64,7 +58,7 @@ fn a_run_stopped_by_sigterm_and_by_sigint_equals_one_that_never_stopped_bit_for_
         assert!(ran.stderr.contains("ntm train --resume run"), "{}", ran.stderr);
         // It was saved where it stopped, not at the last multiple of `checkpoint_every`: no report is lost.
         let reports = lines(&directory.path().join("run/metrics.jsonl")).len() as u64;
-        let step = progress(directory.path())["step"].as_u64().unwrap();
+        let step = progress(directory.path(), "run")["step"].as_u64().unwrap();
         assert_eq!(step / 7, reports, "{step} updates, {reports} reports of 7");
     }
     assert_goes_on_as_if_never_stopped(directory.path());
@@ -75,7 +69,7 @@ fn a_run_that_was_killed_repeats_what_came_after_its_last_checkpoint() {
     let directory = tempfile::tempdir().unwrap();
     let ran = stopped_by(libc::SIGKILL, directory.path(), &begin());
     assert_eq!(ran.code, None, "{}", ran.stderr);
-    let step = progress(directory.path())["step"].as_u64().unwrap();
+    let step = progress(directory.path(), "run")["step"].as_u64().unwrap();
     assert_eq!(step % 10, 0, "saved at a multiple of `checkpoint_every`");
     // What a kill in the middle of a write leaves behind.
     let metrics = directory.path().join("run/metrics.jsonl");
@@ -97,9 +91,9 @@ fn a_directory_in_which_a_process_trains_is_refused_with_its_number_and_taken_ov
     assert!(message.contains(&format!("`run` is in use: process {} trains there", child.id())), "{message}");
     child.kill().unwrap(); // SIGKILL: nothing is cleaned up
     child.wait().unwrap();
-    let total = progress(here)["sequences"].as_u64().unwrap() + 10;
+    let total = progress(here, "run")["sequences"].as_u64().unwrap() + 10;
     succeeds(here, &format!("train --resume run --sequences {total} --threads 1"));
-    assert_eq!(progress(here)["sequences"], total);
+    assert_eq!(progress(here, "run")["sequences"], total);
 }
 
 fn progress_is_missing(here: &Path) -> bool {

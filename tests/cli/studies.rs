@@ -1,14 +1,11 @@
 //! `ntm train --seeds`: many seeds of one recipe, and when a run is solved.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, ntm, refused, succeeds, wait_for_file};
-use serde_json::{Value, json};
+use crate::common::{
+    Ran, TINY, assert_same_tensors, command, json_of, ntm, progress, refused, succeeds, wait_for_file,
+};
+use serde_json::json;
 use std::fs;
-use std::path::Path;
 use std::process::Stdio;
-
-fn json_of(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
-}
 
 #[test]
 fn each_seed_of_a_study_trains_as_it_would_alone() {
@@ -79,8 +76,8 @@ fn a_run_is_solved_at_the_first_evaluation_within_its_threshold_and_may_stop_the
     let set = "--set solved.metric=loss_bits --set solved.at_most=1000 --set solved.stop=true";
     let ran = succeeds(here, &format!("train {TINY} {set} --sequences 50 --run-dir run"));
     assert!(ran.stderr.contains("solved after 10 sequences"), "{}", ran.stderr);
-    let info = succeeds(here, "info --checkpoint run/checkpoints/latest.safetensors --json").json();
-    assert_eq!((&info["progress"]["sequences"], &info["progress"]["solved"]["step"]), (&json!(10), &json!(10)));
+    let progress = progress(here, "run");
+    assert_eq!((&progress["sequences"], &progress["solved"]["step"]), (&json!(10), &json!(10)));
     let again = ntm(here, "train --resume run");
     assert!(again.code == Some(0) && again.stderr.contains("finished"), "{}", again.stderr);
     assert_eq!(crate::common::lines(&here.join("run/metrics.jsonl")).last().unwrap()["step"], 10);

@@ -85,6 +85,18 @@ pub fn tiny_run() -> tempfile::TempDir {
     directory
 }
 
+/// What a JSON file holds.
+pub fn json_of(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The progress in the last checkpoint of a run.
+pub fn progress(directory: &Path, run: &str) -> Value {
+    let line = format!("info --checkpoint {run}/checkpoints/latest.safetensors --json");
+    succeeds(directory, &line).json()["progress"].clone()
+}
+
 /// The objects of a .jsonl file.
 pub fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

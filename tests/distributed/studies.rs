@@ -1,9 +1,8 @@
 //! Seed studies dealt to ranks.
 
-use crate::common::{TINY, assert_same_tensors, lines, succeeds, wait_for_file};
+use crate::common::{TINY, assert_same_tensors, json_of, lines, succeeds, wait_for_file};
 use crate::{ended, start, together};
 use serde_json::Value;
-use std::fs;
 use std::path::Path;
 use std::process::Child;
 
@@ -13,7 +12,7 @@ fn study(flags: &str, run: &str) -> String {
 
 /// The outcomes without what depends on the clock.
 fn outcomes(study: &Path) -> Vec<Value> {
-    let summary: Value = serde_json::from_str(&fs::read_to_string(study.join("summary.json")).unwrap()).unwrap();
+    let summary = json_of(&study.join("summary.json"));
     let mut outcomes = summary["outcomes"].as_array().unwrap().clone();
     outcomes.iter_mut().for_each(|outcome| drop(outcome.as_object_mut().unwrap().remove("seconds")));
     outcomes
