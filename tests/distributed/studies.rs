@@ -19,8 +19,9 @@ fn outcomes(study: &Path) -> Vec<Value> {
 }
 
 /// Two ranks of a longer study in `run/`, of which both have begun.
-fn two_ranks_at_work(here: &Path) -> Vec<Child> {
-    let line = study("--sequences 4000 --set training.eval_every=0 --set training.checkpoint_every=50", "run");
+fn two_ranks_at_work(here: &Path, sequences: u64) -> Vec<Child> {
+    let rarely = "--set training.eval_every=0 --set training.checkpoint_every=50";
+    let line = study(&format!("--sequences {sequences} {rarely}"), "run");
     let all = start(here, &vec![line; 2]);
     wait_for_file(&here.join("run/seed-2/checkpoints/latest.safetensors"));
     all
@@ -47,7 +48,7 @@ fn seeds_are_dealt_to_the_ranks_and_the_summary_is_that_of_one_process() {
 fn when_a_rank_of_a_study_is_lost_the_others_finish_and_its_seeds_go_on_later() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let mut all = two_ranks_at_work(here);
+    let mut all = two_ranks_at_work(here, 4000);
     all[1].kill().unwrap();
     let led = ended(all).remove(0);
     println!("{}", led.stderr);
@@ -66,7 +67,7 @@ fn when_a_rank_of_a_study_is_lost_the_others_finish_and_its_seeds_go_on_later() 
 fn a_study_that_outlives_the_rank_that_leads_still_trains_its_seeds() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
-    let mut all = two_ranks_at_work(here);
+    let mut all = two_ranks_at_work(here, 4000);
     all[0].kill().unwrap();
     let other = ended(all).remove(1);
     println!("{}", other.stderr);
@@ -80,7 +81,8 @@ fn a_study_of_which_one_rank_is_asked_to_stop_stops_everywhere_and_goes_on() {
     for asked in [0, 1] {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();
-        let all = two_ranks_at_work(here);
+        // so many that no rank has trained its last seed before it hears of the other's signal
+        let all = two_ranks_at_work(here, 20_000);
         // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
         unsafe { libc::kill(all[asked].id() as i32, libc::SIGTERM) };
         let all = ended(all);
@@ -89,6 +91,6 @@ fn a_study_of_which_one_rank_is_asked_to_stop_stops_everywhere_and_goes_on() {
         assert!(all[0].stderr.contains("stopped and saved; go on with: ntm train --resume run"), "{}", all[0].stderr);
         assert!(!here.join("run/summary.json").exists());
         together(here, 2, "train --resume run --jobs 1 --threads 1");
-        assert!(outcomes(&here.join("run")).iter().all(|outcome| outcome["sequences"] == 4000));
+        assert!(outcomes(&here.join("run")).iter().all(|outcome| outcome["sequences"] == 20_000));
     }
 }
