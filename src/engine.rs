@@ -1,7 +1,9 @@
 //! What drives a network: `train` and `eval` see this trait and don't know which engine runs.
 
+use crate::fused::cuda::Launcher;
 use crate::tasks::Batch;
 use anyhow::Result;
+use std::rc::Rc;
 use tch::Tensor;
 
 /// A network's function and its gradient. The weights are theta, flat, in the order of the network's `Layout`.
@@ -18,6 +20,11 @@ pub trait Engine {
     /// As `forward`, and the gradient of the training loss (see `Batch::loss_weights`) into `gradient`,
     /// a tensor like theta. On a card nothing waits for it: the results are there when they are read.
     fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>>;
+
+    /// What runs its kernels, which has some for the optimizer, too.
+    fn launcher(&self) -> Option<Rc<dyn Launcher>> {
+        None
+    }
 }
 
 /// The logits (T, B, Y) that belong to a gradient, where they are.

@@ -1,6 +1,5 @@
 //! Flat vectors that libtorch holds: f32 ones on the CPU as slices where they lie, and the way to a device.
 
-use tch::kind::Element;
 use tch::{Device, Kind, TchError, Tensor};
 
 fn on_cpu(vector: &Tensor) -> bool {
@@ -19,11 +18,11 @@ pub fn values_mut(vector: &mut Tensor) -> Option<&mut [f32]> {
     on_cpu(vector).then(|| unsafe { std::slice::from_raw_parts_mut(vector.data_ptr().cast(), vector.numel()) })
 }
 
-/// A vector on a device. To a card it goes through pinned memory, so that nobody waits for what the card has to do before.
-pub fn upload<T: Element>(values: &[T], (kind, device): (Kind, Device)) -> Result<Tensor, TchError> {
-    let host = Tensor::f_from_slice(values)?;
+/// A vector on a device, from the host. To a card it goes through pinned memory, so that nobody waits for what the card has to
+/// do before.
+pub fn upload(host: &Tensor, (kind, device): (Kind, Device)) -> Result<Tensor, TchError> {
     match device {
         Device::Cuda(_) => host.f_internal_pin_memory(device)?.f_internal_to_copy((kind, device), true),
-        _ => host.f_to_kind(kind),
+        _ => host.f_internal_to_copy((kind, device), false),
     }
 }

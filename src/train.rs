@@ -147,7 +147,7 @@ impl Trainer {
         Trainer {
             layout: recipe.layout(),
             gradient: theta.zeros_like(),
-            optimizer: Optimizer::new(&recipe.training.optimizer, &theta),
+            optimizer: Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(engine.launcher(), &theta),
             recipe,
             progress: Progress { engine: engine.name().to_string(), ..progress },
             source,
@@ -216,7 +216,7 @@ impl Trainer {
                 let all = all.map(|loss| Tensor::from(loss).to_device(logits.device()));
                 let (clip, sound) = (&self.recipe.training.clip, all.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
-                let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step);
+                let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
             }
         }

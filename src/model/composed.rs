@@ -70,7 +70,7 @@ fn append<'a>(values: &mut Vec<f32>, heads: impl Iterator<Item = &'a Tensor>) ->
 /// Values of a batch as a tensor (T, B, width) beside another one.
 fn tensor(values: &[f32], batch: &Batch, width: i64, beside: &Tensor) -> Tensor {
     let shape = [batch.steps as i64, batch.size() as i64, width];
-    let values = upload(values, (beside.kind(), beside.device()));
+    let values = upload(&Tensor::from_slice(values), (beside.kind(), beside.device()));
     values.unwrap_or_else(|error| panic!("{error}")).view(shape)
 }
 

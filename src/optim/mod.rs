@@ -1,16 +1,20 @@
 //! Clip and optimizer: a few operations on flat vectors of theta's length, with state that a checkpoint can hold.
 
+mod kernels;
 mod rule;
 mod schedule;
 
 pub use schedule::Schedule;
 
 use crate::flat;
+use crate::fused::cuda::Launcher;
 use crate::limits::{fraction, positive};
 use crate::simd::{self, Level};
 use anyhow::Result;
+use kernels::Kernels;
 use rule::{Pass, Rule, norm};
 use serde::{Deserialize, Serialize};
+use std::rc::Rc;
 use tch::Tensor;
 
 /// The `training.clip` section of a recipe.
@@ -109,13 +113,19 @@ pub struct Optimizer {
     pub state: Vec<(&'static str, Tensor)>,
     /// A scalar on the device: 0, and not a number from the first `update_later` on that was given something not finite.
     broken: Option<Tensor>,
+    kernels: Option<Kernels>,
 }
 
 impl Optimizer {
     pub fn new(config: &Config, theta: &Tensor) -> Optimizer {
         let names = Optimizer::state_names(config);
         let state = names.iter().map(|name| (*name, theta.zeros_like())).collect();
-        Optimizer { config: config.clone(), state, broken: None }
+        Optimizer { config: config.clone(), state, broken: None, kernels: None }
+    }
+
+    /// The same with the kernels of an engine's launcher for `update_later`, where it has one.
+    pub fn with_kernels(self, launcher: Option<Rc<dyn Launcher>>, theta: &Tensor) -> Optimizer {
+        Optimizer { kernels: launcher.map(|launcher| Kernels::new(launcher, theta)), ..self }
     }
 
     /// Forgets all that it has seen.
@@ -172,8 +182,11 @@ impl Optimizer {
         gradient: &Tensor,
         logits: &Tensor,
         step: u64,
-    ) -> Tensor {
+    ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
+        if let Some(kernels) = &mut self.kernels {
+            return kernels.update(clip, &Rule::new(&self.config, factor, step), theta, gradient, logits, &self.state);
+        }
         let norm = gradient.norm();
         let mut broken = (&norm + logits.sum(logits.kind())) * 0.0;
         if let Some(before) = &self.broken {
@@ -195,12 +208,15 @@ impl Optimizer {
         }
         let told = norm + &broken; // what the device refused, its reader must see
         self.broken = Some(broken);
-        told
+        Ok(told)
     }
 
     /// Forgets that something was not finite.
     pub fn recover(&mut self) {
         self.broken = None;
+        if let Some(kernels) = &mut self.kernels {
+            kernels.recover();
+        }
     }
 }
 
@@ -288,7 +304,8 @@ mod tests {
                 let mut optimizers = [(); 2].map(|()| Optimizer::new(&config, &gradient));
                 for step in 1..4 {
                     let norm = optimizers[0].update(&clip, 0.5, &mut thetas[0], &gradient, step);
-                    let later = optimizers[1].update_later(&clip, 0.5, &mut thetas[1], &gradient, &gradient, step);
+                    let later =
+                        optimizers[1].update_later(&clip, 0.5, &mut thetas[1], &gradient, &gradient, step).unwrap();
                     assert_eq!(norm, later.double_value(&[]));
                 }
                 let [now, later] = thetas.map(|theta| Vec::<f64>::try_from(theta).unwrap());
@@ -308,7 +325,7 @@ mod tests {
                 if recover {
                     optimizer.recover();
                 }
-                let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2);
+                let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2).unwrap();
                 (norm, theta.copy(), optimizer.state[2].1.copy())
             };
             let (_, before, state) = later(&sound, &sound, false);

@@ -102,13 +102,15 @@ impl Column<'_> {
 }
 
 /// Fair random bits.
+pub fn fill_with_bits(rng: &mut impl RngCore, bits: &mut [f32]) {
+    for bits in bits.chunks_mut(32) {
+        let word = rng.next_u32();
+        bits.iter_mut().enumerate().for_each(|(i, bit)| *bit = (word >> i & 1) as f32);
+    }
+}
+
 pub fn bits(rng: &mut impl RngCore, width: usize) -> Vec<f32> {
-    let mut word = 0;
-    let bit = |i: usize| {
-        if i.is_multiple_of(32) {
-            word = rng.next_u32();
-        }
-        (word >> (i % 32) & 1) as f32
-    };
-    (0..width).map(bit).collect()
+    let mut bits = vec![0.0; width];
+    fill_with_bits(rng, &mut bits);
+    bits
 }

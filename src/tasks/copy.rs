@@ -8,7 +8,7 @@
 //!             ...     .  .  .  .  0  1  1
 //!     mask            .  .  .  .  1  1  1        only these steps count
 
-use super::batch::bits;
+use super::batch::fill_with_bits;
 use super::{Axis, Channels, Column, Generator, MOST, Point, Varying};
 use crate::limits::check;
 use anyhow::Result;
@@ -60,8 +60,9 @@ impl Generator for Copy {
 
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
         let length = point.at(Axis::Length);
+        let mut data = vec![0.0; self.width];
         for t in 0..length {
-            let data = bits(rng, self.width);
+            fill_with_bits(rng, &mut data);
             column.input(t)[..self.width].copy_from_slice(&data);
             column.answer(length + 1 + t).copy_from_slice(&data);
         }

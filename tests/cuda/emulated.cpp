@@ -9,11 +9,19 @@ static Sizes sizes;
 static Buffers buffers;
 static void pack() { ntm_pack(sizes, buffers); }
 static void forward() { ntm_forward(sizes, buffers); }
+static void loss() { ntm_loss(sizes, buffers); }
 static void backward() { ntm_backward(sizes, buffers); }
+static Update update_;
+static void norm() { ntm_norm(update_); }
+static void update() { ntm_update(update_); }
 
 static void run_block() {
     using namespace emulated;
+    for (Fiber &fiber : fibers) {
+        fiber.copies.clear();
+    }
     if (threads == 1) {
+        current = 0;
         threadIdx.x = 0;
         body();
         return;
@@ -45,13 +53,17 @@ static void run_block() {
     }
 }
 
-// Runs kernel 0 (pack), 1 (forward) or 2 (backward). `shared` bytes of shared memory are filled with NaN for each block, and a
+// Runs a kernel, in the order of `Kernel::ALL`. `shared` bytes of shared memory are filled with NaN for each block, and a
 // write beyond them is an error. `skip` is a barrier to leave out, or -1. Returns null, or what went wrong.
-extern "C" const char *emulated_launch(int kernel, const Sizes *s, const Buffers *b, int grid, int block, int warp, int shared, uint64_t seed, int skip) {
+extern "C" const char *emulated_launch(int kernel, const Sizes *s, const Buffers *b, const Update *u, int grid, int block, int warp, int shared, uint64_t seed, int skip) {
     using namespace emulated;
-    void (*const kernels[])() = {pack, forward, backward};
-    sizes = *s;
-    buffers = *b;
+    void (*const kernels[])() = {pack, forward, loss, backward, norm, update};
+    if (u) {
+        update_ = *u;
+    } else {
+        sizes = *s;
+        buffers = *b;
+    }
     body = kernels[kernel];
     threads = block;
     lanes = warp;

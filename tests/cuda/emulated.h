@@ -19,14 +19,20 @@ namespace emulated {
 struct Index {
     unsigned x;
 };
-enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+struct Copy {
+    REAL *to;
+    const REAL *from;
+};
+enum State { READY, AT_BARRIER, AT_SHUFFLE, AT_TEAM, DONE };
 struct Fiber {
     ucontext_t context;
     std::vector<char> stack;
     State state;
     int site;           // the barrier it waits at
+    int first, size;    // the threads that it waits with
     REAL shuffled[2];   // what it gives to its warp, in turns
     unsigned shuffles;
+    std::vector<Copy> copies; // that have not arrived
 };
 static std::vector<Fiber> fibers;
 static ucontext_t scheduler;
@@ -56,12 +62,38 @@ static void barrier(int site) {
     }
 }
 
+// A barrier of the threads `team * size` and on, `size` of them.
+static void team_barrier(int site, int team, int size) {
+    barriers_seen |= 1ull << site;
+    if (site != skipped) {
+        fibers[current].first = team * size;
+        fibers[current].size = size;
+        wait(AT_TEAM);
+    }
+}
+
 static REAL shuffle_xor(REAL value, int apart) {
     const int me = current;
     const unsigned turn = fibers[me].shuffles++ % 2;
     fibers[me].shuffled[turn] = value;
     wait(AT_SHUFFLE);
     return fibers[me / lanes * lanes + ((me % lanes) ^ apart)].shuffled[turn];
+}
+
+// Now or when it has to be there, as drawn.
+static void copy_later(REAL *to, const REAL *from) {
+    if (draw(2)) {
+        *to = *from;
+    } else {
+        fibers[current].copies.push_back({to, from});
+    }
+}
+
+static void copies_arrived() {
+    for (const Copy &copy : fibers[current].copies) {
+        *copy.to = *copy.from;
+    }
+    fibers[current].copies.clear();
 }
 
 static void enter() {
@@ -108,6 +140,16 @@ static void release() {
             fibers[i].state = READY;
         }
     }
+    for (int first = 0, size; first < threads; first += size) {
+        size = fibers[first].state == AT_TEAM ? fibers[first].size : 1;
+        bool all = fibers[first].state == AT_TEAM && fibers[first].first == first;
+        for (int i = first; all && i < first + size; i++) {
+            all = fibers[i].state == AT_TEAM && fibers[i].first == first;
+        }
+        for (int i = first; all && i < first + size; i++) {
+            fibers[i].state = READY;
+        }
+    }
     for (int i = 0; i < threads; i++) {
         if (fibers[i].state != AT_BARRIER) {
             return;
@@ -128,6 +170,9 @@ static emulated::Index threadIdx, blockIdx, blockDim, gridDim;
 #define LANES emulated::lanes
 #define __syncthreads() emulated::barrier(__COUNTER__)
 #define __syncwarp() (emulated::lanes > 1 ? (void)emulated::shuffle_xor(0, 0) : (void)0)
+#define COPY_LATER(to, from) emulated::copy_later(to, from)
+#define COPIES_ARRIVED() emulated::copies_arrived()
+#define TEAM_BARRIER(team, threads) emulated::team_barrier(__COUNTER__, team, threads)
 #define __shfl_xor_sync(mask, value, apart) emulated::shuffle_xor(value, apart)
 
 // What `extern __shared__` in the kernels names.

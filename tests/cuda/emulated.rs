@@ -1,7 +1,7 @@
 //! A launcher that runs the kernels on the CPU, compiled as C++: see emulated.h.
 
 use anyhow::{Result, bail};
-use ntm::fused::cuda::{Buffers, Grid, Kernel, Launcher, Sizes, source};
+use ntm::fused::cuda::{Blocks, Buffers, Grid, Kernel, Launcher, NORM_BLOCKS, Sizes, Update, source};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
@@ -9,8 +9,18 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use tch::Kind;
 
-type Launch =
-    unsafe extern "C" fn(c_int, *const Sizes, *const Buffers, c_int, c_int, c_int, c_int, u64, c_int) -> *const c_char;
+type Launch = unsafe extern "C" fn(
+    c_int,
+    *const Sizes,
+    *const Buffers,
+    *const Update,
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    u64,
+    c_int,
+) -> *const c_char;
 
 struct Library {
     launch: Launch,
@@ -77,6 +87,7 @@ pub struct Emulated {
     /// A barrier to leave out.
     skip: Option<u32>,
     shared_limit: usize,
+    together: usize,
 }
 
 impl Emulated {
@@ -84,7 +95,7 @@ impl Emulated {
         assert!(block.is_multiple_of(warp));
         // what a block of compute capability 9.0 may have, and for f64 twice that
         let shared_limit = 227 * 1024 * kind.elt_size_in_bytes() / 4;
-        Emulated { kind, block, warp, seed, launches: Cell::new(0), skip: None, shared_limit }
+        Emulated { kind, block, warp, seed, launches: Cell::new(0), skip: None, shared_limit, together: 1 }
     }
 
     pub fn one_thread(kind: Kind) -> Emulated {
@@ -93,6 +104,36 @@ impl Emulated {
 
     pub fn without_barrier(self, barrier: u32) -> Emulated {
         Emulated { skip: Some(barrier), ..self }
+    }
+
+    fn run(
+        &self,
+        kernel: Kernel,
+        grid: Grid,
+        sizes: *const Sizes,
+        buffers: *const Buffers,
+        update: *const Update,
+    ) -> Result<()> {
+        let library = Library::of(self.kind);
+        let _running = library.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.launches.set(self.launches.get() + 1);
+        let seed = self.seed * 1_000_003 + self.launches.get();
+        let [blocks, threads, shared, warp] = [grid.blocks, grid.threads, grid.shared, self.warp].map(|n| n as c_int);
+        let (index, skip) = (kernel.index() as c_int, self.skip.map_or(-1, |skip| skip as c_int));
+        // SAFETY: the engine's buffers are CPU tensors of this kind, alive during the call; the message is static.
+        let failure = unsafe {
+            let failure = (library.launch)(index, sizes, buffers, update, blocks, threads, warp, shared, seed, skip);
+            (!failure.is_null()).then(|| CStr::from_ptr(failure).to_string_lossy())
+        };
+        match failure {
+            Some(failure) => bail!("{kernel:?}: {failure}"),
+            None => Ok(()),
+        }
+    }
+
+    /// With this many sequences a block.
+    pub fn with_together(self, together: usize) -> Emulated {
+        Emulated { together, ..self }
     }
 
     pub fn with_shared_limit(self, shared_limit: usize) -> Emulated {
@@ -109,29 +150,16 @@ pub fn barriers(kind: Kind) -> Vec<u32> {
 
 impl Launcher for Emulated {
     fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
-        let library = Library::of(self.kind);
-        let _running = library.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let index = Kernel::ALL.iter().position(|&other| other == kernel).unwrap();
-        self.launches.set(self.launches.get() + 1);
-        let seed = self.seed * 1_000_003 + self.launches.get();
-        let [blocks, threads, shared, warp] = [grid.blocks, grid.threads, grid.shared, self.warp].map(|n| n as c_int);
-        let skip = self.skip.map_or(-1, |skip| skip as c_int);
-        // SAFETY: the engine's buffers are CPU tensors of this kind, alive during the call; the message is static.
-        let failure = unsafe {
-            let failure = (library.launch)(index as c_int, sizes, buffers, blocks, threads, warp, shared, seed, skip);
-            (!failure.is_null()).then(|| CStr::from_ptr(failure).to_string_lossy())
-        };
-        match failure {
-            Some(failure) => bail!("{kernel:?}: {failure}"),
-            None => Ok(()),
-        }
+        self.run(kernel, grid, sizes, buffers, std::ptr::null())
     }
 
-    fn threads(&self, _blocks: usize) -> usize {
-        self.block
+    fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
+        let grid = Grid { blocks: (grid.blocks * grid.threads).div_ceil(self.block), threads: self.block, ..grid };
+        let grid = if kernel == Kernel::Norm { Grid { blocks: NORM_BLOCKS, ..grid } } else { grid };
+        self.run(kernel, grid, std::ptr::null(), std::ptr::null(), update)
     }
 
-    fn shared_limit(&self) -> usize {
-        self.shared_limit
+    fn blocks(&self, _sequences: usize) -> Blocks {
+        Blocks { threads: self.block, together: self.together, at_once: 1, shared: self.shared_limit }
     }
 }

@@ -13,14 +13,15 @@ use machines::compare::{LENGTHS, assert_traces_close, compare, composed, narrow}
 use machines::{MACHINES, batch, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
-use ntm::fused::cuda::{Sizes, compiler};
+use ntm::fused::cuda::{Blocks, Shape, compiler};
 use ntm::fused::{CudaFused, Fused};
 use ntm::tasks::{Batch, Loss};
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 fn engine(recipe: &Recipe, launcher: Emulated, kind: Kind) -> CudaFused {
     let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-    CudaFused::new(&recipe.model, x, y, Box::new(launcher), (kind, Device::Cpu)).unwrap()
+    CudaFused::new(&recipe.model, x, y, Rc::new(launcher), (kind, Device::Cpu)).unwrap()
 }
 
 /// Logits and gradient in f64, whatever the engine's kind.
@@ -71,9 +72,9 @@ fn in_f32_logits_and_every_gradient_equal_the_definition_to_1e_4() {
 
 #[test]
 fn with_several_threads_in_any_order_every_gradient_equals_the_definition() {
-    for (block, warp) in [(4, 4), (12, 4), (8, 1), (64, 32)] {
+    for (block, warp, together) in [(4, 4, 1), (12, 4, 2), (8, 1, 4), (64, 32, 8)] {
         compare_all(FEW, 0.3, Kind::Double, 1e-9, Loss::CrossEntropy, |recipe| {
-            engine(recipe, Emulated::new(Kind::Double, block, warp, 1), Kind::Double)
+            engine(recipe, Emulated::new(Kind::Double, block, warp, 1).with_together(together), Kind::Double)
         });
     }
 }
@@ -84,8 +85,8 @@ fn the_order_of_the_threads_does_not_change_a_bit() {
         let recipe = recipe(model);
         let (theta, batch) = (weights(&recipe.layout(), 0.3, 5), batch(&recipe, &[5, 3], 5));
         let with_seed = |seed| {
-            run(&mut engine(&recipe, Emulated::new(Kind::Float, 8, 4, seed), Kind::Float), &theta, &batch, Kind::Float)
-                .unwrap()
+            let launcher = Emulated::new(Kind::Float, 8, 4, seed).with_together(2);
+            run(&mut engine(&recipe, launcher, Kind::Float), &theta, &batch, Kind::Float).unwrap()
         };
         let first = with_seed(1);
         for seed in 2..6 {
@@ -96,18 +97,19 @@ fn the_order_of_the_threads_does_not_change_a_bit() {
 
 #[test]
 fn without_any_one_barrier_the_order_of_the_threads_changes_the_result() {
-    let machines: Vec<(Recipe, Vec<f64>, Batch)> =
-        ["many heads", "feedforward, two layers, many heads", "baseline of three layers"]
+    // "plain" has fewer heads than a block has warps, so that several work on one
+    let machines: Vec<(Recipe, Vec<f64>, Batch, usize)> =
+        [("many heads", 2), ("feedforward, two layers, many heads", 2), ("baseline of three layers", 2), ("plain", 1)]
             .iter()
-            .map(|name| {
-                let recipe = recipe(MACHINES.iter().find(|(other, _)| other == name).unwrap().1);
+            .map(|&(name, together)| {
+                let recipe = recipe(MACHINES.iter().find(|(other, _)| *other == name).unwrap().1);
                 let (theta, batch) = (weights(&recipe.layout(), 0.3, 6), batch(&recipe, &[6, 3], 6));
-                (recipe, theta, batch)
+                (recipe, theta, batch, together)
             })
             .collect();
     let results = |skip: Option<u32>, seed, shared: bool| -> Vec<_> {
-        let all = machines.iter().map(|(recipe, theta, batch)| {
-            let mut launcher = Emulated::new(Kind::Double, 16, 4, seed);
+        let all = machines.iter().map(|(recipe, theta, batch, together)| {
+            let mut launcher = Emulated::new(Kind::Double, 16, 4, seed).with_together(*together);
             if let Some(barrier) = skip {
                 launcher = launcher.without_barrier(barrier);
             }
@@ -121,7 +123,7 @@ fn without_any_one_barrier_the_order_of_the_threads_changes_the_result() {
     };
     let whole = [true, false].map(|shared| results(None, 0, shared));
     let met = barriers(Kind::Double);
-    assert!(met.len() > 15, "{met:?}");
+    assert!(met.len() > 13, "{met:?}");
     for barrier in met {
         let seen = (1..9).any(|seed| (0..2).any(|i| results(Some(barrier), seed, i == 0) != whole[i]));
         assert!(seen, "barrier {barrier} of the source makes no difference");
@@ -129,7 +131,7 @@ fn without_any_one_barrier_the_order_of_the_threads_changes_the_result() {
 }
 
 #[test]
-fn memories_outside_of_shared_memory_and_replayed_ones_give_the_same_bits() {
+fn memories_outside_of_shared_memory_and_replayed_ones_give_the_same_result() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
         let (theta, batch) = (weights(&recipe.layout(), 0.3, 8), batch(&recipe, &[11, 4, 9], 8));
@@ -139,17 +141,20 @@ fn memories_outside_of_shared_memory_and_replayed_ones_give_the_same_bits() {
         };
         let least = (1..).map(|k| k * 256).find(|&limit| {
             let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-            let launcher = Box::new(launcher(Some(limit)));
+            let launcher = Rc::new(launcher(Some(limit)));
             CudaFused::new(&recipe.model, x, y, launcher, (Kind::Float, Device::Cpu)).is_ok()
         });
-        let expected = run(&mut engine(&recipe, launcher(None), Kind::Float), &theta, &batch, Kind::Float).unwrap();
-        for limit in [None, least] {
-            for snapshot_bytes in [0, usize::MAX] {
+        let results = [None, least].map(|limit| {
+            let [replayed, kept] = [0, usize::MAX].map(|snapshot_bytes| {
                 let mut engine = engine(&recipe, launcher(limit), Kind::Float).with_snapshot_bytes(snapshot_bytes);
-                let result = run(&mut engine, &theta, &batch, Kind::Float).unwrap();
-                assert_eq!(result, expected, "{name}, shared memory {limit:?}, snapshots {snapshot_bytes}");
-            }
-        }
+                run(&mut engine, &theta, &batch, Kind::Float).unwrap()
+            });
+            assert!(replayed == kept, "{name}, shared memory {limit:?}: replayed memories change the result");
+            kept.1
+        });
+        // without weights in shared memory the sums have another order
+        let apart = machines::compare::difference(&results[0], &results[1], 0.0);
+        assert!(apart < 1e-5, "{name}: without room in shared memory the gradient differs by {apart:e}");
     }
 }
 
@@ -200,7 +205,7 @@ fn the_trace_equals_the_cpus() {
 #[test]
 fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
     let recipe = recipe(r#"{"memory": {"rows": 65536, "width": 2}}"#);
-    let launcher = Box::new(Emulated::one_thread(Kind::Float));
+    let launcher = Rc::new(Emulated::one_thread(Kind::Float));
     let made = CudaFused::new(&recipe.model, 4, 3, launcher, (Kind::Float, Device::Cpu));
     let message = made.err().expect("its weightings alone take 1.5 MB").to_string();
     assert!(message.contains("bytes of shared memory, this card has 232448"), "{message}");
@@ -227,8 +232,10 @@ fn nvrtc() -> bool {
     compiler::open(folder.as_deref()).inspect_err(|error| eprintln!("skipped: {error}")).is_ok()
 }
 
-fn sizes(recipe: &Recipe) -> Sizes {
-    Sizes::of(&recipe.model, recipe.task.input_width(), recipe.task.output_width())
+/// How a card with the shared memory of compute capability 9.0 runs it.
+fn shape(recipe: &Recipe, together: usize) -> Shape {
+    let blocks = Blocks { threads: 512, together, at_once: 1, shared: 227 * 1024 };
+    Shape::of(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), blocks).unwrap()
 }
 
 #[test]
@@ -237,14 +244,31 @@ fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
         return;
     }
     let recipe = Recipe::load("copy", &[]).unwrap();
-    for architecture in ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"] {
-        let mut options = compiler::options(&sizes(&recipe), architecture);
+    for (architecture, together) in [
+        ("sm_75", 1),
+        ("sm_80", 1),
+        ("sm_90", 1),
+        ("sm_90", 2),
+        ("sm_90", 4),
+        ("sm_90", 8),
+        ("sm_100", 1),
+        ("sm_120", 1),
+    ] {
+        let shape = shape(&recipe, together);
+        assert_eq!(shape.together(), together);
+        let mut options = compiler::options(&shape.sizes, architecture);
         options.push("--ptxas-options=-v".to_string());
         let (code, log) = compiler::compile(&options).unwrap();
+        println!("{architecture} {together}: {log}");
         assert!(code.starts_with(b"\x7fELF"), "{architecture}");
-        let used = log.split("Used ").skip(1).map(|rest| rest.split(' ').next().unwrap().parse::<u32>().unwrap());
-        let used: Vec<u32> = used.collect();
-        assert!(used.len() == 3 && used.iter().all(|&registers| registers <= 64), "{architecture}: {used:?} registers");
+        let numbers = |after: &str| -> Vec<u32> {
+            log.split(after).skip(1).map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+        };
+        let used = numbers("Used ");
+        assert!(
+            used.len() == 6 && used.iter().all(|&registers| registers <= 128),
+            "{architecture}: {used:?} registers"
+        );
         assert!(!log.contains("warning"), "{architecture}: {log}");
     }
 }
@@ -256,7 +280,7 @@ fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
     }
     for (name, _) in ntm::config::BUILT_IN {
         let recipe = Recipe::load(name, &[]).unwrap();
-        let (code, _) = compiler::compile(&compiler::options(&sizes(&recipe), "compute_90")).unwrap();
+        let (code, _) = compiler::compile(&compiler::options(&shape(&recipe, 1).sizes, "compute_90")).unwrap();
         let code = String::from_utf8(code).unwrap();
         assert!(code.contains(".entry ntm_backward"), "{name}");
         assert!(!code.contains(".f64"), "{name}: {:?}", code.lines().find(|line| line.contains(".f64")));

@@ -6,8 +6,11 @@ use anyhow::Result;
 use ntm::config::Recipe;
 use ntm::engine::{Engine, Logits, Trace};
 use ntm::fused::Fused;
+use ntm::fused::cuda::Launcher;
+use ntm::optim::{Clip, Config, Optimizer};
 use ntm::tasks::{Batch, Source};
 use ntm::train::Trainer;
+use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 fn recipe() -> Recipe {
@@ -59,6 +62,10 @@ impl Engine for Failing {
         self.engine.name()
     }
 
+    fn launcher(&self) -> Option<Rc<dyn Launcher>> {
+        self.engine.launcher()
+    }
+
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
         self.engine.forward(theta, batch)
     }
@@ -97,4 +104,67 @@ fn a_gradient_that_is_not_finite_is_told_late_with_its_update_and_leaves_the_wei
     assert_eq!((failed.progress.step, failed.progress.sequences), (4, 12));
     assert_eq!((failed.theta, failed.optimizer), (sound.theta, sound.optimizer));
     assert_eq!(failed.progress.window, sound.progress.window);
+}
+
+/// The launcher of an engine whose kernels have been compiled.
+fn optimizer(config: &Config, theta: &Tensor, block: usize, warp: usize) -> Optimizer {
+    let launcher: Rc<dyn Launcher> = Rc::new(Emulated::new(Kind::Float, block, warp, 1));
+    Optimizer::new(config, theta).with_kernels(Some(launcher), theta)
+}
+
+#[test]
+fn the_kernels_of_the_optimizer_update_as_it_does() {
+    for (block, warp) in [(1, 1), (12, 4), (64, 32)] {
+        for config in Config::kinds() {
+            for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 100.0 }, Clip::Value { at: 0.4 }, Clip::None {}] {
+                let gradient = Tensor::from_slice(&(0..700).map(|i| (i as f32).sin()).collect::<Vec<_>>());
+                let mut thetas = [(); 2].map(|()| gradient.ones_like());
+                let mut optimizers = [Optimizer::new(&config, &gradient), optimizer(&config, &gradient, block, warp)];
+                for step in 1..5 {
+                    let norm = optimizers[0].update(&clip, 0.5, &mut thetas[0], &gradient, step);
+                    let later = optimizers[1].update_later(&clip, 0.5, &mut thetas[1], &gradient, &gradient, step);
+                    assert!((later.unwrap().double_value(&[]) / norm - 1.0).abs() < 1e-6);
+                }
+                let pairs = |of: &dyn Fn(usize) -> Vec<Tensor>| of(0).into_iter().zip(of(1)).collect::<Vec<_>>();
+                let vectors = |which: usize| {
+                    let state = optimizers[which].state.iter().map(|(_, vector)| vector.shallow_clone());
+                    state.chain([thetas[which].shallow_clone()]).collect()
+                };
+                for (expected, values) in pairs(&vectors) {
+                    let apart = (values - &expected).abs().max().double_value(&[]);
+                    let largest = expected.abs().max().double_value(&[]);
+                    assert!(
+                        apart <= 2e-6 * largest,
+                        "{config:?}, {clip:?}, blocks of {block}: {apart:e} of {largest:e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_kernels_of_the_optimizer_update_nothing_after_something_that_is_not_finite() {
+    let sound = Tensor::from_slice(&[3.0_f32, -4.0]);
+    for (gradient, logit) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
+        let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
+        let mut theta = sound.ones_like();
+        let mut optimizer = optimizer(&Config::kinds()[0], &theta, 8, 4);
+        let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
+            if recover {
+                optimizer.recover();
+            }
+            let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2).unwrap();
+            (norm.double_value(&[]), theta.copy(), optimizer.state[2].1.copy())
+        };
+        let (norm, before, state) = later(&sound, &sound, false);
+        assert_eq!(norm, 5.0);
+        assert!(!later(&gradient, &logits, false).0.is_finite());
+        for _ in 0..2 {
+            let (norm, after, state_after) = later(&sound, &sound, false);
+            assert!(norm.is_nan());
+            assert_eq!((&after, &state_after), (&before, &state));
+        }
+        assert_ne!(later(&sound, &sound, true).1, before);
+    }
 }

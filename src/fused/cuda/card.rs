@@ -2,29 +2,36 @@
 
 use super::cache::Cache;
 use super::compiler;
-use super::kernels::{Buffers, Grid, Kernel, Launcher, Sizes, source};
-use anyhow::{Context, Result, bail};
+use super::kernels::{Blocks, Buffers, Grid, Kernel, Launcher, Sizes, Update, source};
+use anyhow::{Context, Result, anyhow, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
 use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 // SAFETY: plain values in C's layout, as the kernels' parameters are.
 unsafe impl DeviceRepr for Sizes {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Buffers {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for Update {}
 
 pub struct Card {
+    context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    /// In the order of `Kernel::ALL`.
-    functions: [CudaFunction; 3],
+    architecture: String,
     multiprocessors: usize,
     shared_limit: usize,
+    /// The kernels compiled so far, in the order of `Kernel::ALL`.
+    functions: RefCell<HashMap<Sizes, [CudaFunction; Kernel::COUNT]>>,
 }
 
 impl Card {
-    /// The card of a number, with the kernels compiled for it and for machines of these sizes.
-    pub fn new(index: usize, sizes: &Sizes) -> Result<Card> {
+    /// The card of a number.
+    pub fn new(index: usize) -> Result<Card> {
         // SAFETY: it opens the driver's library by its names.
         if !unsafe { sys::is_culib_present() } {
             bail!("the NVIDIA driver (libcuda.so.1) is not installed");
@@ -35,30 +42,51 @@ impl Card {
         unsafe { context.disable_event_tracking() };
         let (major, minor) = context.compute_capability()?;
         let attribute = |attribute| Ok::<_, anyhow::Error>(context.attribute(attribute)? as usize);
-        let shared_limit = attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
-        let options = compiler::options(sizes, &format!("sm_{major}{minor}"));
-        let functions = load(&context, &options)?;
-        for function in &functions {
-            let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(most, shared_limit as i32)?;
-        }
         Ok(Card {
             stream: context.default_stream(), // the legacy one, which libtorch uses unless told otherwise
-            functions,
+            architecture: format!("sm_{major}{minor}"),
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
-            shared_limit,
+            shared_limit: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
+            functions: RefCell::default(),
+            context,
         })
+    }
+
+    /// The kernels for blocks of these sizes, compiled where they have not been.
+    fn function(&self, kernel: Kernel, sizes: &Sizes) -> Result<CudaFunction> {
+        let mut compiled = self.functions.borrow_mut();
+        let functions = match compiled.entry(*sizes) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let functions = load(&self.context, &compiler::options(sizes, &self.architecture))?;
+                for function in &functions {
+                    let most = FunctionAttribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                    function.set_attribute(most, self.shared_limit as i32)?;
+                }
+                entry.insert(functions)
+            }
+        };
+        Ok(functions[kernel.index()].clone())
+    }
+
+    /// A kernel that is the same for all sizes, of those that have been compiled.
+    fn any(&self, kernel: Kernel) -> Result<CudaFunction> {
+        let compiled = self.functions.borrow();
+        let functions = compiled.values().next().context("no kernel has been compiled yet")?;
+        Ok(functions[kernel.index()].clone())
     }
 }
 
 /// The kernels from the cache or compiled; compiled again if the driver does not take what the cache has.
-fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction; 3]> {
+fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction; Kernel::COUNT]> {
     let (cache, key) = (Cache::of_user(), (source(), options, compiler::version()?));
-    let from = |code: Vec<u8>| -> Result<[CudaFunction; 3]> {
+    let from = |code: Vec<u8>| -> Result<[CudaFunction; Kernel::COUNT]> {
         let module = context.load_module(Ptx::from_binary(code))?;
-        let [pack, forward, backward] =
-            Kernel::ALL.map(|kernel| module.load_function(&kernel.name().to_string_lossy()));
-        Ok([pack?, forward?, backward?])
+        let functions: Vec<CudaFunction> = Kernel::ALL
+            .iter()
+            .map(|kernel| module.load_function(&kernel.name().to_string_lossy()))
+            .collect::<Result<_, _>>()?;
+        functions.try_into().map_err(|_| anyhow!("as many functions as kernels"))
     };
     let get = || cache.get(&key, || Ok::<_, anyhow::Error>(compiler::compile(options)?.0));
     from(get()?).or_else(|_| {
@@ -67,27 +95,43 @@ fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction;
     })
 }
 
+fn config(grid: Grid) -> LaunchConfig {
+    LaunchConfig {
+        grid_dim: (grid.blocks as u32, 1, 1),
+        block_dim: (grid.threads as u32, 1, 1),
+        shared_mem_bytes: grid.shared as u32,
+    }
+}
+
 impl Launcher for Card {
     fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
-        let index = Kernel::ALL.iter().position(|&other| other == kernel).unwrap_or(0);
-        let config = LaunchConfig {
-            grid_dim: (grid.blocks as u32, 1, 1),
-            block_dim: (grid.threads as u32, 1, 1),
-            shared_mem_bytes: grid.shared as u32,
-        };
-        let mut arguments = self.stream.launch_builder(&self.functions[index]);
+        let function = self.function(kernel, sizes)?;
+        let mut arguments = self.stream.launch_builder(&function);
         arguments.arg(sizes).arg(buffers);
         // SAFETY: the parameters are the kernel's; the buffers are libtorch's, which frees them in the order of this stream.
-        unsafe { arguments.launch(config) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
+        unsafe { arguments.launch(config(grid)) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
         Ok(())
     }
 
-    /// More where blocks do not fill the card, to have more loads in flight in each.
-    fn threads(&self, blocks: usize) -> usize {
-        if blocks <= self.multiprocessors { 512 } else { 256 }
+    fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
+        let function = self.any(kernel)?;
+        let mut arguments = self.stream.launch_builder(&function);
+        arguments.arg(update);
+        // SAFETY: as above.
+        unsafe { arguments.launch(config(grid)) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
+        Ok(())
     }
 
-    fn shared_limit(&self) -> usize {
-        self.shared_limit
+    fn blocks(&self, sequences: usize) -> Blocks {
+        let at = |together, threads, at_once| {
+            // a multiprocessor keeps 1 kB a block for itself
+            let shared = if at_once == 1 { self.shared_limit } else { (self.shared_limit + 1024) / at_once - 1024 };
+            Blocks { threads, together, at_once, shared }
+        };
+        match sequences.div_ceil(self.multiprocessors) {
+            0 | 1 => at(1, 384, 1),
+            2 => at(2, 384, 1),
+            _ => at(4, 256, 2),
+        }
     }
 }

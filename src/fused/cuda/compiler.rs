@@ -46,7 +46,11 @@ pub fn options(sizes: &Sizes, architecture: &str) -> Vec<String> {
     vec![
         format!("--gpu-architecture={architecture}"),
         "--std=c++17".to_string(),
+        "--generate-line-info".to_string(), // for profilers; the code is the same
         format!("-DNTM_SIZES={}", sizes.constants()),
+        format!("-DNTM_ROWS={}", sizes.n),
+        format!("-DNTM_THREADS={}", sizes.threads),
+        format!("-DNTM_BLOCKS={}", sizes.blocks),
     ]
 }
 

@@ -14,6 +14,8 @@ const FILES: &[(&str, &str)] = &[
     ("memory.cu", include_str!("kernels/memory.cu")),
     ("forward.cu", include_str!("kernels/forward.cu")),
     ("backward.cu", include_str!("kernels/backward.cu")),
+    ("loss.cu", include_str!("kernels/loss.cu")),
+    ("update.cu", include_str!("kernels/update.cu")),
 ];
 
 /// One source of all kernels, in which the compiler's messages name the files.
@@ -26,17 +28,33 @@ pub enum Kernel {
     /// theta -> packed weights
     Pack,
     Forward,
+    /// Logits -> their gradient, and their places in the batch
+    Loss,
     Backward,
+    /// The partial sums of the gradient's norm
+    Norm,
+    /// Clip and optimizer
+    Update,
 }
 
 impl Kernel {
-    pub const ALL: [Kernel; 3] = [Kernel::Pack, Kernel::Forward, Kernel::Backward];
+    pub const COUNT: usize = 6;
+    pub const ALL: [Kernel; Kernel::COUNT] =
+        [Kernel::Pack, Kernel::Forward, Kernel::Loss, Kernel::Backward, Kernel::Norm, Kernel::Update];
+
+    /// Its place in `ALL`.
+    pub fn index(self) -> usize {
+        self as usize
+    }
 
     pub fn name(self) -> &'static std::ffi::CStr {
         match self {
             Kernel::Pack => c"ntm_pack",
             Kernel::Forward => c"ntm_forward",
+            Kernel::Loss => c"ntm_loss",
             Kernel::Backward => c"ntm_backward",
+            Kernel::Norm => c"ntm_norm",
+            Kernel::Update => c"ntm_update",
         }
     }
 }
@@ -54,16 +72,28 @@ pub trait Launcher {
     /// Queues a kernel after the work that libtorch has queued on its device.
     fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()>;
 
-    /// Threads of a block where there are this many.
-    fn threads(&self, blocks: usize) -> usize;
+    /// Queues `Norm` or `Update`, any number of threads a block.
+    fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()>;
 
+    /// How blocks should run a batch of this many sequences.
+    fn blocks(&self, sequences: usize) -> Blocks;
+}
+
+/// How a launcher's blocks run a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct Blocks {
+    pub threads: usize,
+    /// Sequences of a block: 1, 2, 4 or 8.
+    pub together: usize,
+    /// Blocks that a multiprocessor shall run at once.
+    pub at_once: usize,
     /// The most bytes of shared memory of a block.
-    fn shared_limit(&self) -> usize;
+    pub shared: usize,
 }
 
 /// `struct Sizes` of machine.cu.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Sizes {
     pub x: i32,
     pub n: i32,
@@ -76,6 +106,12 @@ pub struct Sizes {
     pub recurrent: i32,
     pub key_tanh: i32,
     pub add_tanh: i32,
+    /// How blocks run it, see `Blocks`; forward and backward the memories and the weights that one has in shared memory.
+    pub threads: i32,
+    pub blocks: i32,
+    pub together: i32,
+    pub memories: [i32; 2],
+    pub room: [i32; 2],
 }
 
 /// `struct Buffers` of machine.cu: addresses, and what goes with them.
@@ -92,6 +128,9 @@ pub struct Buffers {
     pub memory: u64,
     pub weighting: u64,
     pub inputs: u64,
+    pub targets: u64,
+    pub mask: u64,
+    pub scale: u64,
     pub lengths: u64,
     pub first_row: u64,
     pub first_snapshot: u64,
@@ -107,23 +146,55 @@ pub struct Buffers {
     pub weightings: u64,
     pub inverse_norms: u64,
     pub snapshots: u64,
+    pub logits: u64,
+    pub d_logits: u64,
+    pub placed: u64,
     pub d_shown: u64,
     pub replayed: u64,
     pub spare: u64,
     pub d_start: u64,
     pub pack_count: i32,
+    pub sequences: i32,
     pub segment: i32,
     pub keep: i32,
-    pub in_shared: i32,
+    pub steps: i32,
+    pub outputs: i32,
+    pub squared: i32,
 }
 
-impl Sizes {
-    /// Of a network between inputs and outputs of these widths.
-    pub fn of(config: &Config, input_width: usize, output_width: usize) -> Sizes {
-        Sizes::new(&Plan::new(config, input_width, output_width))
-    }
+/// `struct Update` of update.cu.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Update {
+    pub theta: u64,
+    pub states: [u64; 3],
+    pub gradient: u64,
+    pub logits: u64,
+    pub partial: u64,
+    pub broken: u64,
+    pub told: u64,
+    pub size: i32,
+    pub logit_count: i32,
+    pub turn: i32,
+    pub adam: i32,
+    pub clip: i32,
+    pub at: f32,
+    pub rate: f32,
+    pub keep_mean: f32,
+    pub keep_square: f32,
+    pub momentum: f32,
+    pub epsilon: f32,
+    pub unbias_square: f32,
+    pub new_mean: f32,
+    pub new_square: f32,
+}
 
-    pub(super) fn new(plan: &Plan) -> Sizes {
+/// `NORM_BLOCKS` of update.cu.
+pub const NORM_BLOCKS: usize = 64;
+
+impl Sizes {
+    /// One sequence a block, with nothing but vectors in shared memory.
+    fn new(plan: &Plan) -> Sizes {
         Sizes {
             x: plan.x as i32,
             n: plan.n as i32,
@@ -136,59 +207,113 @@ impl Sizes {
             recurrent: plan.recurrent as i32,
             key_tanh: (plan.key == Activation::Tanh) as i32,
             add_tanh: (plan.add == Activation::Tanh) as i32,
+            threads: 1,
+            blocks: 1,
+            together: 1,
+            memories: [0, 0],
+            room: [0, 0],
         }
     }
 
     /// As the kernels take them for constants: NTM_SIZES=...
     pub fn constants(&self) -> String {
-        let Sizes { x, n, m, h, s, reads, writes, layers, recurrent, key_tanh, add_tanh } = self;
-        format!("{x},{n},{m},{h},{s},{reads},{writes},{layers},{recurrent},{key_tanh},{add_tanh}")
+        let Sizes { x, n, m, h, s, reads, writes, layers, recurrent, key_tanh, add_tanh, .. } = self;
+        let Sizes { threads, blocks, together, memories: [forward, backward], room: [weights, weights_back], .. } =
+            self;
+        format!(
+            "{x},{n},{m},{h},{s},{reads},{writes},{layers},{recurrent},{key_tanh},{add_tanh},\
+            {threads},{blocks},{together},{forward},{backward},{weights},{weights_back}"
+        )
     }
 }
 
-/// The shared memory of a block in values: without its memories, and of one memory.
-pub struct Shared {
-    pub vectors: usize,
-    pub memories: usize,
+/// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in values.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub sizes: Sizes,
+    pub shared: [usize; 2],
 }
 
-impl Shared {
-    /// What `ntm_forward` takes.
-    pub fn forward(plan: &Plan, threads: usize) -> Shared {
-        let rows = plan.all_heads() * plan.n;
-        let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
-        let z = plan.controller.iter().map(|dense| dense.inputs).sum();
-        let layers = plan.controller.len() * plan.h;
-        let sizes = [z, layers, plan.output.inputs, plan.heads.outputs, rows, rows, rows, plan.n];
-        Shared::new(&sizes, outputs, threads, plan.m * plan.n)
+impl Shape {
+    /// `new` of a network between inputs and outputs of these widths.
+    pub fn of(config: &Config, input_width: usize, output_width: usize, blocks: Blocks) -> Result<Shape, usize> {
+        Shape::new(&Plan::new(config, input_width, output_width), blocks, Kind::Float)
     }
 
-    /// What `ntm_backward` takes; between write heads and before them there are memories, too.
-    pub fn backward(plan: &Plan, threads: usize) -> Shared {
-        let rows = plan.all_heads() * plan.n;
-        let layers = plan.controller.len() * plan.h;
-        let inputs = widest(plan, |dense| dense.inputs).max(plan.heads.inputs);
-        let (reads, emitted, outputs) =
-            (plan.read_heads * plan.m, plan.heads.outputs, widest(plan, |dense| dense.outputs));
-        let sizes = [rows, reads, layers, layers, emitted, emitted, outputs, plan.h, rows, rows, rows, rows];
-        Shared::new(&sizes, inputs, threads, (1 + plan.write_heads.max(1)) * plan.m * plan.n)
+    /// The best one for these blocks: memories in shared memory, by fewer sequences together if that makes it possible, and what
+    /// is left for weights. Where one sequence does not fit, the bytes that it needs.
+    pub(super) fn new(plan: &Plan, blocks: Blocks, kind: Kind) -> Result<Shape, usize> {
+        let (cells, limit) = (padded(plan.m * plan.n), blocks.shared / kind.elt_size_in_bytes());
+        let Blocks { threads, mut together, .. } = blocks;
+        loop {
+            let vectors = [forward_vectors(plan, threads, together), backward_vectors(plan, threads, together)];
+            let most = vectors.into_iter().max().unwrap_or(0);
+            if together == 1 && most > limit {
+                return Err(most * kind.elt_size_in_bytes());
+            }
+            let fitting = |vectors: usize| limit.saturating_sub(vectors) / (together * cells).max(1);
+            let memories = [fitting(vectors[0]).min(1), fitting(vectors[1]).min(2)];
+            if together > 1 && (most > limit || memories.contains(&0)) {
+                together /= 2;
+                continue;
+            }
+            let weights = |back: usize| -> usize {
+                let size = |dense: &Dense| {
+                    let sizes = [dense.inputs, dense.outputs];
+                    sizes[back] * padded(sizes[1 - back])
+                };
+                plan.controller.iter().chain((plan.n > 0).then_some(&plan.heads)).map(size).sum()
+            };
+            let used = [0, 1].map(|back| vectors[back] + memories[back] * together * cells);
+            let room = [0, 1].map(|back| ((limit - used[back]) / 4 * 4).min(weights(back)));
+            let sizes = Sizes {
+                threads: threads as i32,
+                blocks: blocks.at_once as i32,
+                together: together as i32,
+                memories: memories.map(|count| count as i32),
+                room: room.map(|room| room as i32),
+                ..Sizes::new(plan)
+            };
+            return Ok(Shape { sizes, shared: [used[0] + room[0], used[1] + room[1]] });
+        }
     }
 
-    fn new(sizes: &[usize], widest: usize, threads: usize, memories: usize) -> Shared {
-        let padded = |size: usize| size.next_multiple_of(4);
-        let partial = padded(widest).max(4 * threads);
-        Shared { vectors: sizes.iter().map(|&size| padded(size)).sum::<usize>() + partial, memories: padded(memories) }
+    pub fn together(&self) -> usize {
+        self.sizes.together as usize
     }
+}
 
-    /// With all memories.
-    pub fn bytes(&self, kind: Kind) -> usize {
-        (self.vectors + self.memories) * kind.elt_size_in_bytes()
-    }
+fn padded(size: usize) -> usize {
+    size.next_multiple_of(4)
+}
 
-    /// With or without them.
-    pub fn used(&self, in_shared: bool, kind: Kind) -> usize {
-        if in_shared { self.bytes(kind) } else { self.vectors * kind.elt_size_in_bytes() }
-    }
+/// Values of shared memory that `ntm_forward` takes without memories and weights.
+fn forward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
+    let rows = plan.all_heads() * plan.n;
+    let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
+    let z: usize = plan.controller.iter().map(|dense| dense.inputs).sum();
+    let layers = plan.controller.len() * plan.h;
+    vectors(&[1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
+}
+
+/// Those of `ntm_backward`.
+fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
+    let rows = plan.all_heads() * plan.n;
+    let layers = plan.controller.len() * plan.h;
+    let inputs = widest(plan, |dense| dense.inputs).max(plan.heads.inputs);
+    let (reads, emitted) = (plan.read_heads * plan.m, plan.heads.outputs);
+    let outputs = widest(plan, |dense| dense.outputs);
+    let passed_on = [1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
+    let gates = plan.controller.iter().map(|dense| dense.outputs).sum();
+    let staged = [emitted, rows, rows, rows, rows, rows, plan.n, gates, layers, layers, plan.h + reads];
+    vectors(&[&passed_on[..], &staged].concat(), inputs, threads, together)
+}
+
+/// Vectors of a sequence, for all of a block, and the partial sums of a product.
+fn vectors(sizes: &[usize], widest: usize, threads: usize, together: usize) -> usize {
+    let partial = padded(padded(widest) * together).max(4 * together.min(4) * threads);
+    let scratch = padded(2 * threads); // at most, where a warp is one thread
+    sizes.iter().map(|&size| padded(size * together)).sum::<usize>() + partial + scratch
 }
 
 fn widest(plan: &Plan, of: impl Fn(&Dense) -> usize) -> usize {

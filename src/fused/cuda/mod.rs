@@ -11,16 +11,16 @@ mod tape;
 mod trace;
 
 pub use card::Card;
-pub use kernels::{Buffers, Grid, Kernel, Launcher, Sizes, source};
+pub use kernels::{Blocks, Buffers, Grid, Kernel, Launcher, NORM_BLOCKS, Shape, Sizes, Update, source};
 
 use crate::engine::{Engine, Logits, Trace};
 use crate::fused::plan::Plan;
 use crate::model::{CONSTANT_MEMORY, Config};
 use crate::tasks::{Batch, Loss};
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use batch::Given;
-use kernels::Shared;
 use maps::Maps;
+use std::rc::Rc;
 use tape::{Field, Room, Tape};
 use tch::{Device, Kind, Tensor};
 
@@ -29,9 +29,8 @@ const SNAPSHOT_BYTES: usize = 1 << 30;
 
 pub struct CudaFused {
     plan: Plan,
-    sizes: Sizes,
     maps: Maps,
-    launcher: Box<dyn Launcher>,
+    launcher: Rc<dyn Launcher>,
     options: (Kind, Device),
     snapshot_bytes: usize,
     packed: Tensor,
@@ -41,7 +40,9 @@ pub struct CudaFused {
     /// All gradients, as `Maps` orders them.
     flat: Tensor,
     tape: Tape,
-    host: Vec<f32>,
+    /// Where batches are put together.
+    batch: Tensor,
+    logits: Vec<f32>,
 }
 
 /// The places of a launch's fields in the tape.
@@ -66,21 +67,36 @@ struct Fields {
 
 /// A forward pass: what it was given, and what a backward pass goes on with.
 struct Pass {
-    given: Given,
+    _given: Given,
     fields: Fields,
+    shape: Shape,
     buffers: Buffers,
     first_weighting: Tensor, // (R + W, N)
-    /// Kept, as its address is in `buffers`.
-    _first_memory: Tensor,
-    logits: Tensor, // (rows, Y)
+    d_logits: Tensor,        // (rows, Y)
+    logits: Tensor,          // (T, B, Y), padding has 0
+    /// Kept, as their addresses are in `buffers`.
+    _kept: [Tensor; 2],
+}
+
+/// How a launcher's blocks run a batch of this many sequences; as those of one sequence if a block would lack the room.
+fn shape(plan: &Plan, launcher: &dyn Launcher, sequences: usize, kind: Kind) -> Result<Shape> {
+    let many = Shape::new(plan, launcher.blocks(sequences), kind);
+    if let Ok(shape) = many
+        && !shape.sizes.memories.contains(&0)
+    {
+        return Ok(shape);
+    }
+    let blocks = launcher.blocks(1);
+    Shape::new(plan, blocks, kind).map_err(|needed| {
+        anyhow!("a sequence of this machine needs {needed} bytes of shared memory, this card has {}", blocks.shared)
+    })
 }
 
 impl CudaFused {
     /// An engine for f32 weights on the card of a number. An error says why there can be none.
     pub fn on_card(config: &Config, input_width: usize, output_width: usize, index: usize) -> Result<CudaFused> {
-        let sizes = Sizes::of(config, input_width, output_width);
-        let card = Card::new(index, &sizes)?;
-        CudaFused::new(config, input_width, output_width, Box::new(card), (Kind::Float, Device::Cuda(index)))
+        let card = Card::new(index)?;
+        CudaFused::new(config, input_width, output_width, Rc::new(card), (Kind::Float, Device::Cuda(index)))
     }
 
     /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not fit its
@@ -89,27 +105,22 @@ impl CudaFused {
         config: &Config,
         input_width: usize,
         output_width: usize,
-        launcher: Box<dyn Launcher>,
+        launcher: Rc<dyn Launcher>,
         options: (Kind, Device),
     ) -> Result<CudaFused> {
         let plan = Plan::new(config, input_width, output_width);
-        let (threads, bytes) = (launcher.threads(1), options.0.elt_size_in_bytes());
-        let needed = [Shared::forward(&plan, threads), Shared::backward(&plan, threads)].map(|shared| shared.vectors);
-        let (needed, limit) = (needed.into_iter().max().unwrap_or(0) * bytes, launcher.shared_limit());
-        if needed > limit {
-            bail!("a sequence of this machine needs {needed} bytes of shared memory, this card has {limit}");
-        }
+        shape(&plan, &*launcher, 1, options.0)?;
         let maps = Maps::new(&plan);
         let device = options.1;
         let flat = Tensor::f_zeros([maps.size() as i64], options)?;
         Ok(CudaFused {
-            sizes: Sizes::new(&plan),
             packed: Tensor::f_empty([maps.pack_first.len() as i64], options)?,
             pack_first: Tensor::from_slice(&maps.pack_first).to_device(device),
             pack_second: Tensor::from_slice(&maps.pack_second).to_device(device),
             unpack: Tensor::from_slice(&maps.unpack).to_device(device),
             tape: Tape::new(options),
-            host: vec![],
+            batch: Tensor::f_empty([0], (Kind::Float, Device::Cpu))?,
+            logits: vec![],
             snapshot_bytes: SNAPSHOT_BYTES,
             plan,
             maps,
@@ -126,24 +137,16 @@ impl CudaFused {
 
     /// theta (layout.size()) -> logits (T, B, Y) on the device; padded steps give 0.
     pub fn logits(&mut self, theta: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let pass = self.forward_pass(theta, batch, false)?;
-        self.placed(&pass, batch)
+        Ok(self.forward_pass(theta, batch, false)?.logits)
     }
 
     /// As `logits`, and the gradient of the training loss.
     pub fn logits_and_gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         let pass = self.forward_pass(theta, batch, true)?;
-        let d_logits = self.backward_pass(theta, batch, &pass)?;
-        self.parameter_gradients(&pass, &d_logits, gradient)?;
-        self.placed(&pass, batch)
-    }
-
-    /// Values (rows, width) of a pass at their places in (T, B, width).
-    fn placed(&self, pass: &Pass, batch: &Batch) -> Result<Tensor> {
-        let (steps, size, y) = (batch.steps as i64, batch.size() as i64, self.plan.y as i64);
-        let mut placed = Tensor::f_zeros([steps * size, y], self.options)?;
-        Ok(placed.f_index_copy_(0, &pass.given.places, &pass.logits)?.view([steps, size, y]))
+        self.backward_pass(theta, batch, &pass)?;
+        self.parameter_gradients(&pass, gradient)?;
+        Ok(pass.logits)
     }
 
     /// Steps between two memories that are kept.
@@ -158,10 +161,9 @@ impl CudaFused {
         assert_eq!(theta.numel(), self.plan.layout.size());
         let _guard = tch::no_grad_guard();
         let (plan, size, segment) = (&self.plan, batch.size(), self.segment(batch));
-        let threads = self.launcher.threads(size);
-        let given = Given::new(batch, plan.x, plan.y, segment, self.options)?;
-        let in_shared = Shared::forward(plan, threads).bytes(self.options.0) <= self.launcher.shared_limit();
-        let fields = self.lay_out(&given, size, segment, keep)?;
+        let shape = shape(plan, &*self.launcher, size, self.options.0)?;
+        let given = Given::new(batch, segment, &mut self.batch, self.options)?;
+        let fields = self.lay_out(&given, &shape, size, segment, keep)?;
 
         let plan = &self.plan;
         let first_memory = self.first_memory(theta);
@@ -183,6 +185,9 @@ impl CudaFused {
             memory: first_memory.data_ptr() as u64,
             weighting: first_weighting.data_ptr() as u64,
             inputs: given.inputs.data_ptr() as u64,
+            targets: given.targets.data_ptr() as u64,
+            mask: given.mask.data_ptr() as u64,
+            scale: given.scale.data_ptr() as u64,
             lengths: numbers,
             first_row: numbers + 4 * size as u64,
             first_snapshot: numbers + 8 * size as u64,
@@ -201,30 +206,53 @@ impl CudaFused {
             replayed: at(fields.replayed),
             spare: at(fields.spare),
             d_start: at(fields.d_start),
+            sequences: size as i32,
             segment: segment as i32,
             keep: keep as i32,
-            in_shared: in_shared as i32,
-            d_shown: 0,
+            steps: batch.steps as i32,
+            outputs: plan.y as i32,
+            squared: (batch.loss == Loss::Squared) as i32,
+            ..Buffers::default()
         };
-        let pack = Grid { blocks: self.maps.pack_first.len().div_ceil(256).clamp(1, 1024), threads, shared: 0 };
-        self.launcher.launch(Kernel::Pack, pack, &self.sizes, &buffers)?;
-        let shared = Shared::forward(plan, threads).used(in_shared, self.options.0);
-        self.launcher.launch(Kernel::Forward, Grid { blocks: size, threads, shared }, &self.sizes, &buffers)?;
+        let pack = self.maps.pack_first.len().div_ceil(256).clamp(1, 1024);
+        self.launch(Kernel::Pack, pack, 0, &shape, &buffers)?;
+        self.launch(Kernel::Forward, size.div_ceil(shape.together()), shape.shared[0], &shape, &buffers)?;
 
         // logits = W [h, r] + b
         let (weight, bias) = self.output_layer(theta);
         let seen = self.tape.view(fields.shown).narrow(1, 1, plan.output.inputs as i64 - 1);
-        let logits = bias.f_addmm(&seen, &weight.tr())?;
-        Ok(Pass { given, fields, buffers, first_weighting, _first_memory: first_memory, logits })
+        let rows = bias.f_addmm(&seen, &weight.tr())?;
+        let d_logits = Tensor::f_empty(if keep { rows.size() } else { vec![0] }, self.options)?;
+        let logits = Tensor::f_empty([batch.steps as i64, size as i64, plan.y as i64], self.options)?;
+        let at = |tensor: &Tensor| tensor.data_ptr() as u64;
+        let buffers = Buffers { logits: at(&rows), d_logits: at(&d_logits), placed: at(&logits), ..buffers };
+        self.launch(Kernel::Loss, size, 0, &shape, &buffers)?;
+        Ok(Pass {
+            _given: given,
+            fields,
+            shape,
+            buffers,
+            first_weighting,
+            d_logits,
+            logits,
+            _kept: [first_memory, rows],
+        })
+    }
+
+    fn launch(&self, kernel: Kernel, blocks: usize, values: usize, shape: &Shape, buffers: &Buffers) -> Result<()> {
+        let shared = values * self.options.0.elt_size_in_bytes();
+        let grid = Grid { blocks, threads: shape.sizes.threads as usize, shared };
+        self.launcher.launch(kernel, grid, &shape.sizes, buffers)
     }
 
     /// Makes room for a batch in the tape.
-    fn lay_out(&mut self, given: &Given, size: usize, segment: usize, keep: bool) -> Result<Fields> {
+    fn lay_out(&mut self, given: &Given, shape: &Shape, size: usize, segment: usize, keep: bool) -> Result<Fields> {
         let (plan, mut room) = (&self.plan, Room::default());
         let (cells, layers, weightings) = (plan.m * plan.n, plan.controller.len(), plan.all_heads() * plan.n);
+        let outside = shape.sizes.memories.contains(&0);
         let mut fields = Fields {
             shown: room.field(given.rows, plan.output.inputs),
-            spare: room.field(size, plan.write_heads.max(1) * cells),
+            spare: room.field(if outside { size.next_multiple_of(shape.together()) } else { 0 }, cells),
             ..Fields::default()
         };
         if keep {
@@ -280,26 +308,17 @@ impl CudaFused {
         (of("output.weight"), of("output.bias"))
     }
 
-    /// All steps backward, from the gradient of the logits, which it returns. (rows, Y)
-    fn backward_pass(&self, theta: &Tensor, batch: &Batch, pass: &Pass) -> Result<Tensor> {
-        let Given { targets, loss_weights, .. } = &pass.given;
-        let d_logits = match batch.loss {
-            Loss::CrossEntropy => (pass.logits.f_sigmoid()? - targets) * loss_weights,
-            Loss::Squared => (&pass.logits - targets) * (loss_weights * 2.0),
-        };
-        let d_shown = d_logits.f_mm(&self.output_layer(theta).0)?;
-        let threads = self.launcher.threads(batch.size());
-        let shared = Shared::backward(&self.plan, threads);
-        let in_shared = shared.bytes(self.options.0) <= self.launcher.shared_limit();
-        let buffers = Buffers { d_shown: d_shown.data_ptr() as u64, in_shared: in_shared as i32, ..pass.buffers };
-        let grid = Grid { blocks: batch.size(), threads, shared: shared.used(in_shared, self.options.0) };
-        self.launcher.launch(Kernel::Backward, grid, &self.sizes, &buffers)?;
-        Ok(d_logits)
+    /// All steps backward, from the gradient of the logits.
+    fn backward_pass(&self, theta: &Tensor, batch: &Batch, pass: &Pass) -> Result<()> {
+        let d_shown = pass.d_logits.f_mm(&self.output_layer(theta).0)?;
+        let buffers = Buffers { d_shown: d_shown.data_ptr() as u64, ..pass.buffers };
+        let blocks = batch.size().div_ceil(pass.shape.together());
+        self.launch(Kernel::Backward, blocks, pass.shape.shared[1], &pass.shape, &buffers)
     }
 
     /// d_W = sum over all sequences and steps of d_out z^T, for every matrix; then the gradients of the first state, and all
     /// of them to their places in theta's gradient.
-    fn parameter_gradients(&mut self, pass: &Pass, d_logits: &Tensor, gradient: &mut Tensor) -> Result<()> {
+    fn parameter_gradients(&mut self, pass: &Pass, gradient: &mut Tensor) -> Result<()> {
         let (plan, fields, tape) = (&self.plan, &pass.fields, &self.tape);
         let (z, gates, shown) = (tape.view(fields.z), tape.view(fields.gates), tape.view(fields.shown));
         let mut pairs: Vec<(Tensor, Tensor)> = vec![];
@@ -312,15 +331,15 @@ impl CudaFused {
         if plan.n > 0 {
             pairs.push((tape.view(fields.heads), shown.narrow(1, 0, 1 + plan.h as i64)));
         }
-        pairs.push((d_logits.shallow_clone(), shown));
+        pairs.push((pass.d_logits.shallow_clone(), shown));
         for (slot, (d_out, z)) in self.maps.slots.iter().zip(&pairs) {
             let d_w = self.flat.narrow(0, slot.at as i64, (slot.outputs * slot.inputs) as i64);
             let _ = d_out.tr().f_mm_out(&d_w.view([slot.outputs as i64, slot.inputs as i64]), z)?;
         }
 
         let (start, size) = (self.maps.start as i64, self.maps.start_size as i64);
-        let mut d_start = self.flat.narrow(0, start, size);
-        d_start.f_copy_(&tape.view(fields.d_start).f_sum_dim_intlist(&[0i64][..], false, self.options.0)?)?;
+        let d_start = self.flat.narrow(0, start, size);
+        let _ = tape.view(fields.d_start).f_sum_intlist_out(&d_start, &[0i64][..], false, self.options.0)?;
         if plan.starts.weighting.is_some() {
             // w_0 = softmax(..)
             let (y, cells) = (&pass.first_weighting, (plan.m * plan.n) as i64);
@@ -329,7 +348,7 @@ impl CudaFused {
             let mean = (y * &d).f_sum_dim_intlist(&[1i64][..], true, self.options.0)?;
             d.f_copy_(&(y * (&d - mean)))?;
         }
-        gradient.f_copy_(&self.flat.f_index_select(0, &self.unpack)?)?;
+        let _ = self.flat.f_index_select_out(gradient, 0, &self.unpack)?;
         Ok(())
     }
 }
@@ -339,11 +358,15 @@ impl Engine for CudaFused {
         "fused"
     }
 
+    fn launcher(&self) -> Option<Rc<dyn Launcher>> {
+        Some(self.launcher.clone())
+    }
+
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
         let logits = self.logits(theta, batch)?;
-        self.host.resize(logits.numel(), 0.0);
-        logits.to_device(Device::Cpu).to_kind(Kind::Float).f_copy_data(&mut self.host, logits.numel())?;
-        Ok(&self.host)
+        self.logits.resize(logits.numel(), 0.0);
+        logits.to_device(Device::Cpu).to_kind(Kind::Float).f_copy_data(&mut self.logits, logits.numel())?;
+        Ok(&self.logits)
     }
 
     fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {

@@ -1,6 +1,7 @@
 //! What the heads do, read back from the tape.
 
 use super::CudaFused;
+use super::batch::places;
 use crate::engine::Trace;
 use crate::tasks::Batch;
 use anyhow::Result;
@@ -9,15 +10,15 @@ use tch::{Device, Kind, Tensor};
 impl CudaFused {
     pub(super) fn trace_of(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
         let pass = self.forward_pass(theta, batch, true)?;
-        let (plan, fields) = (&self.plan, &pass.fields);
+        let (plan, fields, places) = (&self.plan, &pass.fields, places(batch, self.options.1));
         let (rows, m) = (batch.steps * batch.size(), plan.m);
         let reads = self.tape.view(fields.shown).narrow(1, 1 + plan.h as i64, (plan.read_heads * m) as i64);
         let mut trace = Trace {
-            weightings: placed(&self.tape.view(fields.weightings), &pass.given.places, rows)?,
-            reads: placed(&reads, &pass.given.places, rows)?,
+            weightings: placed(&self.tape.view(fields.weightings), &places, rows)?,
+            reads: placed(&reads, &places, rows)?,
             ..Trace::default()
         };
-        let emitted = placed(&self.tape.view(fields.heads), &pass.given.places, rows)?;
+        let emitted = placed(&self.tape.view(fields.heads), &places, rows)?;
         for row in emitted.chunks_exact(plan.heads.outputs.max(1)) {
             for (head, &at) in plan.head_at.iter().enumerate() {
                 let (values, sharpening) = (&row[at..], m + 2 + plan.s);

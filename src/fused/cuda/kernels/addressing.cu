@@ -1,5 +1,5 @@
-// Addressing (paper, section 3.3): from what a head emits to its weighting over the N rows, and back. One warp a head, its
-// lanes over the rows, so that sums need no barrier.
+// Addressing (paper, section 3.3): from what a head emits to its weighting over the N rows, and back. A team of warps a head,
+// its lanes over the rows, which they keep in registers.
 
 // The place of an element of what the heads emit within its head.
 DEVICE int place_in_head(const Sizes &p, int element) {
@@ -7,22 +7,19 @@ DEVICE int place_in_head(const Sizes &p, int element) {
     return element < read ? element % p.addressing() : (element - read) % (p.addressing() + 2 * p.m);
 }
 
-// The activation of one emitted value; the shift's softmax is `address`'s.
+// The activation of one emitted value; the shift's softmax is `address`'s. Lanes of a warp have all kinds of values, so sigmoid
+// and softplus share what they have in common.
 DEVICE real activate(const Sizes &p, int place, real raw) {
-    if (place < p.m) {
-        return p.key_tanh ? tanh(raw) : raw;
-    } else if (place == p.strength()) {
-        return softplus(raw);
-    } else if (place == p.gate()) {
-        return sigmoid(raw);
-    } else if (place < p.sharpening()) {
-        return raw;
-    } else if (place == p.sharpening()) {
-        return 1 + softplus(raw);
-    } else if (place < p.add()) {
-        return sigmoid(raw);
+    const bool is_key = place < p.m, is_add = place >= p.add();
+    const bool is_softplus = place == p.strength() || place == p.sharpening();
+    const bool is_sigmoid = place == p.gate() || (place >= p.erase() && !is_add);
+    const real small = exp(-fabs(raw)), inverse = 1 / (1 + small);
+    real value = raw;
+    if (is_softplus) {
+        value = larger(raw, real(0)) + log1p(small) + (place == p.sharpening());
     }
-    return p.add_tanh ? tanh(raw) : raw;
+    value = is_sigmoid ? (raw < 0 ? small * inverse : inverse) : value;
+    return (is_key && p.key_tanh) || (is_add && p.add_tanh) ? tanh(raw) : value;
 }
 
 // From the gradient `d` after an activation whose output is y to the one before it; the shift's is `address_backward`'s.
@@ -43,29 +40,43 @@ DEVICE real activate_backward(const Sizes &p, int place, real y, real d) {
     return p.add_tanh ? d * (1 - y * y) : d;
 }
 
-// A softmax in place over the lanes' elements; every lane has left its own, and their largest in `highest`.
-DEVICE void softmax(real *values, int size, real highest) {
-    highest = warp_largest(highest);
-    real sum = 0;
-    for (int i = LANE; i < size; i += LANES) {
-        values[i] = exp(values[i] - highest);
-        sum += values[i];
-    }
-    const real scale = 1 / warp_sum(sum);
-    for (int i = LANE; i < size; i += LANES) {
-        values[i] *= scale;
-    }
-}
-
 #define LOWEST real(-3e38)
 
-// 1 / |k|
-DEVICE real inverse_key_norm(const Sizes &p, const real *key) {
-    real square = 0;
-    for (int m = LANE; m < p.m; m += LANES) {
-        square += key[m] * key[m];
+// One value of each of a lane's rows.
+struct Rows {
+    real at[MOST_ROWS];
+};
+
+// For each row of a lane of a warp, or of a team: its place q among the lane's, and i.
+#define EACH_ROW(p, q, i)                                                                                                        \
+    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int i = LANE + q * LANES; i < p.n)
+#define EACH_TEAM_ROW(p, team, q, i)                                                                                             \
+    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int i = team.lane + q * team.lanes; q * team.lanes < p.n && i < p.n)
+
+DEVICE real inverse_root(real square) {
+#ifdef __CUDA_ARCH__
+    const real root = rsqrtf(square);
+    return root * (real(1.5) - real(0.5) * square * root * root); // to the last bit but one
+#else
+    return 1 / sqrt(square);
+#endif
+}
+
+// A softmax over all rows of a team.
+DEVICE void softmax(const Sizes &p, Team &team, Rows &values) {
+    real highest = LOWEST, sum = 0;
+    EACH_TEAM_ROW(p, team, q, i) {
+        highest = larger(highest, values.at[q]);
     }
-    return 1 / sqrt(warp_sum(square) + COSINE_EPSILON);
+    highest = team.largest(highest);
+    EACH_TEAM_ROW(p, team, q, i) {
+        values.at[q] = exp(values.at[q] - highest);
+        sum += values.at[q];
+    }
+    const real scale = 1 / team.sum(sum);
+    EACH_TEAM_ROW(p, team, q, i) {
+        values.at[q] *= scale;
+    }
 }
 
 // Row i + turn modulo N, for any turn.
@@ -74,45 +85,78 @@ DEVICE int turned(const Sizes &p, int i, int turn) {
     return row < 0 ? row + p.n : row;
 }
 
-// What the forward pass keeps of one head's addressing, (N) each, where there is a tape.
-struct Kept {
-    real *similarity, *content, *shifted, *weighting;
-};
-
-// Eq. 5-9 for one head. `similarity` (N) holds key . M_i, `gated` (N) is scratch,
-// `weighting` (N) the previous one on entry, the new one on return.
-DEVICE void address(const Sizes &p, real *head, const real *inverse_norm, real *similarity, real *gated, real *weighting, bool keep, Kept kept) {
-    const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
-    real *shift = head + p.shift();
-    real highest = LOWEST;
-    for (int k = LANE; k < p.s; k += LANES) {
+// The softmax of a head's shift, in place: what the head emitted becomes the distribution over the S turns.
+DEVICE void shift_softmax(const Sizes &p, const Team &team, real *shift) {
+    real highest = LOWEST, sum = 0;
+    for (int k = 0; k < p.s; k++) {
         highest = larger(highest, shift[k]);
     }
-    softmax(shift, p.s, highest);
-    // Eq. 6: K = k . M_i / (|k| |M_i|), then what Eq. 5 takes the softmax of, strength K
-    const real inverse_key = inverse_key_norm(p, head);
-    highest = LOWEST;
-    for (int i = LANE; i < p.n; i += LANES) {
-        const real k = similarity[i] * (inverse_norm[i] * inverse_key);
-        if (keep) {
-            kept.similarity[i] = k;
+    for (int k = 0; k < p.s; k++) {
+        sum += exp(shift[k] - highest);
+    }
+    team.sync();
+    for (int k = team.lane; k < p.s; k += team.lanes) {
+        shift[k] = exp(shift[k] - highest) / sum;
+    }
+}
+
+// What the forward pass keeps of one head's addressing, (N) each, where there is a tape; and of the memory, by its first head.
+struct Kept {
+    real *similarity, *content, *shifted, *weighting;
+    real *inverse_norm; // or null
+    real *shift;        // among what the head emits
+};
+
+// Eq. 5-9 for one head, on M_{t-1} (M, N). `gated` (N) is scratch in shared memory, `weighting` (N) the previous one on entry,
+// the new one on return.
+DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, real *gated, real *weighting, bool keep, const Kept &kept) {
+    const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
+    // Eq. 6: K = k . M_i / (|k| |M_i|)
+    Rows similarity, square, value;
+    real key_square = COSINE_EPSILON;
+    EACH_TEAM_ROW(p, team, q, i) {
+        similarity.at[q] = 0;
+        square.at[q] = COSINE_EPSILON;
+    }
+#pragma unroll 4
+    for (int m = 0; m < p.m; m++) {
+        const real key = head[m];
+        key_square += key * key;
+        EACH_TEAM_ROW(p, team, q, i) {
+            const real cell = memory[m * p.n + i];
+            similarity.at[q] += key * cell;
+            square.at[q] += cell * cell;
         }
-        gated[i] = strength * k;
-        highest = larger(highest, gated[i]);
+    }
+    shift_softmax(p, team, head + p.shift());
+    const real inverse_key = inverse_root(key_square);
+    EACH_TEAM_ROW(p, team, q, i) {
+        const real inverse_norm = inverse_root(square.at[q]);
+        similarity.at[q] *= inverse_norm * inverse_key;
+        value.at[q] = strength * similarity.at[q];
+        if (keep) {
+            kept.similarity[i] = similarity.at[q];
+            if (kept.inverse_norm) {
+                kept.inverse_norm[i] = inverse_norm;
+            }
+        }
     }
     // Eq. 5: w^c = softmax(v), v = strength K
-    softmax(gated, p.n, highest);
+    softmax(p, team, value);
     // Eq. 7: w^g = g w^c + (1 - g) prev_w
-    for (int i = LANE; i < p.n; i += LANES) {
+    EACH_TEAM_ROW(p, team, q, i) {
         if (keep) {
-            kept.content[i] = gated[i];
+            kept.content[i] = value.at[q];
         }
-        gated[i] = weighting[i] + gate * (gated[i] - weighting[i]);
+        gated[i] = weighting[i] + gate * (value.at[q] - weighting[i]);
     }
-    __syncwarp();
+    team.sync();
+    const real *shift = head + p.shift();
+    for (int k = team.lane; keep && k < p.s; k += team.lanes) {
+        kept.shift[k] = shift[k];
+    }
     // Eq. 8: w~(i) = sum_k s_k w^g((i + k - S / 2) mod N), plus the epsilon of Eq. 9
-    highest = LOWEST;
-    for (int i = LANE; i < p.n; i += LANES) {
+    EACH_TEAM_ROW(p, team, q, i) {
         real shifted = SHARPEN_EPSILON;
         int row = turned(p, i, -(p.s / 2));
         for (int k = 0; k < p.s; k++) {
@@ -122,94 +166,98 @@ DEVICE void address(const Sizes &p, real *head, const real *inverse_norm, real *
         if (keep) {
             kept.shifted[i] = shifted;
         }
-        weighting[i] = gamma * log(shifted);
-        highest = larger(highest, weighting[i]);
+        value.at[q] = gamma * log(shifted);
     }
     // Eq. 9: w = softmax(gamma ln w~)
-    softmax(weighting, p.n, highest);
-    if (keep) {
-        for (int i = LANE; i < p.n; i += LANES) {
-            kept.weighting[i] = weighting[i];
+    softmax(p, team, value);
+    EACH_TEAM_ROW(p, team, q, i) {
+        weighting[i] = value.at[q];
+        if (keep) {
+            kept.weighting[i] = value.at[q];
         }
     }
 }
 
-// Eq. 9-5 backwards for one head. On entry `d_weighting` (N) holds the gradient of the weighting, on return that of the
-// previous one. `d_dots` (N) receives that of key . M_i, `row_factor` (N) what multiplies M_i in its own gradient, and `d` the
-// gradients of the head's values: after the activations but for the shift, and without what the memory adds to the key's.
-DEVICE void address_backward(const Sizes &p, const real *head, const real *inverse_norm, const real *prev_weighting, const Kept &kept, const real *weighting,
-                             real *d_weighting, real *gated, real *d_dots, real *row_factor, real *d) {
+// What the backward pass knows of one head in one step, (N) each, in shared memory. `similarity` turns into the factor of M_i
+// in its own gradient, `content` into the gradient of key . M_i.
+struct Staged {
+    real *similarity, *content, *shifted;
+    const real *inverse_norm, *prev_weighting, *weighting;
+};
+
+// Eq. 9-5 backwards for one head. `d_weighting` (N) receives the gradient of the previous weighting, `d_w` holds that of the
+// weighting; `inverse_key` is 1 / |k|. `d` (emitted, S) receives the gradients of the head's scalars, that of the shift before
+// its softmax. Returns what the key is multiplied by in its own gradient, through |k|.
+DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &at, const Rows &d_w, real inverse_key, real *d_weighting, real *d) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
     const real *shift = head + p.shift();
-    real *d_shift = d + p.shift(), *d_shifted = row_factor;
+    real *d_shifted = at.shifted;
+    Rows content, prev, similarity, norm; // all that is needed first, since what follows writes in its place
+    EACH_TEAM_ROW(p, team, q, i) {
+        content.at[q] = at.content[i];
+        prev.at[q] = at.prev_weighting[i];
+        similarity.at[q] = at.similarity[i];
+        norm.at[q] = at.inverse_norm[i];
+    }
     // Eq. 9: d_u = w (d_w - d_w . w) by the softmax rule, then d_gamma = d_u . ln w~, d_w~ = d_u gamma / w~
     real mean = 0, d_gamma = 0;
-    for (int i = LANE; i < p.n; i += LANES) {
-        mean += weighting[i] * d_weighting[i];
+    Rows gated, d_gated;
+    EACH_TEAM_ROW(p, team, q, i) {
+        gated.at[q] = at.weighting[i];
+        mean += gated.at[q] * d_w.at[q];
     }
-    mean = warp_sum(mean);
-    for (int i = LANE; i < p.n; i += LANES) {
-        const real shifted = kept.shifted[i], d_u = weighting[i] * (d_weighting[i] - mean);
+    mean = team.sum(mean);
+    EACH_TEAM_ROW(p, team, q, i) {
+        const real shifted = at.shifted[i], d_u = gated.at[q] * (d_w.at[q] - mean);
         d_gamma += d_u * log(shifted);
         d_shifted[i] = gamma * d_u / shifted;
-        gated[i] = prev_weighting[i] + gate * (kept.content[i] - prev_weighting[i]);
+        gated.at[q] = prev.at[q] + gate * (content.at[q] - prev.at[q]);
+        d_gated.at[q] = 0;
     }
-    d_gamma = warp_sum(d_gamma);
-    __syncwarp();
-    // Eq. 8: d_s_k = sum_i d_w~(i) w^g(i + k - S/2), d_w^g(j) = sum_k s_k d_w~(j - k + S/2)
+    team.sync();
+    // Eq. 8: d_s_k = sum_j d_w~(j - k + S/2) w^g(j), d_w^g(j) = sum_k s_k d_w~(j - k + S/2)
     real shift_mean = 0;
     for (int k = 0; k < p.s; k++) {
         real d_tap = 0;
-        for (int i = LANE; i < p.n; i += LANES) {
-            d_tap += d_shifted[i] * gated[turned(p, i, k - p.s / 2)];
+        EACH_TEAM_ROW(p, team, q, i) {
+            const real by = d_shifted[turned(p, i, p.s / 2 - k)];
+            d_tap += by * gated.at[q];
+            d_gated.at[q] += shift[k] * by;
         }
-        d_tap = warp_sum(d_tap);
+        d_tap = team.sum(d_tap);
         shift_mean += shift[k] * d_tap;
-        if (LANE == 0) {
-            d_shift[k] = d_tap;
+        if (team.lane == 0) {
+            d[(p.shift() + k) * p.together] = shift[k] * d_tap; // and less its share of the mean below
         }
     }
+    // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
     real by_content = 0, by_prev = 0;
-    for (int i = LANE; i < p.n; i += LANES) {
-        real d_gated = 0;
-        int row = turned(p, i, p.s / 2);
-        for (int k = 0; k < p.s; k++) {
-            d_gated += shift[k] * d_shifted[row];
-            row = row == 0 ? p.n - 1 : row - 1;
-        }
-        // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
-        by_content += d_gated * kept.content[i];
-        by_prev += d_gated * prev_weighting[i];
-        d_weighting[i] = (1 - gate) * d_gated;
-        d_dots[i] = d_gated;
+    EACH_TEAM_ROW(p, team, q, i) {
+        by_content += d_gated.at[q] * content.at[q];
+        by_prev += d_gated.at[q] * prev.at[q];
+        d_weighting[i] = (1 - gate) * d_gated.at[q];
     }
-    by_content = warp_sum(by_content);
-    by_prev = warp_sum(by_prev);
-    const real inverse_key = inverse_key_norm(p, head);
-    __syncwarp();
+    by_content = team.sum(by_content);
+    by_prev = team.sum(by_prev);
+    d_gamma = team.sum(d_gamma);
     // Eq. 5: w^c = softmax(v), v = strength K: d_v = w^c (g d_w^g - mean), d_strength = d_v . K, d_K = strength d_v.
-    // Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|), in place of d_w^g; through |M_i|: -d_K K / |M_i|^2 M_i;
+    // Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|); through |M_i|: -d_K K / |M_i|^2 M_i;
     // through |k|: -sum_i d_K K / |k|^2 k, and that sum is strength d_strength.
     real d_strength = 0;
-    for (int i = LANE; i < p.n; i += LANES) {
-        const real k = kept.similarity[i], norm = inverse_norm[i];
-        const real d_v = kept.content[i] * (gate * (d_dots[i] - by_content)), d_k = strength * d_v;
+    EACH_TEAM_ROW(p, team, q, i) {
+        const real k = similarity.at[q], d_v = content.at[q] * (gate * (d_gated.at[q] - by_content)), d_k = strength * d_v;
         d_strength += d_v * k;
-        row_factor[i] = -(d_k * k) * (norm * norm);
-        d_dots[i] = d_k * (inverse_key * norm);
+        at.similarity[i] = -(d_k * k) * (norm.at[q] * norm.at[q]);
+        at.content[i] = d_k * (inverse_key * norm.at[q]);
     }
-    d_strength = warp_sum(d_strength);
-    const real through_norm = strength * d_strength * inverse_key * inverse_key;
-    for (int m = LANE; m < p.m; m += LANES) {
-        d[m] = -(through_norm * head[m]);
+    d_strength = team.sum(d_strength);
+    if (team.lane == 0) {
+        for (int k = 0; k < p.s; k++) {
+            d[(p.shift() + k) * p.together] -= shift[k] * shift_mean; // the shift is a softmax of what the head emits
+        }
+        d[p.strength() * p.together] = d_strength;
+        d[p.gate() * p.together] = by_content - by_prev;
+        d[p.sharpening() * p.together] = d_gamma;
     }
-    if (LANE == 0) {
-        d[p.strength()] = d_strength;
-        d[p.gate()] = by_content - by_prev;
-        d[p.sharpening()] = d_gamma;
-    }
-    // the shift is a softmax of what the head emits
-    for (int k = LANE; k < p.s; k += LANES) {
-        d_shift[k] = shift[k] * (d_shift[k] - shift_mean);
-    }
+    return -(strength * d_strength * inverse_key * inverse_key);
 }

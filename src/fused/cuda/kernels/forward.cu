@@ -1,85 +1,156 @@
-// The forward pass of one sequence: the time loop, sections in the order of the paper. The output layer is one product over
-// all rows of `shown`, outside of here, since nothing in the loop waits for it.
+// The forward pass of a block's sequences: the time loop, sections in the order of the paper. The output layer is one product
+// over all rows of `shown`, outside of here, since nothing in the loop waits for it.
 
 // What a block keeps in shared memory.
 struct Forward {
-    real *z;      // of all layers
-    real *cell;   // (L, H)
-    real *shown;  // (1 + H + R M)
-    real *emitted;
+    Sequences all;
+    real *z;       // of all layers (.., S)
+    real *cell;    // (S, L, H)
+    real *shown;   // (1 + H + R M, S)
+    real *emitted; // (S, emitted)
     real *partial;
-    real *similarity, *gated, *weighting; // (R + W, N)
-    real *inverse_norm; // (N)
-    real *memory; // M_t (M, N)
+    real *gated, *weighting; // (S, R + W, N)
+    real *memory;            // M_t (S, M, N)
+    real *resident;
+    real *scratch; // of the teams
 };
 
-// All layers of the controller: from the input and the previous reads to h in `shown`.
-DEVICE void controller(const Sizes &p, const Buffers &b, const Forward &at, long long row) {
-    for (int l = 0; l < p.layers; l++) {
-        real *z = at.z + p.z_at(l);
-        if (b.keep) {
-            copy(b.z + row * p.z_at(p.layers) + p.z_at(l), z, p.inputs(l));
+// Begins to copy the inputs of step t to where the first layer's z has them.
+DEVICE void inputs_ahead(const Sizes &p, const Buffers &b, const Forward &at, int t) {
+    for (int e = THREAD; e < p.together * p.x; e += THREADS) {
+        const int s = e / p.x, j = e % p.x;
+        if (at.all.active(s, t)) {
+            copy_one_ahead(at.z + (1 + j) * p.together + s, b.inputs + ((t - 1) * (long long)b.sequences + number(p, b, s)) * p.x + j);
         }
-        const Sums sums = product(b.packed + p.layer_at(l), z, p.inputs(l), p.outputs(), at.partial);
-        real *gates = b.gates + (row * p.layers + l) * p.outputs();
-        const long long state = (row * p.layers + l) * p.h;
-        for (int j = THREAD; j < p.h; j += THREADS) {
-            real h;
-            if (p.recurrent) {
-                h = lstm(p, sums, j, at.cell + l * p.h, b.keep, gates, b.cells + state, b.tanh_cells + state);
-                z[1 + p.below(l) + j] = h; // prev_h of the next step
-            } else {
-                h = feedforward(sums, j, b.keep, gates);
+    }
+}
+
+// All layers of the controller: from the input and the previous reads to h in `shown`.
+DEVICE void controller(const Sizes &p, const Buffers &b, const Forward &at, const Held &held, int t) {
+#pragma unroll
+    for (int l = 0; l < p.layers; l++) {
+        real *z = at.z + p.z_at(l) * p.together;
+        for (int e = THREAD; b.keep && e < p.together * p.inputs(l); e += THREADS) {
+            const int s = e / p.inputs(l), i = e % p.inputs(l);
+            if (at.all.active(s, t)) {
+                b.z[at.all.row(s, t) * p.z_at(p.layers) + p.z_at(l) + i] = z[i * p.together + s];
             }
-            real *above = l + 1 < p.layers ? at.z + p.z_at(l + 1) : at.shown;
-            above[1 + j] = h;
+        }
+        const Matrix w = matrix_of(p, b, at.resident, l, FORWARD);
+        const Sums sums = product(p, w, held, l == 0 ? held_rows(p, w) : 0, z, at.partial);
+        if (l == 0) {
+            inputs_ahead(p, b, at, t + 1); // the product was the last to need those of this step
+        }
+        for (int e = THREAD; e < p.together * p.h; e += THREADS) {
+            const int s = e / p.h, j = e % p.h;
+            const bool keep = b.keep && at.all.active(s, t);
+            const long long layer = at.all.row(s, t) * p.layers + l;
+            real *gates = b.gates + layer * p.outputs(), h;
+            if (p.recurrent) {
+                const long long state = layer * p.h + j;
+                h = lstm(p, sums, s, j, at.cell + (s * p.layers + l) * p.h + j, keep, gates, b.cells + state, b.tanh_cells + state);
+                z[(1 + p.below(l) + j) * p.together + s] = h; // prev_h of the next step
+            } else {
+                h = feedforward(sums, s, j, keep, gates);
+            }
+            real *above = l + 1 < p.layers ? at.z + p.z_at(l + 1) * p.together : at.shown;
+            above[(1 + j) * p.together + s] = h;
+        }
+        if (p.n == 0 && l + 1 == p.layers) {
+            arrived();
         }
         __syncthreads();
     }
 }
 
 // What the heads emit, with all activations but the shift's.
-DEVICE void heads(const Sizes &p, const Buffers &b, const Forward &at) {
-    const real *weights = b.packed + p.layer_at(p.layers);
-    const Sums sums = product(weights, at.shown, 1 + p.h, p.emitted(), at.partial);
-    for (int e = THREAD; e < p.emitted(); e += THREADS) {
-        at.emitted[e] = activate(p, place_in_head(p, e), sums.total(e));
+DEVICE void heads(const Sizes &p, const Buffers &b, const Forward &at, const Held &held, int t) {
+    const Sums sums = product(p, matrix_of(p, b, at.resident, p.layers, FORWARD), held, 0, at.shown, at.partial);
+    for (int e = THREAD; e < p.together * p.emitted(); e += THREADS) {
+        const int s = e / p.emitted(), element = e % p.emitted();
+        const real value = activate(p, place_in_head(p, element), sums.total(s, element));
+        at.emitted[e] = value;
+        if (b.keep && at.all.active(s, t)) {
+            b.heads[at.all.row(s, t) * p.emitted() + element] = value;
+        }
     }
     __syncthreads();
 }
 
-// All heads in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
-DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, long long row, real *snapshot) {
-    real *kept_heads = b.heads + row * p.emitted();
-    dots_and_norms(p, at.memory, at.emitted, at.similarity, at.inverse_norm, b.keep, b.inverse_norms + row * p.n);
-    __syncthreads();
-    for (int head = WARP; head < p.heads(); head += WARPS) {
-        const int part = head * p.n;
-        const long long kept = row * p.heads() * p.n + part;
-        address(p, at.emitted + p.head_at(head), at.inverse_norm, at.similarity + part, at.gated + part, at.weighting + part, b.keep,
-                Kept{b.similarity + kept, b.content + kept, b.shifted + kept, b.weightings + kept});
+// A few columns of one sequence's memory: what all heads read there, then what they write, in head order.
+DEVICE void read_and_write(const Sizes &p, const Forward &at, int s, int begin, const Columns &columns, real *snapshot) {
+    real *memory = at.memory + s * p.cells() + begin * p.n;
+    const real *weightings = at.weighting + s * p.heads() * p.n, *emitted = at.emitted + s * p.emitted() + begin;
+    Rows cells[MOST_COLUMNS];
+    EACH_COLUMN(p, columns, begin, c) {
+        EACH_ROW(p, q, i) {
+            cells[c].at[q] = memory[c * p.n + i];
+            if (snapshot) {
+                snapshot[(begin + c) * p.n + i] = cells[c].at[q];
+            }
+        }
     }
-    __syncthreads();
     // Eq. 2: r = sum_i w(i) M_i
-    for (int e = WARP; e < p.reads * p.m; e += WARPS) {
-        const real read = column_sum(p, at.weighting + e / p.m * p.n, at.memory + e % p.m * p.n);
-        if (LANE == 0) {
-            at.shown[1 + p.h + e] = read;
-            at.z[1 + p.x + e] = read; // for the next step
+    for (int head = 0; head < p.reads; head++) {
+        real sums[MOST_COLUMNS] = {0};
+        EACH_ROW(p, q, i) {
+            const real w = weightings[head * p.n + i];
+            EACH_COLUMN(p, columns, begin, c) {
+                sums[c] += w * cells[c].at[q];
+            }
+        }
+        warp_sums(sums, [&](int c, real sum) {
+            if (c < columns.chunk && begin + c < p.m) {
+                const int m = (head * p.m + begin + c) * p.together + s;
+                at.shown[(1 + p.h) * p.together + m] = sum;
+                at.z[(1 + p.x) * p.together + m] = sum; // for the next step
+            }
+        });
+    }
+    // Eq. 3, 4: M_i <- M_i (1 - w(i) e) + w(i) a
+    for (int head = p.reads; head < p.heads(); head++) {
+        const real *values = emitted + p.head_at(head);
+        real e[MOST_COLUMNS], a[MOST_COLUMNS];
+        EACH_COLUMN(p, columns, begin, c) {
+            e[c] = values[p.erase() + c];
+            a[c] = values[p.add() + c];
+        }
+        EACH_ROW(p, q, i) {
+            const real w = weightings[head * p.n + i];
+            EACH_COLUMN(p, columns, begin, c) {
+                cells[c].at[q] = written(cells[c].at[q], w, e[c], a[c]);
+            }
         }
     }
-    if (b.keep) {
-        copy(kept_heads, at.emitted, p.emitted());
+    EACH_COLUMN(p, columns, begin, c) {
+        EACH_ROW(p, q, i) {
+            memory[c * p.n + i] = cells[c].at[q];
+        }
+    }
+}
+
+// All heads in one step: addressing on M_{t-1}, by rows, then reads from it and the writes, by columns.
+DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, int t) {
+    Team team(p, at.scratch);
+    for (int e = team.number; e < p.together * p.heads(); e += team.teams) {
+        const int s = e / p.heads(), head = e % p.heads(), part = e * p.n;
+        const long long row = at.all.row(s, t), kept = (row * p.heads() + head) * p.n;
+        address(p, team, at.emitted + s * p.emitted() + p.head_at(head), at.memory + s * p.cells(), at.gated + part, at.weighting + part,
+                b.keep && at.all.active(s, t),
+                Kept{b.similarity + kept, b.content + kept, b.shifted + kept, b.weightings + kept, head == 0 ? b.inverse_norms + row * p.n : nullptr,
+                     b.heads + row * p.emitted() + p.head_at(head) + p.shift()});
     }
     __syncthreads();
-    // Eq. 3, 4: M_i <- M_i (1 - w(i) e) + w(i) a
-    for (int e = THREAD; e < p.cells(); e += THREADS) {
-        const real value = at.memory[e];
-        if (snapshot) {
-            snapshot[e] = value;
+    const Columns columns(p, MOST_COLUMNS);
+    for (int s = columns.first; s < p.together; s += columns.apart) {
+        const bool keeps = b.keep && at.all.active(s, t) && (t - 1) % b.segment == 0;
+        const long long snapshot = b.first_snapshot[number(p, b, s)] + (t - 1) / b.segment;
+        for (int begin = columns.begin(); begin < p.m; begin += columns.step()) {
+            read_and_write(p, at, s, begin, columns, keeps ? b.snapshots + snapshot * p.cells() : nullptr);
         }
-        at.memory[e] = written_by(p, p.reads, p.heads(), at.emitted, at.weighting, e / p.n, e % p.n, value);
     }
+    arrived();
+    __syncthreads();
 }
 
 KERNEL ntm_forward(const Sizes given, const Buffers b) {
@@ -87,49 +158,59 @@ KERNEL ntm_forward(const Sizes given, const Buffers b) {
     extern __shared__ Four shared_memory[];
     Shared shared = {(real *)shared_memory};
     Forward at;
-    at.z = shared.take(p.z_at(p.layers));
-    at.cell = shared.take(p.layers * p.h);
-    at.shown = shared.take(p.shown());
-    at.emitted = shared.take(p.emitted());
-    at.similarity = shared.take(p.heads() * p.n);
-    at.gated = shared.take(p.heads() * p.n);
-    at.weighting = shared.take(p.heads() * p.n);
-    at.inverse_norm = shared.take(p.n);
-    const long long sequence = blockIdx.x;
-    at.memory = b.in_shared ? shared.take(p.cells()) : b.spare + sequence * (p.writes > 1 ? p.writes : 1) * p.cells();
-    at.partial = shared.take(partial_size(p.outputs() > p.emitted() ? p.outputs() : p.emitted()));
+    at.all = sequences(p, b, shared);
+    at.scratch = shared.take(Team::size());
+    at.z = shared.take(p.z_at(p.layers) * p.together);
+    at.cell = shared.take(p.layers * p.h * p.together);
+    at.shown = shared.take(p.shown() * p.together);
+    at.emitted = shared.take(p.emitted() * p.together);
+    at.gated = shared.take(p.heads() * p.n * p.together);
+    at.weighting = shared.take(p.heads() * p.n * p.together);
+    at.partial = shared.take(partial_size(p, p.outputs() > p.emitted() ? p.outputs() : p.emitted()));
+    at.memory = p.memories[FORWARD] ? shared.take(p.together * p.cells()) : b.spare + (long long)blockIdx.x * p.together * p.cells();
+    at.resident = shared.take(p.room[FORWARD]);
 
     // the state before the first step
-    const int steps = b.lengths[sequence];
-    const long long first = b.first_row[sequence];
+    load_resident(p, b, at.resident, FORWARD);
     for (int l = 0; l < p.layers; l++) {
-        real *z = at.z + p.z_at(l);
-        if (THREAD == 0) {
-            z[0] = 1;
+        real *z = at.z + p.z_at(l) * p.together;
+        for (int s = THREAD; s < p.together; s += THREADS) {
+            z[s] = 1;
         }
         if (p.recurrent) {
-            copy(z + 1 + p.below(l), b.hidden + l * p.h, p.h);
-            copy(at.cell + l * p.h, b.cell + l * p.h, p.h);
+            spread(p, z + (1 + p.below(l)) * p.together, b.hidden + l * p.h, p.h);
+            for (int s = 0; s < p.together; s++) {
+                copy(at.cell + (s * p.layers + l) * p.h, b.cell + l * p.h, p.h);
+            }
         }
     }
-    if (THREAD == 0) {
-        at.shown[0] = 1;
+    for (int s = THREAD; s < p.together; s += THREADS) {
+        at.shown[s] = 1;
     }
-    copy(at.z + 1 + p.x, b.read, p.reads * p.m);
-    copy(at.weighting, b.weighting, p.heads() * p.n);
-    copy(at.memory, b.memory, p.cells());
+    spread(p, at.z + (1 + p.x) * p.together, b.read, p.reads * p.m);
+    for (int s = 0; s < p.together; s++) {
+        copy(at.weighting + s * p.heads() * p.n, b.weighting, p.heads() * p.n);
+        copy(at.memory + s * p.cells(), b.memory, p.cells());
+    }
+    const Held held = hold(p, matrix_of(p, b, at.resident, 0, FORWARD));
+    const int longest = at.all.longest(p);
+    clear(at.z + p.together, p.x * p.together); // of sequences that do not exist
+    __syncthreads();
+    inputs_ahead(p, b, at, 1);
+    arrived();
+    __syncthreads();
 
-    for (int t = 1; t <= steps; t++) {
-        const long long row = first + t - 1;
-        copy(at.z + 1, b.inputs + row * p.x, p.x);
-        __syncthreads();
-        controller(p, b, at, row);
+    for (int t = 1; t <= longest; t++) {
+        controller(p, b, at, held, t);
         if (p.n > 0) {
-            heads(p, b, at);
-            const bool keeps = b.keep && (t - 1) % b.segment == 0;
-            real *snapshots = b.snapshots + (b.first_snapshot[sequence] + (t - 1) / b.segment) * (long long)p.cells();
-            memory(p, b, at, row, keeps ? snapshots : nullptr);
+            heads(p, b, at, held, t);
+            memory(p, b, at, t);
         }
-        copy(b.shown + row * p.shown(), at.shown, p.shown());
+        for (int e = THREAD; e < p.together * p.shown(); e += THREADS) {
+            const int s = e / p.shown(), j = e % p.shown();
+            if (at.all.active(s, t)) {
+                b.shown[at.all.row(s, t) * p.shown() + j] = at.shown[j * p.together + s];
+            }
+        }
     }
 }

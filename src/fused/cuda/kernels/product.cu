@@ -1,50 +1,176 @@
 // Products of weights and vectors. Bias is the first column of W, since every z begins with a 1.
 
-struct alignas(4 * sizeof(real)) Four {
-    real at[4];
+// The matrices in the order of the controller's layers, then the heads'; forward W^T (K, J), backward W (J, K), rows padded.
+DEVICE int matrices(const Sizes &p) {
+    return p.layers + (p.n > 0);
+}
+
+DEVICE int rows_of(const Sizes &p, int matrix, int back) {
+    const int inputs = matrix < p.layers ? p.inputs(matrix) : 1 + p.h, outputs = matrix < p.layers ? p.outputs() : p.emitted();
+    return back ? outputs : inputs;
+}
+
+DEVICE int size_of(const Sizes &p, int matrix, int back) {
+    return rows_of(p, matrix, back) * padded(rows_of(p, matrix, !back));
+}
+
+// Where a matrix begins among the packed weights.
+DEVICE long long packed_at(const Sizes &p, int matrix, int back) {
+    long long at = back ? size_of(p, matrix, FORWARD) : 0;
+    for (int before = 0; before < matrix; before++) {
+        at += size_of(p, before, FORWARD) + size_of(p, before, BACKWARD);
+    }
+    return at;
+}
+
+// A matrix (inputs, padded(outputs)) as a product takes it. Its first rows may lie in shared memory for the whole launch.
+struct Matrix {
+    const real *weights, *resident;
+    int inputs, outputs, resident_rows;
 };
 
-// What `product` leaves: partial sums over ranges of the inputs, (parts, step).
+// `room` values of shared memory go to the heads' matrix first, then to the layers'.
+DEVICE Matrix matrix_of(const Sizes &p, const Buffers &b, const real *resident, int matrix, int back) {
+    int before = matrix < p.layers && p.n > 0 ? size_of(p, p.layers, back) : 0;
+    for (int other = 0; matrix < p.layers && other < matrix; other++) {
+        before += size_of(p, other, back);
+    }
+    const int rows = rows_of(p, matrix, back), outputs = rows_of(p, matrix, !back);
+    const int left = p.room[back] > before ? p.room[back] - before : 0;
+    return Matrix{b.packed + packed_at(p, matrix, back), resident + before, rows, outputs, least(left / padded(outputs), rows)};
+}
+
+// Fills the shared memory for weights.
+DEVICE void load_resident(const Sizes &p, const Buffers &b, real *resident, int back) {
+    for (int matrix = 0; matrix < matrices(p); matrix++) {
+        const Matrix w = matrix_of(p, b, resident, matrix, back);
+        copy_ahead((real *)w.resident, w.weights, w.resident_rows * padded(w.outputs));
+    }
+}
+
+// How the threads share out a product: each takes four neighbouring outputs, 16 bytes a load, for up to four sequences, and
+// every `parts`th input, so that all threads have work however few the outputs are.
+struct Shares {
+    int step, quad, sets, groups, units, parts;
+    METHOD Shares(const Sizes &p, int inputs, int outputs) {
+        step = padded(outputs);
+        quad = least(p.together, 4);
+        sets = p.together / quad;
+        groups = step / 4;
+        units = groups * sets;
+        parts = units < THREADS ? least(THREADS / units, inputs) : 1;
+    }
+};
+
+// What `product` leaves: partial sums, (parts, S, step).
 struct Sums {
     const real *partial;
-    int parts, step;
-    METHOD real total(int output) const {
-        real sum = partial[output];
+    int parts, step, together;
+    METHOD real total(int s, int output) const {
+        real sum = partial[s * step + output];
         for (int part = 1; part < parts; part++) {
-            sum += partial[part * step + output];
+            sum += partial[(part * together + s) * step + output];
         }
         return sum;
     }
 };
 
-// The most values that `product` needs for its partial sums.
-DEVICE int partial_size(int outputs) {
-    return padded(outputs) > 4 * THREADS ? padded(outputs) : 4 * THREADS;
+// The most values that products of `inputs` with up to so many outputs need for their partial sums.
+DEVICE int partial_size(const Sizes &p, int outputs) {
+    const int most = p.together * padded(outputs);
+    return most > 4 * least(p.together, 4) * THREADS ? most : 4 * least(p.together, 4) * THREADS;
 }
 
-// out(o) = sum_i weights(i, o) in(i), weights (inputs, padded(outputs)). A thread takes four neighbouring outputs, 16 bytes a
-// load, and a range of the inputs, so that all threads have work however few the outputs are.
-DEVICE Sums product(const real *weights, const real *in, int inputs, int outputs, real *partial) {
-    const int step = padded(outputs), groups = step / 4;
-    const int parts = groups < THREADS ? (THREADS / groups < inputs ? THREADS / groups : inputs) : 1;
-    const int share = (inputs + parts - 1) / parts;
-    for (int e = THREAD; e < parts * groups; e += THREADS) {
-        const int part = e / groups, group = e % groups;
-        const int end = (part + 1) * share < inputs ? (part + 1) * share : inputs;
-        Four sum = {{0, 0, 0, 0}};
-#pragma unroll 8
-        for (int i = part * share; i < end; i++) {
-            const Four w = *(const Four *)(weights + (long long)i * step + 4 * group);
-            const real value = in[i];
-            sum.at[0] += w.at[0] * value;
-            sum.at[1] += w.at[1] * value;
-            sum.at[2] += w.at[2] * value;
-            sum.at[3] += w.at[3] * value;
+// Rows of the first layer's matrix beyond the resident ones, which a thread keeps in registers for the whole launch.
+struct Held {
+    Four rows[MOST_HELD];
+};
+
+DEVICE int held_rows(const Sizes &p, const Matrix &w) {
+    const Shares share(p, w.inputs, w.outputs);
+    const int left = over(w.inputs - w.resident_rows, share.parts);
+    return share.units <= THREADS && p.n <= 256 ? least(left, p.together <= 2 ? MOST_HELD : 4) : 0;
+}
+
+// The first input of a thread's part that is not resident.
+DEVICE int first_beyond(const Shares &share, const Matrix &w, int part) {
+    return part < w.resident_rows ? part + over(w.resident_rows - part, share.parts) * share.parts : part;
+}
+
+DEVICE Held hold(const Sizes &p, const Matrix &w) {
+    Held held;
+    const int count = held_rows(p, w);
+    const Shares share(p, w.inputs, w.outputs);
+    const int part = THREAD / share.units, group = THREAD % share.units % share.groups;
+    int i = first_beyond(share, w, part);
+#pragma unroll
+    for (int k = 0; k < MOST_HELD; k++, i += share.parts) {
+        if (k < count && part < share.parts && i < w.inputs) {
+            held.rows[k] = *(const Four *)(w.weights + (long long)i * share.step + 4 * group);
+        } else {
+            held.rows[k] = Four{{0, 0, 0, 0}};
         }
-        *(Four *)(partial + part * step + 4 * group) = sum;
+    }
+    return held;
+}
+
+// sums(q, o) += w(o) in(q), for the sequences q of a thread
+DEVICE void accumulate(Four *sums, const Four &w, const real *in, int quad) {
+    if (quad == 4) {
+        const Four values = *(const Four *)in;
+#pragma unroll
+        for (int q = 0; q < 4; q++) {
+            for (int o = 0; o < 4; o++) {
+                sums[q].at[o] += w.at[o] * values.at[q];
+            }
+        }
+    } else {
+#pragma unroll
+        for (int q = 0; q < 2; q++) {
+            if (q < quad) {
+                const real value = in[q];
+                for (int o = 0; o < 4; o++) {
+                    sums[q].at[o] += w.at[o] * value;
+                }
+            }
+        }
+    }
+}
+
+// out(s, o) = sum_i w(i, o) in(i, s), in (inputs, S). The first `count` rows of a thread beyond the resident ones are held.
+DEVICE Sums product(const Sizes &p, const Matrix &w, const Held &held, int count, const real *in, real *partial) {
+    const Shares share(p, w.inputs, w.outputs);
+    for (int e = THREAD; e < share.parts * share.units; e += THREADS) {
+        const int part = e / share.units, unit = e % share.units, set = unit / share.groups, group = unit % share.groups;
+        const real *values = in + set * share.quad;
+        Four sums[4];
+        for (int q = 0; q < 4; q++) {
+            sums[q] = Four{{0, 0, 0, 0}};
+        }
+        int i = first_beyond(share, w, part);
+#pragma unroll
+        for (int k = 0; k < MOST_HELD; k++) {
+            if (k < count && i < w.inputs) {
+                accumulate(sums, held.rows[k], values + i * p.together, share.quad);
+                i += share.parts;
+            }
+        }
+#pragma unroll 8
+        for (; i < w.inputs; i += share.parts) {
+            accumulate(sums, *(const Four *)(w.weights + (long long)i * share.step + 4 * group), values + i * p.together, share.quad);
+        }
+#pragma unroll 4
+        for (i = part; i < w.resident_rows; i += share.parts) {
+            accumulate(sums, *(const Four *)(w.resident + i * share.step + 4 * group), values + i * p.together, share.quad);
+        }
+        for (int q = 0; q < 4; q++) {
+            if (q < share.quad) {
+                *(Four *)(partial + (part * p.together + set * share.quad + q) * share.step + 4 * group) = sums[q];
+            }
+        }
     }
     __syncthreads();
-    return Sums{partial, parts, step};
+    return Sums{partial, share.parts, share.step, p.together};
 }
 
 // Weights as the products take them, from theta: LSTM's two biases add up, padding is 0. Every thread of every block its own.

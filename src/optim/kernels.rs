@@ -1,0 +1,101 @@
+//! Clip and optimizer by the kernels of `fused/cuda/kernels/update.cu`: two launches where tensor operations are some thirty.
+
+use super::Clip;
+use super::rule::Rule;
+use crate::fused::cuda::{Grid, Kernel, Launcher, NORM_BLOCKS, Update};
+use anyhow::Result;
+use std::rc::Rc;
+use tch::Tensor;
+
+const THREADS: usize = 256;
+
+pub struct Kernels {
+    launcher: Rc<dyn Launcher>,
+    partial: Tensor,
+    /// Whether something was not finite, as `Update` has it, and which of the two is the last one.
+    broken: Tensor,
+    turn: bool,
+}
+
+impl Kernels {
+    /// For vectors like theta, which lie where the launcher's kernels run.
+    pub fn new(launcher: Rc<dyn Launcher>, theta: &Tensor) -> Kernels {
+        let options = (theta.kind(), theta.device());
+        let partial = Tensor::zeros([2 * NORM_BLOCKS as i64], options);
+        Kernels { launcher, partial, broken: Tensor::zeros([2], options), turn: false }
+    }
+
+    /// See `Optimizer::update_later`.
+    pub fn update(
+        &mut self,
+        clip: &Clip,
+        rule: &Rule,
+        theta: &mut Tensor,
+        gradient: &Tensor,
+        logits: &Tensor,
+        state: &[(&'static str, Tensor)],
+    ) -> Result<Tensor> {
+        let told = Tensor::f_empty([0; 0], (theta.kind(), theta.device()))?;
+        let at = |tensor: &Tensor| tensor.data_ptr() as u64;
+        let mut states = [0; 3];
+        states.iter_mut().zip(state).for_each(|(place, (_, vector))| *place = at(vector));
+        let (clip, limit) = match clip {
+            Clip::None {} => (0, 0.0),
+            Clip::Norm { at } => (1, *at),
+            Clip::Value { at } => (2, *at),
+        };
+        let update = Update {
+            theta: at(theta),
+            states,
+            gradient: at(gradient),
+            logits: at(logits),
+            partial: at(&self.partial),
+            broken: at(&self.broken),
+            told: at(&told),
+            size: theta.numel() as i32,
+            logit_count: logits.numel() as i32,
+            turn: self.turn as i32,
+            clip,
+            at: limit as f32,
+            ..numbers(rule)
+        };
+        self.turn = !self.turn;
+        let shared = 2 * THREADS * theta.kind().elt_size_in_bytes(); // enough where a warp is one thread
+        let grid = |blocks| Grid { blocks, threads: THREADS, shared };
+        self.launcher.launch_update(Kernel::Norm, grid(NORM_BLOCKS), &update)?;
+        self.launcher.launch_update(Kernel::Update, grid(theta.numel().div_ceil(THREADS)), &update)?;
+        Ok(told)
+    }
+
+    /// Forgets that something was not finite.
+    pub fn recover(&mut self) {
+        let _ = self.broken.zero_();
+    }
+}
+
+/// A rule's numbers.
+fn numbers(rule: &Rule) -> Update {
+    match *rule {
+        Rule::Rmsprop { learning_rate, momentum, decay, epsilon } => Update {
+            rate: learning_rate as f32,
+            momentum: momentum as f32,
+            keep_mean: decay as f32,
+            new_mean: (1.0 - decay) as f32,
+            keep_square: decay as f32,
+            new_square: (1.0 - decay) as f32,
+            epsilon: epsilon as f32,
+            ..Update::default()
+        },
+        Rule::Adam { rate, beta1, beta2, epsilon, unbias_square } => Update {
+            adam: 1,
+            rate: rate as f32,
+            keep_mean: beta1 as f32,
+            new_mean: (1.0 - beta1) as f32,
+            keep_square: beta2 as f32,
+            new_square: (1.0 - beta2) as f32,
+            epsilon: epsilon as f32,
+            unbias_square: unbias_square as f32,
+            ..Update::default()
+        },
+    }
+}
