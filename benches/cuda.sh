@@ -46,17 +46,18 @@ found = [packages / "torch/lib", *sorted(packages.glob("nvidia/*/lib"))]
 print(":".join(map(str, found)))'
 }
 
-sanitize() { # sanitize TOOL OUT: two updates of two sequences, and an evaluation
+sanitize() { # sanitize TOOL OUT BATCH: two updates of so many sequences, one a block or several, and an evaluation
     if ! command -v compute-sanitizer >/dev/null; then
         echo "compute-sanitizer is not here: $1 skipped"
         return
     fi
-    local run=(train copy --device cuda --engine fused --sequences 4 --run-dir "$2/$1-run" --set training.batch_size=2
+    local log=$2/$1-$3.txt directory=$2/$1-$3-run
+    local run=(train copy --device cuda --engine fused --sequences $((2 * $3)) --run-dir "$directory" --set "training.batch_size=$3"
         --set task.max_length=4 --set evaluation.lengths=[3] --set evaluation.sequences=2)
-    rm -rf "$2/$1-run"
+    rm -rf "$directory"
     timeout 120 compute-sanitizer --tool "$1" --kernel-name kernel_substring=ntm_ --error-exitcode 9 "$here/ntm" "${run[@]}" \
-        >"$2/$1.txt" 2>&1 && echo "$1: clean" || echo "$1: exit code $?, see $2/$1.txt"
-    tail -2 "$2/$1.txt"
+        >"$log" 2>&1 && echo "$1, batch $3: clean" || echo "$1, batch $3: exit code $?, see $log"
+    tail -1 "$log"
 }
 
 run() { # run DEVICE OUT
@@ -77,8 +78,10 @@ run() { # run DEVICE OUT
     fi
     grep -v '^$' "$2/parity.txt" | tail -40
     if [ "$1" = cuda ]; then
-        sanitize memcheck "$2"
-        sanitize racecheck "$2"
+        for batch in 2 300; do
+            sanitize memcheck "$2" "$batch"
+            sanitize racecheck "$2" "$batch"
+        done
     fi
     python3 "$here/cuda.py" --device "$1" --out "$2"
 }
