@@ -4,12 +4,17 @@ use anyhow::{Error, Result, anyhow, bail};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tch::{Cuda, Device};
 
-/// The device a flag names, and for `auto` a word on why. `own`: the card that is this process's where the flag names none.
-pub fn choose(flag: &str, own: usize) -> Result<(Device, &'static str)> {
+/// The device a flag names, and for `auto` a word on why: a card if every process of this machine has one. `own`: the number of
+/// this process among the `processes`, and of its card where the flag names none.
+pub fn choose(flag: &str, own: usize, processes: usize) -> Result<(Device, &'static str)> {
     match flag {
         "cpu" => Ok((Device::Cpu, "as asked")),
-        "auto" if cuda_devices() > own => Ok((Device::Cuda(own), "a CUDA device was found")),
-        "auto" => Ok((Device::Cpu, "no CUDA device was found")),
+        "auto" => Ok(match cuda_devices() {
+            0 if !opened(c"libcuda.so.1") => (Device::Cpu, "there is no NVIDIA driver"),
+            0 => (Device::Cpu, why_no_cuda()),
+            count if count < processes => (Device::Cpu, "there are fewer cards than processes"),
+            _ => (Device::Cuda(own), "a card was found"),
+        }),
         "cuda" => cuda(own),
         _ => match flag.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => cuda(index),
@@ -46,11 +51,6 @@ fn why_no_cuda() -> &'static str {
 fn opened(library: &std::ffi::CStr) -> bool {
     // SAFETY: a valid C string; loading libtorch's own libraries runs no code of a stranger.
     unsafe { !libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() }
-}
-
-/// Whether there is an NVIDIA driver; cheaper than to look for its cards.
-pub fn has_driver() -> bool {
-    opened(c"libcuda.so.1")
 }
 
 /// Runs what uses a device; if that runs out of memory or fails, in words of ours: libtorch tells it in panics with C++ traces.

@@ -77,21 +77,25 @@ struct Choice {
 }
 
 impl Choice {
-    /// `threads` where no flag says how many. With `--device auto` and no wish for the composed engine, that is the fused
-    /// engine on the CPU: the one on a card is asked for by name, until somebody has measured where it is faster.
+    /// `threads` where no flag says how many.
     fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
+        let (own, processes) = place.map_or((0, 1), |place| (place.local_rank, place.local_size));
+        let (device, why) = device::choose(&flags.device, own, processes)?;
         let fused = flags.engine != EngineChoice::Composed;
-        let (device, why) = match flags.device.as_str() {
-            "auto" if fused && device::has_driver() => {
-                (Device::Cpu, "`--device cuda` takes the card, where the fused engine's speed is not measured yet")
-            }
-            "auto" if fused => (Device::Cpu, "there is no NVIDIA driver"),
-            device => device::choose(device, place.map_or(0, |place| place.local_rank))?,
-        };
         Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
     }
 
-    /// The choice for a recipe: composed where the fused engine cannot run it on a card, unless the flags insist.
+    /// The choice for seeds side by side: many small machines at once are what cores are for, and a card only if it is asked for.
+    fn side_by_side(flags: &Machine, place: Option<&Place>) -> Result<Choice> {
+        if flags.device != "auto" || flags.engine == EngineChoice::Composed {
+            return Choice::new(flags, place, 1);
+        }
+        let on_cores = Machine { device: "cpu".to_string(), ..flags.clone() };
+        Ok(Choice { why: "seeds go side by side on the cores", ..Choice::new(&on_cores, place, 1)? })
+    }
+
+    /// The choice for a recipe: where the fused engine cannot run it on a card, the CPU if the flags leave that open, else
+    /// composed, unless they insist.
     fn for_recipe(mut self, flags: &Machine, recipe: &Recipe) -> Result<Choice> {
         let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
             return Ok(self);
@@ -101,7 +105,10 @@ impl Choice {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
         say(&format!("no fused engine on {device}: {error:#}"));
-        self.fused = false;
+        match flags.device.as_str() {
+            "auto" => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
+            _ => self.fused = false,
+        }
         Ok(self.with_threads())
     }
 

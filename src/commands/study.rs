@@ -26,7 +26,7 @@ pub fn run(
     stop: impl Fn() -> Option<i32> + Sync,
 ) -> Result<ExitCode> {
     let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
-    let choice = group.agree("machine", Choice::new(&flags.machine, place, 1), machine)?;
+    let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place), machine)?;
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags, group, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
@@ -117,7 +117,7 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
         return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }
     let machine = as_begun(&flags.machine, Some(&checkpoint));
-    let choice = Choice::new(&machine, place, 1)?.for_recipe(&machine, &checkpoint.recipe)?;
+    let choice = Choice::side_by_side(&machine, place)?.for_recipe(&machine, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
     Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))

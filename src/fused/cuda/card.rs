@@ -113,6 +113,10 @@ impl Launcher for Card {
         Ok(())
     }
 
+    fn prepare(&self, sizes: &Sizes) -> Result<()> {
+        self.function(Kernel::Forward, sizes).map(|_| ())
+    }
+
     fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
         let function = self.any(kernel)?;
         let mut arguments = self.stream.launch_builder(&function);

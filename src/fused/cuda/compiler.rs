@@ -41,9 +41,10 @@ fn beside_libtorch() -> Option<PathBuf> {
     Some(packages.join("nvidia/cu13/lib"))
 }
 
-/// The options for machines of these sizes on cards of an architecture, `sm_90` for instance.
+/// The options for machines of these sizes on cards of an architecture, `sm_90` for instance; and those of the environment, for
+/// who looks into the kernels: NTM_NVRTC_OPTIONS, with spaces between them.
 pub fn options(sizes: &Sizes, architecture: &str) -> Vec<String> {
-    vec![
+    let own = [
         format!("--gpu-architecture={architecture}"),
         "--std=c++17".to_string(),
         "--generate-line-info".to_string(), // for profilers; the code is the same
@@ -51,7 +52,9 @@ pub fn options(sizes: &Sizes, architecture: &str) -> Vec<String> {
         format!("-DNTM_ROWS={}", sizes.n),
         format!("-DNTM_THREADS={}", sizes.threads),
         format!("-DNTM_BLOCKS={}", sizes.blocks),
-    ]
+    ];
+    let more = std::env::var("NTM_NVRTC_OPTIONS").unwrap_or_default();
+    own.into_iter().chain(more.split_whitespace().map(str::to_string)).collect()
 }
 
 /// NVRTC's version, which another compiled code may come from.

@@ -72,6 +72,11 @@ pub trait Launcher {
     /// Queues a kernel after the work that libtorch has queued on its device.
     fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()>;
 
+    /// Makes ready what kernels of these sizes need, or says why it cannot.
+    fn prepare(&self, _sizes: &Sizes) -> Result<()> {
+        Ok(())
+    }
+
     /// Queues `Norm` or `Update`, any number of threads a block.
     fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()>;
 

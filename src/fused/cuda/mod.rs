@@ -109,7 +109,7 @@ impl CudaFused {
         options: (Kind, Device),
     ) -> Result<CudaFused> {
         let plan = Plan::new(config, input_width, output_width);
-        shape(&plan, &*launcher, 1, options.0)?;
+        launcher.prepare(&shape(&plan, &*launcher, 1, options.0)?.sizes)?;
         let maps = Maps::new(&plan);
         let device = options.1;
         let flat = Tensor::f_zeros([maps.size() as i64], options)?;

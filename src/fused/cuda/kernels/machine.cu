@@ -43,6 +43,10 @@ typedef REAL real;
 #define TEAM_BARRIER(team, threads) asm volatile("bar.sync %0, %1;" ::"r"(1 + (team)), "r"(threads) : "memory")
 #endif
 
+#ifndef MOST_TEAM
+#define MOST_TEAM 8 // warps of a team
+#endif
+
 #define COSINE_EPSILON real(1e-6)
 #define SHARPEN_EPSILON real(1e-16)
 
@@ -315,7 +319,7 @@ struct Team {
 
     METHOD static int warps(const Sizes &p) {
         int warps = 1;
-        while (2 * warps * p.together * p.heads() <= WARPS && warps * LANES < p.n && warps < 8) {
+        while (2 * warps * p.together * p.heads() <= WARPS && warps * LANES < p.n && warps < MOST_TEAM) {
             warps *= 2;
         }
         return warps;
