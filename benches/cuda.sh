@@ -5,7 +5,7 @@
 #   DIR/cuda.sh run [OUT]           on a machine with a card, and a `python3` that has torch 2.11 for CUDA 13 and JAX; nothing else
 #   DIR/cuda.sh cpu [OUT]           the same without a card, small: shows that the programs run, measures nothing of use
 #
-# `run` takes about 8 minutes: the parity tests on the card (a failure ends it), compute-sanitizer's memcheck and racecheck of
+# `run` takes about 7 minutes on an H100: the parity tests on the card (a failure ends it), compute-sanitizer's memcheck and racecheck of
 # a tiny run where the tool exists, then benches/cuda.py's tables. Logs go to OUT (default: DIR/out).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -84,7 +84,7 @@ run() { # run DEVICE OUT
     fi
     grep -v '^$' "$2/parity.txt" | tail -40
     if [ "$1" = cuda ]; then
-        for batch in 2 300; do
+        for batch in 2 200 300; do # one, two and four a block on an H100
             sanitize memcheck "$2" "$batch"
             sanitize racecheck "$2" "$batch"
         done

@@ -44,6 +44,9 @@ pub struct Progress {
     pub rollbacks: u32,
     /// The engine that trains: a resumed run goes on with it.
     pub engine: String,
+    /// What it trains on, `cpu` or `cuda`, where that is known: a resumed run goes on there unless a flag says otherwise.
+    #[serde(default)]
+    pub device: String,
     /// What has been summed since the last report.
     pub window: Window,
     /// How far a curriculum by success has come.

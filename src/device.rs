@@ -12,7 +12,7 @@ pub fn choose(flag: &str, own: usize, processes: usize) -> Result<(Device, &'sta
         "auto" => Ok(match cuda_devices() {
             0 if !opened(c"libcuda.so.1") => (Device::Cpu, "there is no NVIDIA driver"),
             0 => (Device::Cpu, why_no_cuda()),
-            count if count < processes => (Device::Cpu, "there are fewer cards than processes"),
+            count if count < processes.max(own + 1) => (Device::Cpu, "there are fewer cards than processes"),
             _ => (Device::Cuda(own), "a card was found"),
         }),
         "cuda" => cuda(own),

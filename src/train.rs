@@ -5,6 +5,7 @@ mod restart;
 
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
 use crate::config::Recipe;
+use crate::device::kind;
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
@@ -149,7 +150,7 @@ impl Trainer {
             gradient: theta.zeros_like(),
             optimizer: Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(engine.launcher(), &theta),
             recipe,
-            progress: Progress { engine: engine.name().to_string(), ..progress },
+            progress: Progress { engine: engine.name().to_string(), device: kind(device).to_string(), ..progress },
             source,
             engine,
             theta,
@@ -213,7 +214,7 @@ impl Trainer {
             }
             Logits::Device(logits) => {
                 let all = self.reduce(batch, || logits.sum(logits.kind()) * 0.0)?;
-                let all = all.map(|loss| Tensor::from(loss).to_device(logits.device()));
+                let all = all.map(|loss| Tensor::from(loss).to_kind(logits.kind()).to_device(logits.device()));
                 let (clip, sound) = (&self.recipe.training.clip, all.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
                 let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;

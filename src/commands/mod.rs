@@ -79,7 +79,9 @@ struct Choice {
 impl Choice {
     /// `threads` where no flag says how many.
     fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
-        let (own, processes) = place.map_or((0, 1), |place| (place.local_rank, place.local_size));
+        // where nobody says how many of a job's processes are on this machine, it may be all
+        let processes = |place: &Place| if place.local_size > 1 { place.local_size } else { place.size };
+        let (own, processes) = place.map_or((0, 1), |place| (place.local_rank, processes(place)));
         let (device, why) = device::choose(&flags.device, own, processes)?;
         let fused = flags.engine != EngineChoice::Composed;
         Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
@@ -87,7 +89,7 @@ impl Choice {
 
     /// The choice for seeds side by side: many small machines at once are what cores are for, and a card only if it is asked for.
     fn side_by_side(flags: &Machine, place: Option<&Place>) -> Result<Choice> {
-        if flags.device != "auto" || flags.engine == EngineChoice::Composed {
+        if flags.device != "auto" {
             return Choice::new(flags, place, 1);
         }
         let on_cores = Machine { device: "cpu".to_string(), ..flags.clone() };

@@ -288,12 +288,15 @@ pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) ->
     Ok((lock, checkpoint(directory, &saved, change)?))
 }
 
-/// The machine flags of a run that goes on: unless they name an engine, the one that began, to go on bit for bit.
+/// The machine flags of a run that goes on: unless they name an engine or a device, those of its begin, to go on bit for bit.
 pub fn as_begun(flags: &Machine, checkpoint: Option<&Checkpoint>) -> Machine {
     let mut flags = flags.clone();
     let composed = checkpoint.is_some_and(|checkpoint| checkpoint.progress.engine == "composed");
     if flags.engine == EngineChoice::Auto && composed {
         flags.engine = EngineChoice::Composed;
+    }
+    if flags.device == "auto" && checkpoint.is_some_and(|checkpoint| checkpoint.progress.device == "cpu") {
+        flags.device = "cpu".to_string();
     }
     flags
 }

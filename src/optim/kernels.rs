@@ -7,6 +7,7 @@ use anyhow::Result;
 use std::rc::Rc;
 use tch::Tensor;
 
+/// Of a block: no more than any block of the other kernels has, since all are compiled together.
 const THREADS: usize = 256;
 
 pub struct Kernels {
@@ -36,6 +37,7 @@ impl Kernels {
         state: &[(&'static str, Tensor)],
     ) -> Result<Tensor> {
         let told = Tensor::f_empty([0; 0], (theta.kind(), theta.device()))?;
+        let logits = logits.f_to_kind(theta.kind())?;
         let at = |tensor: &Tensor| tensor.data_ptr() as u64;
         let mut states = [0; 3];
         states.iter_mut().zip(state).for_each(|(place, (_, vector))| *place = at(vector));
@@ -48,12 +50,12 @@ impl Kernels {
             theta: at(theta),
             states,
             gradient: at(gradient),
-            logits: at(logits),
+            logits: at(&logits),
             partial: at(&self.partial),
             broken: at(&self.broken),
             told: at(&told),
             size: theta.numel() as i32,
-            logit_count: logits.numel() as i32,
+            logit_count: logits.numel() as i64,
             turn: self.turn as i32,
             clip,
             at: limit as f32,

@@ -58,6 +58,29 @@ fn on_the_card_logits_and_every_gradient_equal_the_definition() {
 }
 
 #[test]
+fn on_the_card_blocks_of_several_sequences_equal_the_definition() {
+    let Some(device) = card() else { return };
+    let more_rows = [
+        ("200 rows", r#"{"controller": {"hidden": 12}, "memory": {"rows": 200, "width": 6}}"#),
+        ("513 rows", r#"{"controller": {"hidden": 12}, "memory": {"rows": 513, "width": 5}, "read_heads": 2}"#),
+    ];
+    for (name, model) in [MACHINES[1], MACHINES[8], MACHINES[5], MACHINES[13]].iter().chain(&more_rows) {
+        let recipe = recipe(model);
+        for size in [7, 201, 301] {
+            let lengths: Vec<usize> = (0..size).map(|i| 1 + i * 5 % 8).collect();
+            let (theta, batch) = (weights(&recipe.layout(), 0.1, 3), batch(&recipe, &lengths, 3));
+            let expected = composed(&recipe, &theta, &batch);
+            let on_card = Tensor::from_slice(&narrow(&theta)).to_device(device);
+            let mut gradient = on_card.zeros_like();
+            let logits = engine(&recipe).logits_and_gradient(&on_card, &batch, &mut gradient).unwrap();
+            let gradient = host(&gradient);
+            println!("{name:42} {size} sequences: {:.1e}", difference(&gradient, &expected.1, 0.0));
+            compare(name, &recipe, &batch, &narrow(&host(&logits)), &gradient, &expected, 1e-4);
+        }
+    }
+}
+
+#[test]
 fn on_the_card_every_recipe_has_the_gradient_of_the_composed_engine() {
     let Some(device) = card() else { return };
     for (name, _) in ntm::config::BUILT_IN {

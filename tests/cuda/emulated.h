@@ -171,6 +171,8 @@ static emulated::Index threadIdx, blockIdx, blockDim, gridDim;
 #define __syncthreads() emulated::barrier(__COUNTER__)
 #define __syncwarp() (emulated::lanes > 1 ? (void)emulated::shuffle_xor(0, 0) : (void)0)
 #define COPY_LATER(to, from) emulated::copy_later(to, from)
+#define CHECK_ALIGNED(values) \
+    if ((uintptr_t)(values) % (4 * sizeof(REAL)) != 0) emulated::failure = "four values are copied from or to where four do not begin"
 #define COPIES_ARRIVED() emulated::copies_arrived()
 #define TEAM_BARRIER(team, threads) emulated::team_barrier(__COUNTER__, team, threads)
 #define __shfl_xor_sync(mask, value, apart) emulated::shuffle_xor(value, apart)

@@ -30,24 +30,32 @@ struct Library {
 }
 
 impl Library {
-    /// The kernels with `float` or `double` for real, compiled at the first call.
-    fn of(kind: Kind) -> &'static Library {
-        static LIBRARIES: [OnceLock<Library>; 2] = [const { OnceLock::new() }; 2];
+    /// The kernels with `float` or `double` for real, compiled at the first call. `few_rows`: with room for four rows a lane, as
+    /// on a card with 128 rows, which makes a warp work on four columns at once.
+    fn of(kind: Kind, few_rows: bool) -> &'static Library {
+        static LIBRARIES: [OnceLock<Library>; 4] = [const { OnceLock::new() }; 4];
         let double = kind == Kind::Double;
-        LIBRARIES[double as usize].get_or_init(|| Library::compile(if double { "double" } else { "float" }))
+        let real = if double { "double" } else { "float" };
+        LIBRARIES[2 * few_rows as usize + double as usize]
+            .get_or_init(|| Library::compile(real, if few_rows { 4 } else { 128 }))
     }
 
-    fn compile(real: &str) -> Library {
+    fn compile(real: &str, rows: usize) -> Library {
         let out = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cuda/emulated.cpp");
-        let name = |end: &str| out.join(format!("kernels-{real}-{}{end}", std::process::id()));
+        let name = |end: &str| out.join(format!("kernels-{real}-{rows}-{}{end}", std::process::id()));
         let (kernels, library) = (name(".cu"), name(".so"));
         std::fs::write(&kernels, source()).unwrap();
         let compiler = std::env::var("CXX").unwrap_or("g++".to_string());
         let flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"];
         let output = Command::new(compiler)
             .args(flags)
-            .args([format!("-DREAL={real}"), format!("-DKERNELS={kernels:?}"), "-o".to_string()])
+            .args([
+                format!("-DREAL={real}"),
+                format!("-DMOST_ROWS={rows}"),
+                format!("-DKERNELS={kernels:?}"),
+                "-o".to_string(),
+            ])
             .args([&library, &from])
             .output()
             .expect("a C++ compiler, which building needs, too");
@@ -88,6 +96,7 @@ pub struct Emulated {
     skip: Option<u32>,
     shared_limit: usize,
     together: usize,
+    few_rows: bool,
 }
 
 impl Emulated {
@@ -95,7 +104,17 @@ impl Emulated {
         assert!(block.is_multiple_of(warp));
         // what a block of compute capability 9.0 may have, and for f64 twice that
         let shared_limit = 227 * 1024 * kind.elt_size_in_bytes() / 4;
-        Emulated { kind, block, warp, seed, launches: Cell::new(0), skip: None, shared_limit, together: 1 }
+        Emulated {
+            kind,
+            block,
+            warp,
+            seed,
+            launches: Cell::new(0),
+            skip: None,
+            shared_limit,
+            together: 1,
+            few_rows: false,
+        }
     }
 
     pub fn one_thread(kind: Kind) -> Emulated {
@@ -114,7 +133,7 @@ impl Emulated {
         buffers: *const Buffers,
         update: *const Update,
     ) -> Result<()> {
-        let library = Library::of(self.kind);
+        let library = Library::of(self.kind, self.few_rows);
         let _running = library.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.launches.set(self.launches.get() + 1);
         let seed = self.seed * 1_000_003 + self.launches.get();
@@ -136,6 +155,11 @@ impl Emulated {
         Emulated { together, ..self }
     }
 
+    /// With room for four rows a lane.
+    pub fn with_few_rows(self) -> Emulated {
+        Emulated { few_rows: true, ..self }
+    }
+
     pub fn with_shared_limit(self, shared_limit: usize) -> Emulated {
         Emulated { shared_limit, ..self }
     }
@@ -144,7 +168,7 @@ impl Emulated {
 /// The barriers that launches of a kind have met so far.
 pub fn barriers(kind: Kind) -> Vec<u32> {
     // SAFETY: it reads a number.
-    let seen = unsafe { (Library::of(kind).barriers)() };
+    let seen = unsafe { (Library::of(kind, false).barriers)() };
     (0..64).filter(|barrier| seen >> barrier & 1 == 1).collect()
 }
 

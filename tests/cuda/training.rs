@@ -106,7 +106,7 @@ fn a_gradient_that_is_not_finite_is_told_late_with_its_update_and_leaves_the_wei
     assert_eq!(failed.progress.window, sound.progress.window);
 }
 
-/// The launcher of an engine whose kernels have been compiled.
+/// An optimizer with emulated kernels.
 fn optimizer(config: &Config, theta: &Tensor, block: usize, warp: usize) -> Optimizer {
     let launcher: Rc<dyn Launcher> = Rc::new(Emulated::new(Kind::Float, block, warp, 1));
     Optimizer::new(config, theta).with_kernels(Some(launcher), theta)

@@ -127,15 +127,6 @@ impl Launcher for Card {
     }
 
     fn blocks(&self, sequences: usize) -> Blocks {
-        let at = |together, threads, at_once| {
-            // a multiprocessor keeps 1 kB a block for itself
-            let shared = if at_once == 1 { self.shared_limit } else { (self.shared_limit + 1024) / at_once - 1024 };
-            Blocks { threads, together, at_once, shared }
-        };
-        match sequences.div_ceil(self.multiprocessors) {
-            0 | 1 => at(1, 384, 1),
-            2 => at(2, 384, 1),
-            _ => at(4, 256, 2),
-        }
+        Blocks::on_card(sequences, self.multiprocessors, self.shared_limit)
     }
 }

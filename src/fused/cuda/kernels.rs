@@ -1,13 +1,13 @@
-//! The kernels' source, what they take, and how much shared memory a block needs.
+//! The kernels' source, and what they take.
 
-use crate::fused::plan::{Dense, Plan};
-use crate::model::{Activation, Config};
+use crate::fused::plan::Plan;
+use crate::model::Activation;
 use anyhow::Result;
-use tch::Kind;
 
 /// The files of `kernels/` in order, one source.
 const FILES: &[(&str, &str)] = &[
     ("machine.cu", include_str!("kernels/machine.cu")),
+    ("threads.cu", include_str!("kernels/threads.cu")),
     ("product.cu", include_str!("kernels/product.cu")),
     ("controller.cu", include_str!("kernels/controller.cu")),
     ("addressing.cu", include_str!("kernels/addressing.cu")),
@@ -96,6 +96,18 @@ pub struct Blocks {
     pub shared: usize,
 }
 
+impl Blocks {
+    /// What measured best on an H100, for a card of so many multiprocessors, with `shared` bytes of shared memory for a block.
+    pub fn on_card(sequences: usize, multiprocessors: usize, shared: usize) -> Blocks {
+        match sequences.div_ceil(multiprocessors) {
+            0 | 1 => Blocks { threads: 384, together: 1, at_once: 1, shared },
+            2 => Blocks { threads: 384, together: 2, at_once: 1, shared },
+            // a multiprocessor keeps 1 kB a block for itself
+            _ => Blocks { threads: 256, together: 4, at_once: 2, shared: (shared + 1024) / 2 - 1024 },
+        }
+    }
+}
+
 /// `struct Sizes` of machine.cu.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -178,8 +190,8 @@ pub struct Update {
     pub partial: u64,
     pub broken: u64,
     pub told: u64,
+    pub logit_count: i64,
     pub size: i32,
-    pub logit_count: i32,
     pub turn: i32,
     pub adam: i32,
     pub clip: i32,
@@ -199,7 +211,7 @@ pub const NORM_BLOCKS: usize = 64;
 
 impl Sizes {
     /// One sequence a block, with nothing but vectors in shared memory.
-    fn new(plan: &Plan) -> Sizes {
+    pub(super) fn new(plan: &Plan) -> Sizes {
         Sizes {
             x: plan.x as i32,
             n: plan.n as i32,
@@ -230,97 +242,4 @@ impl Sizes {
             {threads},{blocks},{together},{forward},{backward},{weights},{weights_back}"
         )
     }
-}
-
-/// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in values.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    pub sizes: Sizes,
-    pub shared: [usize; 2],
-}
-
-impl Shape {
-    /// `new` of a network between inputs and outputs of these widths.
-    pub fn of(config: &Config, input_width: usize, output_width: usize, blocks: Blocks) -> Result<Shape, usize> {
-        Shape::new(&Plan::new(config, input_width, output_width), blocks, Kind::Float)
-    }
-
-    /// The best one for these blocks: memories in shared memory, by fewer sequences together if that makes it possible, and what
-    /// is left for weights. Where one sequence does not fit, the bytes that it needs.
-    pub(super) fn new(plan: &Plan, blocks: Blocks, kind: Kind) -> Result<Shape, usize> {
-        let (cells, limit) = (padded(plan.m * plan.n), blocks.shared / kind.elt_size_in_bytes());
-        let Blocks { threads, mut together, .. } = blocks;
-        loop {
-            let vectors = [forward_vectors(plan, threads, together), backward_vectors(plan, threads, together)];
-            let most = vectors.into_iter().max().unwrap_or(0);
-            if together == 1 && most > limit {
-                return Err(most * kind.elt_size_in_bytes());
-            }
-            let fitting = |vectors: usize| limit.saturating_sub(vectors) / (together * cells).max(1);
-            let memories = [fitting(vectors[0]).min(1), fitting(vectors[1]).min(2)];
-            if together > 1 && (most > limit || memories.contains(&0)) {
-                together /= 2;
-                continue;
-            }
-            let weights = |back: usize| -> usize {
-                let size = |dense: &Dense| {
-                    let sizes = [dense.inputs, dense.outputs];
-                    sizes[back] * padded(sizes[1 - back])
-                };
-                plan.controller.iter().chain((plan.n > 0).then_some(&plan.heads)).map(size).sum()
-            };
-            let used = [0, 1].map(|back| vectors[back] + memories[back] * together * cells);
-            let room = [0, 1].map(|back| ((limit - used[back]) / 4 * 4).min(weights(back)));
-            let sizes = Sizes {
-                threads: threads as i32,
-                blocks: blocks.at_once as i32,
-                together: together as i32,
-                memories: memories.map(|count| count as i32),
-                room: room.map(|room| room as i32),
-                ..Sizes::new(plan)
-            };
-            return Ok(Shape { sizes, shared: [used[0] + room[0], used[1] + room[1]] });
-        }
-    }
-
-    pub fn together(&self) -> usize {
-        self.sizes.together as usize
-    }
-}
-
-fn padded(size: usize) -> usize {
-    size.next_multiple_of(4)
-}
-
-/// Values of shared memory that `ntm_forward` takes without memories and weights.
-fn forward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
-    let rows = plan.all_heads() * plan.n;
-    let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
-    let z: usize = plan.controller.iter().map(|dense| dense.inputs).sum();
-    let layers = plan.controller.len() * plan.h;
-    vectors(&[1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
-}
-
-/// Those of `ntm_backward`.
-fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
-    let rows = plan.all_heads() * plan.n;
-    let layers = plan.controller.len() * plan.h;
-    let inputs = widest(plan, |dense| dense.inputs).max(plan.heads.inputs);
-    let (reads, emitted) = (plan.read_heads * plan.m, plan.heads.outputs);
-    let outputs = widest(plan, |dense| dense.outputs);
-    let passed_on = [1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
-    let gates = plan.controller.iter().map(|dense| dense.outputs).sum();
-    let staged = [emitted, rows, rows, rows, rows, rows, plan.n, gates, layers, layers, plan.h + reads];
-    vectors(&[&passed_on[..], &staged].concat(), inputs, threads, together)
-}
-
-/// Vectors of a sequence, for all of a block, and the partial sums of a product.
-fn vectors(sizes: &[usize], widest: usize, threads: usize, together: usize) -> usize {
-    let partial = padded(padded(widest) * together).max(4 * together.min(4) * threads);
-    let scratch = padded(2 * threads); // at most, where a warp is one thread
-    sizes.iter().map(|&size| padded(size * together)).sum::<usize>() + partial + scratch
-}
-
-fn widest(plan: &Plan, of: impl Fn(&Dense) -> usize) -> usize {
-    plan.controller.iter().map(of).max().unwrap_or(0)
 }

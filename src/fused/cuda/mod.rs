@@ -1,5 +1,5 @@
-//! The fused engine on a CUDA card: one launch forward, one backward, and libtorch's matrix products for the output layer
-//! and the weight gradients. Everything stays on the card until somebody asks for it.
+//! The fused engine on a CUDA card: one launch forward, one backward, small ones for weights and loss, and libtorch's matrix
+//! products for the output layer and the weight gradients. Everything stays on the card until somebody asks for it.
 
 mod batch;
 mod cache;
@@ -7,11 +7,13 @@ mod card;
 pub mod compiler;
 mod kernels;
 mod maps;
+mod shape;
 mod tape;
 mod trace;
 
 pub use card::Card;
-pub use kernels::{Blocks, Buffers, Grid, Kernel, Launcher, NORM_BLOCKS, Shape, Sizes, Update, source};
+pub use kernels::{Blocks, Buffers, Grid, Kernel, Launcher, NORM_BLOCKS, Sizes, Update, source};
+pub use shape::Shape;
 
 use crate::engine::{Engine, Logits, Trace};
 use crate::fused::plan::Plan;

@@ -48,12 +48,12 @@ DEVICE void replay(const Sizes &p, const Buffers &b, const Backward &at, int s, 
 
 // Begins to copy a field's row of step t, `size` values, of every sequence that is active then; `before`: of the step before.
 DEVICE void stage(const Sizes &p, const Backward &at, real *to, const real *field, int size, int t, bool before = false) {
-    const int together = size % 4 == 0 ? 4 : 1;
-    for (int e = together * first_copier(); e < p.together * size; e += together * THREADS) {
+    const int at_once = size % 4 == 0 ? 4 : 1;
+    for (int e = at_once * first_copier(); e < p.together * size; e += at_once * THREADS) {
         const int s = e / size;
         if (at.all.active(s, t)) {
             const real *from = field + (at.all.row(s, t) - before) * size + e % size;
-            together == 4 ? copy_four_ahead(to + e, from) : copy_one_ahead(to + e, from);
+            at_once == 4 ? copy_four_ahead(to + e, from) : copy_one_ahead(to + e, from);
         }
     }
 }

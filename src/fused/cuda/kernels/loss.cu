@@ -3,7 +3,7 @@
 KERNEL ntm_loss(const Sizes, const Buffers b) {
     const int sequence = blockIdx.x, steps = b.lengths[sequence];
     const long long first = b.first_row[sequence];
-    for (int e = THREAD; e < b.steps * b.outputs; e += THREADS) {
+    for (long long e = THREAD; e < (long long)b.steps * b.outputs; e += THREADS) {
         const int t = e / b.outputs, y = e % b.outputs;
         const long long place = (long long)t * b.sequences + sequence, at = (first + t) * b.outputs + y;
         const real logit = t < steps ? b.logits[at] : real(0);

@@ -9,7 +9,8 @@ struct Update {
     real *partial; // (2, NORM_BLOCKS): squares of the gradient; 0, or not a number where a logit is not finite
     real *broken;  // (2): 0, or not a number from the first gradient or logit on that is not finite; in turns
     real *told;    // the norm before the clip, or not a number
-    int size, logit_count, turn;
+    long long logit_count;
+    int size, turn;
     int adam;       // else RMSProp with centring and momentum
     int clip;       // 0: none, 1: the norm, 2: each value, at `at`
     float at, rate; // of learning, for Adam with its correction of the mean
@@ -39,7 +40,7 @@ KERNEL ntm_norm(const Update u) {
     for (int e = first; e < u.size; e += apart) {
         square += u.gradient[e] * u.gradient[e];
     }
-    for (int e = first; e < u.logit_count; e += apart) {
+    for (long long e = first; e < u.logit_count; e += apart) {
         broken += u.logits[e] * 0;
     }
     square = block_sum(square, scratch);

@@ -1,0 +1,105 @@
+//! How blocks run a machine: the sequences of one, and what it keeps in shared memory.
+
+use super::kernels::{Blocks, Sizes};
+use crate::fused::plan::{Dense, Plan};
+use crate::model::Config;
+use tch::Kind;
+
+/// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in values.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub sizes: Sizes,
+    pub shared: [usize; 2],
+}
+
+impl Shape {
+    /// `new` of a network between inputs and outputs of these widths.
+    pub fn of(config: &Config, input_width: usize, output_width: usize, blocks: Blocks) -> Result<Shape, usize> {
+        Shape::new(&Plan::new(config, input_width, output_width), blocks, Kind::Float)
+    }
+
+    /// The best one for these blocks: memories in shared memory, by fewer sequences together if that makes it possible, and what
+    /// is left for weights. Where one sequence does not fit, the bytes that it needs.
+    pub(super) fn new(plan: &Plan, blocks: Blocks, kind: Kind) -> Result<Shape, usize> {
+        let size = kind.elt_size_in_bytes();
+        let mut shape = Shape::with(plan, blocks, blocks.shared / size);
+        for together in [4, 2, 1].into_iter().filter(|&together| together < blocks.together) {
+            if shape.is_ok_and(|shape| !shape.sizes.memories.contains(&0)) {
+                break;
+            }
+            shape = Shape::with(plan, Blocks { together, ..blocks }, blocks.shared / size);
+        }
+        shape.map_err(|needed| needed * size)
+    }
+
+    /// The one for just these blocks, with `limit` values of shared memory each. An error is how many they need.
+    fn with(plan: &Plan, blocks: Blocks, limit: usize) -> Result<Shape, usize> {
+        let (threads, together, cells) = (blocks.threads, blocks.together, blocks.together * padded(plan.m * plan.n));
+        let vectors = [forward_vectors(plan, threads, together), backward_vectors(plan, threads, together)];
+        if let Some(&needed) = vectors.iter().find(|&&needed| needed > limit) {
+            return Err(needed);
+        }
+        let memories = [1, 2].map(|most: usize| ((limit - vectors[most - 1]) / cells.max(1)).min(most));
+        let used = [0, 1].map(|back| vectors[back] + memories[back] * cells);
+        let room = [0, 1].map(|back| ((limit - used[back]) / 4 * 4).min(weights(plan, back)));
+        let sizes = Sizes {
+            threads: threads as i32,
+            blocks: blocks.at_once as i32,
+            together: together as i32,
+            memories: memories.map(|count| count as i32),
+            room: room.map(|room| room as i32),
+            ..Sizes::new(plan)
+        };
+        Ok(Shape { sizes, shared: [used[0] + room[0], used[1] + room[1]] })
+    }
+
+    pub fn together(&self) -> usize {
+        self.sizes.together as usize
+    }
+}
+
+fn padded(size: usize) -> usize {
+    size.next_multiple_of(4)
+}
+
+/// Values of all matrices that a kernel multiplies by, W^T forward and W back, rows padded.
+fn weights(plan: &Plan, back: usize) -> usize {
+    let size = |dense: &Dense| {
+        let sizes = [dense.inputs, dense.outputs];
+        sizes[back] * padded(sizes[1 - back])
+    };
+    plan.controller.iter().chain((plan.n > 0).then_some(&plan.heads)).map(size).sum()
+}
+
+/// Values of shared memory that `ntm_forward` takes without memories and weights.
+fn forward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
+    let rows = plan.all_heads() * plan.n;
+    let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
+    let z: usize = plan.controller.iter().map(|dense| dense.inputs).sum();
+    let layers = plan.controller.len() * plan.h;
+    vectors(&[1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
+}
+
+/// Those of `ntm_backward`.
+fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
+    let rows = plan.all_heads() * plan.n;
+    let layers = plan.controller.len() * plan.h;
+    let inputs = widest(plan, |dense| dense.inputs).max(plan.heads.inputs);
+    let (reads, emitted) = (plan.read_heads * plan.m, plan.heads.outputs);
+    let outputs = widest(plan, |dense| dense.outputs);
+    let passed_on = [1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
+    let gates = plan.controller.iter().map(|dense| dense.outputs).sum();
+    let staged = [emitted, rows, rows, rows, rows, rows, plan.n, gates, layers, layers, plan.h + reads];
+    vectors(&[&passed_on[..], &staged].concat(), inputs, threads, together)
+}
+
+/// Vectors of a sequence, for all of a block, and the partial sums of a product.
+fn vectors(sizes: &[usize], widest: usize, threads: usize, together: usize) -> usize {
+    let partial = padded(padded(widest) * together).max(4 * together.min(4) * threads);
+    let scratch = padded(2 * threads); // at most, where a warp is one thread
+    sizes.iter().map(|&size| padded(size * together)).sum::<usize>() + partial + scratch
+}
+
+fn widest(plan: &Plan, of: impl Fn(&Dense) -> usize) -> usize {
+    plan.controller.iter().map(of).max().unwrap_or(0)
+}
