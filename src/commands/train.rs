@@ -291,11 +291,11 @@ pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) ->
 /// The machine flags of a run that goes on: unless they name an engine or a device, those of its begin, to go on bit for bit.
 pub fn as_begun(flags: &Machine, checkpoint: Option<&Checkpoint>) -> Machine {
     let mut flags = flags.clone();
-    let composed = checkpoint.is_some_and(|checkpoint| checkpoint.progress.engine == "composed");
-    if flags.engine == EngineChoice::Auto && composed {
+    let Some(Checkpoint { progress, .. }) = checkpoint else { return flags };
+    if flags.engine == EngineChoice::Auto && progress.engine == "composed" {
         flags.engine = EngineChoice::Composed;
     }
-    if flags.device == "auto" && checkpoint.is_some_and(|checkpoint| checkpoint.progress.device == "cpu") {
+    if flags.device == "auto" && progress.device == "cpu" {
         flags.device = "cpu".to_string();
     }
     flags

@@ -77,27 +77,26 @@ impl Kernels {
 
 /// A rule's numbers.
 fn numbers(rule: &Rule) -> Update {
+    let averages = |mean: f64, square: f64| Update {
+        keep_mean: mean as f32,
+        new_mean: (1.0 - mean) as f32,
+        keep_square: square as f32,
+        new_square: (1.0 - square) as f32,
+        ..Update::default()
+    };
     match *rule {
         Rule::Rmsprop { learning_rate, momentum, decay, epsilon } => Update {
             rate: learning_rate as f32,
             momentum: momentum as f32,
-            keep_mean: decay as f32,
-            new_mean: (1.0 - decay) as f32,
-            keep_square: decay as f32,
-            new_square: (1.0 - decay) as f32,
             epsilon: epsilon as f32,
-            ..Update::default()
+            ..averages(decay, decay)
         },
         Rule::Adam { rate, beta1, beta2, epsilon, unbias_square } => Update {
             adam: 1,
             rate: rate as f32,
-            keep_mean: beta1 as f32,
-            new_mean: (1.0 - beta1) as f32,
-            keep_square: beta2 as f32,
-            new_square: (1.0 - beta2) as f32,
             epsilon: epsilon as f32,
             unbias_square: unbias_square as f32,
-            ..Update::default()
+            ..averages(beta1, beta2)
         },
     }
 }

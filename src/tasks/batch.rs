@@ -61,13 +61,14 @@ impl Batch {
     /// What each masked output weighs in the training loss, which is the mean over the batch of each
     /// sequence's mean loss per target value: mask / (B * masked steps of the sequence * Y). Shape (T, B).
     pub fn loss_weights(&self, output_width: usize) -> Vec<f32> {
-        let size = self.size();
+        let size = self.size().max(1);
         let mut masked_steps = vec![0.0; size];
-        for (i, mask) in self.mask.iter().enumerate() {
-            masked_steps[i % size] += mask;
+        for step in self.mask.chunks_exact(size) {
+            masked_steps.iter_mut().zip(step).for_each(|(sum, mask)| *sum += mask);
         }
-        let weight = |(i, mask): (usize, &f32)| mask / (size * output_width) as f32 / masked_steps[i % size].max(1.0);
-        self.mask.iter().enumerate().map(weight).collect()
+        let outputs = (size * output_width) as f32;
+        let weight = |(mask, steps): (&f32, &f32)| mask / outputs / steps.max(1.0);
+        self.mask.chunks_exact(size).flat_map(|step| step.iter().zip(&masked_steps).map(weight)).collect()
     }
 
     /// Sequence b, to be written or read.
@@ -109,6 +110,7 @@ pub fn fill_with_bits(rng: &mut impl RngCore, bits: &mut [f32]) {
     }
 }
 
+/// As many of them.
 pub fn bits(rng: &mut impl RngCore, width: usize) -> Vec<f32> {
     let mut bits = vec![0.0; width];
     fill_with_bits(rng, &mut bits);

@@ -8,21 +8,19 @@ use tch::{Device, Kind, Tensor};
 pub struct Given {
     /// Steps of all sequences together.
     pub rows: usize,
-    pub inputs: Tensor,  // (T, B, X)
-    pub targets: Tensor, // (T, B, Y)
-    pub mask: Tensor,    // (T, B)
-    /// What an output that counts weighs in the training loss, see `Batch::loss_weights`. (B)
-    pub scale: Tensor,
+    pub inputs: Tensor,       // (T, B, X)
+    pub targets: Tensor,      // (T, B, Y)
+    pub loss_weights: Tensor, // (T, B)
     /// Steps, first row and first snapshot of each sequence. (3, B), i32
     pub numbers: Tensor,
     pub snapshots: usize,
 }
 
 impl Given {
-    /// `segment`: steps between two snapshots. `host` is room on the host to put it together in.
-    pub fn new(batch: &Batch, segment: usize, host: &mut Tensor, options: (Kind, Device)) -> Result<Given> {
-        let scale = scale(batch);
-        let parts = [&batch.inputs, &batch.targets, &batch.mask, &scale];
+    /// `y`: outputs. `segment`: steps between two snapshots. `host` is room on the host to put it together in.
+    pub fn new(batch: &Batch, y: usize, segment: usize, host: &mut Tensor, options: (Kind, Device)) -> Result<Given> {
+        let loss_weights = batch.loss_weights(y);
+        let parts = [&batch.inputs, &batch.targets, &loss_weights];
         let size: usize = parts.iter().map(|part| part.len()).sum();
         if host.size1()? < size as i64 {
             *host = Tensor::f_empty([size as i64], (Kind::Float, Device::Cpu))?;
@@ -40,7 +38,7 @@ impl Given {
             next += values_of.len() as i64;
             values.narrow(0, at, values_of.len() as i64)
         };
-        let [inputs, targets, mask, scale] = parts.map(|values| part(values));
+        let [inputs, targets, loss_weights] = parts.map(|values| part(values));
 
         let mut numbers: Vec<i32> = batch.lengths.iter().map(|&steps| steps as i32).collect();
         let mut running = |of: &dyn Fn(usize) -> usize| {
@@ -55,18 +53,8 @@ impl Given {
         let rows = running(&|steps| steps);
         let snapshots = running(&|steps| steps.div_ceil(segment));
         let numbers = upload(&Tensor::from_slice(&numbers), (Kind::Int, options.1))?;
-        Ok(Given { rows, inputs, targets, mask, scale, numbers, snapshots })
+        Ok(Given { rows, inputs, targets, loss_weights, numbers, snapshots })
     }
-}
-
-/// 1 / (B * masked steps of the sequence * Y) of each sequence.
-fn scale(batch: &Batch) -> Vec<f32> {
-    let (size, y) = (batch.size(), batch.targets.len() / batch.mask.len().max(1));
-    let mut masked_steps = vec![0.0_f32; size];
-    for step in batch.mask.chunks_exact(size) {
-        masked_steps.iter_mut().zip(step).for_each(|(sum, mask)| *sum += mask);
-    }
-    masked_steps.iter().map(|&steps| 1.0 / (size * y) as f32 / steps.max(1.0)).collect()
 }
 
 /// For each row of the tape, where its step lies in the batch's (T, B). (rows)

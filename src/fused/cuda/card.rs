@@ -5,7 +5,7 @@ use super::compiler;
 use super::kernels::{Blocks, Buffers, Grid, Kernel, Launcher, Sizes, Update, source};
 use anyhow::{Context, Result, anyhow, bail};
 use cudarc::driver::sys::{self, CUdevice_attribute_enum as Attribute, CUfunction_attribute_enum as FunctionAttribute};
-use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchConfig, PushKernelArg};
+use cudarc::driver::{CudaContext, CudaFunction, CudaStream, DeviceRepr, LaunchArgs, LaunchConfig, PushKernelArg};
 use cudarc::nvrtc::Ptx;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -95,22 +95,22 @@ fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction;
     })
 }
 
-fn config(grid: Grid) -> LaunchConfig {
-    LaunchConfig {
+/// Queues a kernel with its arguments.
+fn queue(kernel: Kernel, grid: Grid, arguments: &mut LaunchArgs) -> Result<()> {
+    let config = LaunchConfig {
         grid_dim: (grid.blocks as u32, 1, 1),
         block_dim: (grid.threads as u32, 1, 1),
         shared_mem_bytes: grid.shared as u32,
-    }
+    };
+    // SAFETY: the parameters are the kernel's; the buffers are libtorch's, which frees them in the order of this stream.
+    unsafe { arguments.launch(config) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
+    Ok(())
 }
 
 impl Launcher for Card {
     fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
         let function = self.function(kernel, sizes)?;
-        let mut arguments = self.stream.launch_builder(&function);
-        arguments.arg(sizes).arg(buffers);
-        // SAFETY: the parameters are the kernel's; the buffers are libtorch's, which frees them in the order of this stream.
-        unsafe { arguments.launch(config(grid)) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
-        Ok(())
+        queue(kernel, grid, self.stream.launch_builder(&function).arg(sizes).arg(buffers))
     }
 
     fn prepare(&self, sizes: &Sizes) -> Result<()> {
@@ -119,11 +119,7 @@ impl Launcher for Card {
 
     fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
         let function = self.any(kernel)?;
-        let mut arguments = self.stream.launch_builder(&function);
-        arguments.arg(update);
-        // SAFETY: as above.
-        unsafe { arguments.launch(config(grid)) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
-        Ok(())
+        queue(kernel, grid, self.stream.launch_builder(&function).arg(update))
     }
 
     fn blocks(&self, sequences: usize) -> Blocks {

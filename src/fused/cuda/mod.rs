@@ -80,17 +80,11 @@ struct Pass {
     _kept: [Tensor; 2],
 }
 
-/// How a launcher's blocks run a batch of this many sequences; as those of one sequence if a block would lack the room.
+/// How a launcher's blocks run a batch of this many sequences.
 fn shape(plan: &Plan, launcher: &dyn Launcher, sequences: usize, kind: Kind) -> Result<Shape> {
-    let many = Shape::new(plan, launcher.blocks(sequences), kind);
-    if let Ok(shape) = many
-        && !shape.sizes.memories.contains(&0)
-    {
-        return Ok(shape);
-    }
-    let blocks = launcher.blocks(1);
-    Shape::new(plan, blocks, kind).map_err(|needed| {
-        anyhow!("a sequence of this machine needs {needed} bytes of shared memory, this card has {}", blocks.shared)
+    let single = launcher.blocks(1);
+    Shape::new(plan, launcher.blocks(sequences), single, kind).map_err(|needed| {
+        anyhow!("a sequence of this machine needs {needed} bytes of shared memory, this card has {}", single.shared)
     })
 }
 
@@ -164,7 +158,7 @@ impl CudaFused {
         let _guard = tch::no_grad_guard();
         let (plan, size, segment) = (&self.plan, batch.size(), self.segment(batch));
         let shape = shape(plan, &*self.launcher, size, self.options.0)?;
-        let given = Given::new(batch, segment, &mut self.batch, self.options)?;
+        let given = Given::new(batch, plan.y, segment, &mut self.batch, self.options)?;
         let fields = self.lay_out(&given, &shape, size, segment, keep)?;
 
         let plan = &self.plan;
@@ -188,8 +182,7 @@ impl CudaFused {
             weighting: first_weighting.data_ptr() as u64,
             inputs: given.inputs.data_ptr() as u64,
             targets: given.targets.data_ptr() as u64,
-            mask: given.mask.data_ptr() as u64,
-            scale: given.scale.data_ptr() as u64,
+            loss_weights: given.loss_weights.data_ptr() as u64,
             lengths: numbers,
             first_row: numbers + 4 * size as u64,
             first_snapshot: numbers + 8 * size as u64,

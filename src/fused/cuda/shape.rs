@@ -15,21 +15,19 @@ pub struct Shape {
 impl Shape {
     /// `new` of a network between inputs and outputs of these widths.
     pub fn of(config: &Config, input_width: usize, output_width: usize, blocks: Blocks) -> Result<Shape, usize> {
-        Shape::new(&Plan::new(config, input_width, output_width), blocks, Kind::Float)
+        Shape::new(&Plan::new(config, input_width, output_width), blocks, blocks, Kind::Float)
     }
 
-    /// The best one for these blocks: memories in shared memory, by fewer sequences together if that makes it possible, and what
-    /// is left for weights. Where one sequence does not fit, the bytes that it needs.
-    pub(super) fn new(plan: &Plan, blocks: Blocks, kind: Kind) -> Result<Shape, usize> {
+    /// The best one: blocks as `wanted`, with fewer sequences together until memories fit into shared memory, else with one
+    /// sequence and the room of a `single` block. Where that does not fit either, the bytes that it needs.
+    pub(super) fn new(plan: &Plan, wanted: Blocks, single: Blocks, kind: Kind) -> Result<Shape, usize> {
         let size = kind.elt_size_in_bytes();
-        let mut shape = Shape::with(plan, blocks, blocks.shared / size);
-        for together in [4, 2, 1].into_iter().filter(|&together| together < blocks.together) {
-            if shape.is_ok_and(|shape| !shape.sizes.memories.contains(&0)) {
-                break;
-            }
-            shape = Shape::with(plan, Blocks { together, ..blocks }, blocks.shared / size);
-        }
-        shape.map_err(|needed| needed * size)
+        let with = |blocks: Blocks| Shape::with(plan, blocks, blocks.shared / size);
+        let fewer = std::iter::successors(Some(wanted.together), |together| Some(together / 2)).take_while(|&n| n > 0);
+        let shapes = fewer.map(|together| with(Blocks { together, ..wanted }));
+        let holding = |shape: &Shape| !shape.sizes.memories.contains(&0);
+        let last = || with(Blocks { together: 1, ..single }).map_err(|needed| needed * size);
+        shapes.flatten().find(holding).map_or_else(last, Ok)
     }
 
     /// The one for just these blocks, with `limit` values of shared memory each. An error is how many they need.

@@ -40,7 +40,7 @@ DEVICE void replay(const Sizes &p, const Buffers &b, const Backward &at, int s, 
         real value = memory_before(p, b, sequence, begin)[e];
         for (int step = begin; step < t; step++) {
             const long long row = at.all.row(s, step);
-            value = written_by_all(p, b.heads + row * p.emitted(), b.weightings + row * p.heads() * p.n, e / p.n, e % p.n, value);
+            value = written_by(p, p.heads(), b.heads + row * p.emitted(), b.weightings + row * p.heads() * p.n, e / p.n, e % p.n, value);
             memory_before(p, b, sequence, step + 1)[e] = value;
         }
     }
@@ -137,17 +137,13 @@ DEVICE void head_backward(const Sizes &p, const Buffers &b, const Backward &at, 
 // what was read.
 DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &at, int s, int begin, const Columns &columns, int t) {
     const int all = p.heads() * p.n;
-    const real *memory = found(p, b, at, s, t) + begin * p.n, *emitted = at.emitted + s * p.emitted() + begin;
+    const real *all_emitted = at.emitted + s * p.emitted(), *emitted = all_emitted + begin;
     const real *weightings = at.weighting(p, t) + s * all, *d_dots = at.content + s * all, *row_factor = at.similarity + s * all;
     real *d_memory = at.d_memory + s * p.cells() + begin * p.n;
     real *d = at.d + begin * p.together + s;
     Rows cells[MOST_COLUMNS], d_cells[MOST_COLUMNS];
-    EACH_COLUMN(p, columns, begin, c) {
-        EACH_ROW(p, q, i) {
-            cells[c].at[q] = memory[c * p.n + i];
-            d_cells[c].at[q] = d_memory[c * p.n + i];
-        }
-    }
+    load(p, columns, begin, found(p, b, at, s, t) + begin * p.n, cells);
+    load(p, columns, begin, d_memory, d_cells);
     // d_e = -sum_i w(i) d_M'_i M_i, d_a = sum_i w(i) d_M'_i, d_M_i = d_M'_i (1 - w(i) e), M as the head found it
     for (int head = p.heads() - 1; head >= p.reads; head--) {
         const real *values = emitted + p.head_at(head);
@@ -155,11 +151,7 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
         EACH_ROW(p, q, i) {
             const real w = weightings[head * p.n + i];
             EACH_COLUMN(p, columns, begin, c) {
-                real found = cells[c].at[q];
-                for (int other = p.reads; other < head; other++) {
-                    const real *before = emitted + p.head_at(other) + c;
-                    found = written(found, weightings[other * p.n + i], before[p.erase()], before[p.add()]);
-                }
+                const real found = written_by(p, head, all_emitted, weightings, begin + c, i, cells[c].at[q]);
                 const real d_written = w * d_cells[c].at[q];
                 sums[c] -= d_written * found;
                 sums[MOST_COLUMNS + c] += d_written;
@@ -201,11 +193,7 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
             }
         }
     }
-    EACH_COLUMN(p, columns, begin, c) {
-        EACH_ROW(p, q, i) {
-            d_memory[c * p.n + i] = d_cells[c].at[q];
-        }
-    }
+    store(p, columns, begin, d_memory, d_cells);
 }
 
 // All heads in one step, backwards: by rows, by columns, then through the activations of what they emit.

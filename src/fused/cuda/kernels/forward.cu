@@ -82,13 +82,9 @@ DEVICE void read_and_write(const Sizes &p, const Forward &at, int s, int begin, 
     real *memory = at.memory + s * p.cells() + begin * p.n;
     const real *weightings = at.weighting + s * p.heads() * p.n, *emitted = at.emitted + s * p.emitted() + begin;
     Rows cells[MOST_COLUMNS];
-    EACH_COLUMN(p, columns, begin, c) {
-        EACH_ROW(p, q, i) {
-            cells[c].at[q] = memory[c * p.n + i];
-            if (snapshot) {
-                snapshot[(begin + c) * p.n + i] = cells[c].at[q];
-            }
-        }
+    load(p, columns, begin, memory, cells);
+    if (snapshot) {
+        store(p, columns, begin, snapshot + begin * p.n, cells);
     }
     // Eq. 2: r = sum_i w(i) M_i
     for (int head = 0; head < p.reads; head++) {
@@ -122,11 +118,7 @@ DEVICE void read_and_write(const Sizes &p, const Forward &at, int s, int begin, 
             }
         }
     }
-    EACH_COLUMN(p, columns, begin, c) {
-        EACH_ROW(p, q, i) {
-            memory[c * p.n + i] = cells[c].at[q];
-        }
-    }
+    store(p, columns, begin, memory, cells);
 }
 
 // All heads in one step: addressing on M_{t-1}, by rows, then reads from it and the writes, by columns.

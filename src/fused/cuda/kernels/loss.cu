@@ -10,7 +10,7 @@ KERNEL ntm_loss(const Sizes, const Buffers b) {
         b.placed[place * b.outputs + y] = logit; // padding has 0
         if (b.keep && t < steps) {
             // cross-entropy of a logit: sigmoid - target; (output - target)^2: 2 (output - target)
-            const real target = b.targets[place * b.outputs + y], weight = b.mask[place] * b.scale[sequence];
+            const real target = b.targets[place * b.outputs + y], weight = b.loss_weights[place];
             b.d_logits[at] = (b.squared ? 2 * (logit - target) : sigmoid(logit) - target) * weight;
         }
     }

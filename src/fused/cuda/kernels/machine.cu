@@ -109,8 +109,8 @@ struct Buffers {
     const int *pack_first, *pack_second; // where each packed weight lies in theta; -1 for nothing, and for no second
     // the first state, and the batch
     const real *hidden, *cell, *read, *memory, *weighting;
-    const real *inputs, *targets, *mask; // (T, B, X), (T, B, Y), (T, B)
-    const real *scale; // what an output that counts weighs in the loss (B)
+    const real *inputs, *targets; // (T, B, X), (T, B, Y)
+    const real *loss_weights; // what an output weighs in the loss, 0 where it does not count (T, B)
     const int *lengths, *first_row, *first_snapshot; // (B)
     // the tape: what the forward pass leaves, after all activations; gates and heads hold the gradients before them later
     real *z, *gates, *cells, *tanh_cells;

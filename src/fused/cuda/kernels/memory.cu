@@ -5,13 +5,30 @@ DEVICE real written(real value, real w, real e, real a) {
     return value + w * (a - e * value);
 }
 
-// The writes of all heads of one step, in head order, on one cell, m of row i. `weightings` (R + W, N)
-DEVICE real written_by_all(const Sizes &p, const real *emitted, const real *weightings, int m, int i, real value) {
-    for (int head = p.reads; head < p.heads(); head++) {
+// The writes of the heads before `last` of one step, in head order, on one cell, m of row i. `weightings` (R + W, N)
+DEVICE real written_by(const Sizes &p, int last, const real *emitted, const real *weightings, int m, int i, real value) {
+    for (int head = p.reads; head < last; head++) {
         const real *values = emitted + p.head_at(head);
         value = written(value, weightings[head * p.n + i], values[p.erase() + m], values[p.add() + m]);
     }
     return value;
+}
+
+// A warp's columns, of `memory` from the first of them on, into its lanes' registers and out of them.
+DEVICE void load(const Sizes &p, const Columns &columns, int begin, const real *memory, Rows *cells) {
+    EACH_COLUMN(p, columns, begin, c) {
+        EACH_ROW(p, q, i) {
+            cells[c].at[q] = memory[c * p.n + i];
+        }
+    }
+}
+
+DEVICE void store(const Sizes &p, const Columns &columns, int begin, real *memory, const Rows *cells) {
+    EACH_COLUMN(p, columns, begin, c) {
+        EACH_ROW(p, q, i) {
+            memory[c * p.n + i] = cells[c].at[q];
+        }
+    }
 }
 
 // Eq. 2 backwards: d_w(i) += d_r . M_i, by rows. d_r comes from the controller and from the output.
@@ -36,13 +53,10 @@ DEVICE void write_backward_rows(const Sizes &p, const Team &team, const real *me
         key_square += key[m] * key[m];
         EACH_TEAM_ROW(p, team, q, i) {
             real found = memory[m * p.n + i], d_written = d_memory[m * p.n + i];
-            for (int other = p.reads; p.writes > 1 && other < p.heads(); other++) {
-                const real *values = emitted + p.head_at(other);
-                const real w = weightings[other * p.n + i];
-                if (other < head) {
-                    found = written(found, w, values[p.erase() + m], values[p.add() + m]);
-                } else if (other > head) {
-                    d_written -= w * values[p.erase() + m] * d_written;
+            if (p.writes > 1) {
+                found = written_by(p, head, emitted, weightings, m, i, found);
+                for (int after = head + 1; after < p.heads(); after++) {
+                    d_written -= weightings[after * p.n + i] * emitted[p.head_at(after) + p.erase() + m] * d_written;
                 }
             }
             d_w.at[q] += d_written * (a - e * found);

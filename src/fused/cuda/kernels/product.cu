@@ -75,7 +75,7 @@ struct Sums {
     }
 };
 
-// The most values that products of `inputs` with up to so many outputs need for their partial sums.
+// The most values that products with up to so many outputs need for their partial sums.
 DEVICE int partial_size(const Sizes &p, int outputs) {
     const int most = p.together * padded(outputs);
     return most > 4 * least(p.together, 4) * THREADS ? most : 4 * least(p.together, 4) * THREADS;

@@ -70,7 +70,6 @@ struct Shared {
 // The sequences of a block, in shared memory: steps (0 for none) and first row of each.
 struct Sequences {
     int *steps, *first_row;
-    METHOD static int size(const Sizes &p) { return 2 * p.together; }
     METHOD bool active(int s, int t) const { return t <= steps[s]; }
     METHOD long long row(int s, int t) const { return (long long)first_row[s] + t - 1; }
     METHOD int longest(const Sizes &p) const {
