@@ -5,7 +5,7 @@ mod header;
 
 use crate::config::{MOST_RESTARTS, Recipe};
 use crate::metrics::Totals;
-use crate::optim::{Clip, Optimizer};
+use crate::optim::Clip;
 use crate::tasks::Lesson;
 use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -124,9 +124,9 @@ pub struct Window {
 pub struct Checkpoint {
     pub recipe: Recipe,
     pub progress: Progress,
-    /// All weights, in the order of the recipe's layout.
+    /// All weights, in the order of the recipe's layout: those of the machine, which may be an average.
     pub theta: Vec<f32>,
-    /// The optimizer's named vectors, each of theta's length.
+    /// What training goes on from beside them: `Training::vectors`, each of theta's length.
     pub optimizer: Vec<(String, Vec<f32>)>,
 }
 
@@ -202,7 +202,7 @@ impl Checkpoint {
             known.push(name);
         }
         let mut optimizer = vec![];
-        for name in Optimizer::state_names(&recipe.training.optimizer) {
+        for name in recipe.training.vectors() {
             let tensor = format!("optimizer.{name}");
             optimizer.push((name.to_string(), values(&file, &tensor, &[layout.size()], &checksums)?));
             known.push(tensor);

@@ -1,10 +1,11 @@
 //! Training: the update, the loop around it, and evaluation. Knows no flags.
 
+mod average;
 mod nonfinite;
 mod restart;
 
 use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
-use crate::config::Recipe;
+use crate::config::{ITERATE, Recipe};
 use crate::device::kind;
 use crate::display::Display;
 use crate::distributed::{Group, Step};
@@ -84,6 +85,8 @@ pub struct Trainer {
     engine: Box<dyn Engine>,
     layout: Layout,
     theta: Tensor,
+    /// The moving average of theta, where the recipe asks for one: the machine that is evaluated and saved.
+    average: Option<Tensor>,
     gradient: Tensor,
     optimizer: Optimizer,
     /// Updates whose logits and norm nobody has read yet. Empty where the engine gives them at once.
@@ -125,12 +128,16 @@ impl Trainer {
         Trainer { group, ..self }
     }
 
-    /// Takes weights and optimizer state from a checkpoint.
+    /// Takes weights and the vectors beside them from a checkpoint; without these, weights to begin with.
     fn set(&mut self, theta: &[f32], optimizer: &[(String, Vec<f32>)]) {
         self.waiting.clear();
         self.apart.clear();
         self.optimizer.recover();
-        self.theta.copy_(&Tensor::from_slice(theta));
+        let iterate = optimizer.iter().find(|(name, _)| name == ITERATE).map_or(theta, |(_, values)| values);
+        self.theta.copy_(&Tensor::from_slice(iterate));
+        if let Some(average) = &mut self.average {
+            average.copy_(&Tensor::from_slice(theta));
+        }
         for ((_, state), (_, saved)) in self.optimizer.state.iter_mut().zip(optimizer) {
             state.copy_(&Tensor::from_slice(saved));
         }
@@ -147,6 +154,7 @@ impl Trainer {
         let theta = Tensor::from_slice(theta).to_device(device);
         Trainer {
             layout: recipe.layout(),
+            average: recipe.training.average_decay(1).map(|_| theta.copy()),
             gradient: theta.zeros_like(),
             optimizer: Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(engine.launcher(), &theta),
             recipe,
@@ -164,11 +172,12 @@ impl Trainer {
 
     pub fn checkpoint(&self) -> Checkpoint {
         let state = |(name, vector): &(&str, Tensor)| (name.to_string(), host(vector));
+        let iterate = self.average.as_ref().map(|_| (ITERATE.to_string(), host(&self.theta)));
         Checkpoint {
             recipe: self.recipe.clone(),
             progress: self.progress.clone(),
-            theta: host(&self.theta),
-            optimizer: self.optimizer.state.iter().map(state).collect(),
+            theta: host(self.machine()),
+            optimizer: self.optimizer.state.iter().map(state).chain(iterate).collect(),
         }
     }
 
@@ -188,7 +197,8 @@ impl Trainer {
         let axes = || self.recipe.task.axes();
         let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
-        let batch = self.source.training_slice(training.seed, self.progress.step, size, reach, slice)?;
+        let mut batch = self.source.training_slice(training.seed, self.progress.step, size, reach, slice)?;
+        batch.blur = training.blur.at(step + 1, self.recipe.updates());
         self.update_by(&batch)
     }
 
@@ -221,6 +231,7 @@ impl Trainer {
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
             }
         }
+        self.follow(step);
         self.progress.step += 1;
         self.progress.sequences += self.recipe.training.batch_size as u64;
         let waiting = || self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>();
@@ -415,9 +426,10 @@ impl Trainer {
             return Ok(());
         };
         let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
-        let logits = self.engine.forward(&self.theta, &batch)?.to_vec();
-        let trace = self.engine.trace(&self.theta, &batch)?;
-        let theta = host(&self.theta);
+        let theta = self.machine().shallow_clone();
+        let logits = self.engine.forward(&theta, &batch)?.to_vec();
+        let trace = self.engine.trace(&theta, &batch)?;
+        let theta = host(&theta);
         let machine = Shape::of(&self.recipe.model).map(|shape| (shape, Memory::start(shape, &self.layout, &theta)));
         let look = Look { batch: &batch, logits: &logits, trace: &trace, machine };
         run.log_machine(self.progress.step, &self.layout, &theta, &host(&self.gradient), &look)
@@ -454,10 +466,10 @@ impl Trainer {
         Ok(self.recipe.solved.threshold.by(&scores))
     }
 
-    /// `evaluate` of the weights as they are.
+    /// `evaluate` of the machine as it is.
     fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
-        let (engine, source) = (&mut *self.engine, &mut self.source);
-        evaluate(&self.group, engine, &self.theta, source, points, sequences, seed)
+        let theta = self.machine().shallow_clone();
+        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed)
     }
 
     /// Logs what an evaluation has found, and what the machine does; keeps it if it is the best.

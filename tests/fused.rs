@@ -94,6 +94,7 @@ fn alone(batch: &Batch, b: usize) -> Batch {
         targets: column(&batch.targets),
         mask: column(&batch.mask),
         loss: batch.loss,
+        blur: batch.blur,
     }
 }
 

@@ -1,7 +1,7 @@
 //! From a name, a file and flags to a resolved recipe: what the user wrote is laid over the defaults of the kinds
 //! they chose, field by field, so that every error can name the field, the source and the nearest known name.
 
-use super::{Evaluation, METRICS, OnNonfinite, Recipe, Restart, Solved};
+use super::{Blur, Evaluation, METRICS, OnNonfinite, Recipe, Restart, Solved};
 use crate::{model, optim, tasks};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -77,6 +77,7 @@ fn kinds_of(path: &str) -> Vec<Value> {
         "training.optimizer" => values(optim::Config::kinds()),
         "training.schedule" => values(optim::Schedule::kinds()),
         "training.curriculum" => values(tasks::Curriculum::kinds()),
+        "training.blur" => values(Blur::kinds()),
         "training.on_nonfinite" => values(OnNonfinite::kinds()),
         "training.restart" => values(Restart::kinds()),
         _ => vec![],

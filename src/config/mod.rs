@@ -1,16 +1,18 @@
 //! The recipe: one experiment, task + model + training. Defaults < recipe file < flags.
 
+mod blur;
 mod load;
 mod nonfinite;
 mod restart;
 mod solved;
 
+pub use blur::Blur;
 pub use load::BUILT_IN;
 pub use nonfinite::OnNonfinite;
 pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{METRICS, Metric, Solved, Threshold};
 
-use crate::limits::check;
+use crate::limits::{check, fraction};
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -38,9 +40,31 @@ pub struct Training {
     pub checkpoint_every: u64,
     pub optimizer: optim::Config,
     pub schedule: optim::Schedule,
+    /// Decay of the moving average of the weights that is evaluated and saved (Polyak and Juditsky 1992); 0: none, the
+    /// weights themselves. See `average_decay`.
+    pub average: f64,
     pub curriculum: tasks::Curriculum,
+    pub blur: Blur,
     pub on_nonfinite: OnNonfinite,
     pub restart: Restart,
+}
+
+/// What a checkpoint calls the weights that are trained, where `model.*` are their average.
+pub const ITERATE: &str = "iterate";
+
+impl Training {
+    /// What the average keeps of itself at an update of a start, which counts from 1: at first less than `average`, or it would
+    /// long remember the weights of the start. None where there is no average.
+    pub fn average_decay(&self, step: u64) -> Option<f64> {
+        let step = step as f64;
+        (self.average > 0.0).then(|| self.average.min((1.0 + step) / (10.0 + step)))
+    }
+
+    /// The vectors of theta's length that a checkpoint has beside the weights.
+    pub fn vectors(&self) -> impl Iterator<Item = &'static str> {
+        let iterate = (self.average > 0.0).then_some(ITERATE);
+        optim::Optimizer::state_names(&self.optimizer).iter().copied().chain(iterate)
+    }
 }
 
 /// What is evaluated during training: the checkpoint `best` has the lowest loss over these points.
@@ -81,7 +105,9 @@ impl Default for Recipe {
                 checkpoint_every: 1000,
                 optimizer: optim::Config::kinds().remove(0),
                 schedule: optim::Schedule::kinds().remove(0),
+                average: 0.0,
                 curriculum: tasks::Curriculum::kinds().remove(0),
+                blur: Blur::kinds().remove(0),
                 on_nonfinite: OnNonfinite::default(),
                 restart: Restart::kinds().remove(0),
             },
@@ -111,6 +137,7 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
+        fraction("training.average", training.average)?;
         training.curriculum.validate()?;
         if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
             bail!(
@@ -118,6 +145,7 @@ impl Recipe {
                 self.task.name()
             );
         }
+        training.blur.validate()?;
         training.on_nonfinite.validate()?;
         training.restart.validate(&self.task)?;
         self.solved.threshold.validate("solved", &self.task)?;

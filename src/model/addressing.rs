@@ -20,14 +20,15 @@ impl Addressing {
         memory_width + 3 + shift_range
     }
 
-    /// raw (B, M + 3 + S): key, strength, gate, shift, sharpening, before the activations
-    pub fn new(raw: &Tensor, memory_width: i64, shift_range: i64, key_activation: Activation) -> Addressing {
+    /// raw (B, M + 3 + S): key, strength, gate, shift, sharpening, before the activations. `blur`: see `Batch`.
+    pub fn new(raw: &Tensor, memory_width: i64, shift_range: i64, key_activation: Activation, blur: f64) -> Addressing {
         let parts = raw.split_with_sizes([memory_width, 1, 1, shift_range, 1], 1);
+        let shift = parts[3].softmax(1, None::<Kind>);
         Addressing {
             key: activate(&parts[0], key_activation),
             strength: parts[1].softplus(),
             gate: parts[2].sigmoid(),
-            shift: parts[3].softmax(1, None::<Kind>),
+            shift: if blur > 0.0 { shift * (1.0 - blur) + blur / shift_range as f64 } else { shift },
             sharpening: parts[4].softplus() + 1.0,
         }
     }

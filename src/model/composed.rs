@@ -31,7 +31,7 @@ impl Composed {
     /// theta (layout.size()) -> logits (T, B, Y), on theta's device and in its kind
     pub fn logits(&self, theta: &Tensor, batch: &Batch) -> Tensor {
         let inputs = tensor(&batch.inputs, batch, self.input_width, theta);
-        self.network(theta).forward(&inputs)
+        self.network(theta).blurred(batch.blur).forward(&inputs)
     }
 
     fn network(&self, theta: &Tensor) -> Network {

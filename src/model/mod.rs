@@ -52,6 +52,14 @@ impl Network {
         }
     }
 
+    /// The same with this blur of all heads' shifts, if it has any.
+    pub fn blurred(self, blur: f64) -> Network {
+        match self {
+            Network::Ntm(network) => Network::Ntm(network.blurred(blur)),
+            lstm => lstm,
+        }
+    }
+
     /// inputs (T, B, X) -> logits (T, B, Y)
     pub fn forward(&self, inputs: &Tensor) -> Tensor {
         let size = inputs.size()[1];

@@ -61,6 +61,15 @@ impl Ntm {
         }
     }
 
+    /// The same with this blur of all heads' shifts (`Batch`).
+    pub fn blurred(self, blur: f64) -> Ntm {
+        Ntm {
+            read_heads: self.read_heads.into_iter().map(|head| head.blurred(blur)).collect(),
+            write_heads: self.write_heads.into_iter().map(|head| head.blurred(blur)).collect(),
+            ..self
+        }
+    }
+
     /// The first state for `size` sequences.
     pub fn start(&self, size: i64) -> State {
         let rows = |all: &Tensor| all.unbind(0).iter().map(|row| row.expand([size, -1], false)).collect();

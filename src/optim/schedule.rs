@@ -10,21 +10,23 @@ use serde::{Deserialize, Serialize};
 pub enum Schedule {
     /// The optimizer's learning rate throughout.
     Constant {},
-    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it just after the last update.
-    Linear { hold: f64, end: f64 },
+    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it at the fraction `until` (1:
+    /// just after the last update), where it stays.
+    Linear { hold: f64, until: f64, end: f64 },
 }
 
 impl Schedule {
     /// The default of every kind.
     pub fn kinds() -> Vec<Schedule> {
-        vec![Schedule::Constant {}, Schedule::Linear { hold: 0.5, end: 0.0 }]
+        vec![Schedule::Constant {}, Schedule::Linear { hold: 0.5, until: 1.0, end: 0.0 }]
     }
 
     pub fn validate(&self) -> Result<()> {
         match self {
             Schedule::Constant {} => Ok(()),
-            Schedule::Linear { hold, end } => {
+            Schedule::Linear { hold, until, end } => {
                 check("training.schedule.hold", *hold, 0.0, 1.0)?;
+                check("training.schedule.until", *until, *hold, 1.0)?;
                 check("training.schedule.end", *end, 0.0, 1.0)
             }
         }
@@ -34,9 +36,9 @@ impl Schedule {
     pub fn factor(&self, step: u64, updates: u64) -> f64 {
         match self {
             Schedule::Constant {} => 1.0,
-            Schedule::Linear { hold, end } => {
+            Schedule::Linear { hold, until, end } => {
                 let done = (step - 1) as f64 / updates as f64;
-                let falling = ((done - hold) / (1.0 - hold).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+                let falling = ((done - hold) / (until - hold).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
                 1.0 - falling * (1.0 - end)
             }
         }
@@ -49,11 +51,15 @@ mod tests {
 
     #[test]
     fn a_linear_schedule_holds_the_rate_then_falls_to_its_end() {
-        let schedule = Schedule::Linear { hold: 0.5, end: 0.2 };
-        let factors = [1, 51, 76, 101].map(|step| schedule.factor(step, 100));
-        for (factor, expected) in factors.iter().zip([1.0, 1.0, 0.6, 0.2]) {
-            assert!((factor - expected).abs() < 1e-12, "{factors:?}");
+        for (until, expected) in
+            [(1.0, [1.0, 1.0, 0.6, 0.2]), (0.75, [1.0, 1.0, 0.2, 0.2]), (0.5, [1.0, 1.0, 0.2, 0.2])]
+        {
+            let schedule = Schedule::Linear { hold: 0.5, until, end: 0.2 };
+            let factors = [1, 51, 76, 101].map(|step| schedule.factor(step, 100));
+            for (factor, expected) in factors.iter().zip(expected) {
+                assert!((factor - expected).abs() < 1e-12, "until {until}: {factors:?}");
+            }
         }
-        assert_eq!(Schedule::Linear { hold: 1.0, end: 0.0 }.factor(100, 100), 1.0);
+        assert_eq!(Schedule::Linear { hold: 1.0, until: 1.0, end: 0.0 }.factor(100, 100), 1.0);
     }
 }

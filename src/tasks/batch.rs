@@ -15,6 +15,8 @@ pub struct Batch {
     /// 1 where the output counts, else 0.
     pub mask: Vec<f32>, // (T, B)
     pub loss: Loss,
+    /// What is mixed into every head's shift: (1 - blur) s + blur / S. Only training does (`training.blur`).
+    pub blur: f64,
 }
 
 /// What the training loss takes the mean of, for each output that counts.
@@ -55,6 +57,7 @@ impl Batch {
             targets: vec![0.0; rows * output_width],
             mask: vec![0.0; rows],
             loss: Loss::default(),
+            blur: 0.0,
         }
     }
 

@@ -125,6 +125,7 @@ mod tests {
             targets: vec![0.0, 0.0, 0.0, 1.0],
             mask: vec![1.0, 0.0, 0.0, 1.0],
             loss: Loss::CrossEntropy,
+            blur: 0.0,
         };
         assert_eq!(batch, expected);
     }

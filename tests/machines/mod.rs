@@ -4,7 +4,7 @@
 pub mod compare;
 
 use ntm::config::Recipe;
-use ntm::model::Layout;
+use ntm::model::{Config, Layout};
 use ntm::tasks::Batch;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -56,17 +56,20 @@ pub fn weights(layout: &Layout, noise: f64, seed: u64) -> Vec<f64> {
     layout.start(seed).iter().map(|&value| value as f64 + noise * rng.sample::<f64, _>(StandardNormal)).collect()
 }
 
-/// Sequences of the given steps with normal inputs, random targets and a random mask that keeps each last step.
+/// Sequences of the given steps with normal inputs, random targets and a random mask that keeps each last step; of odd seeds
+/// blurred.
 pub fn batch(recipe: &Recipe, lengths: &[usize], seed: u64) -> Batch {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let steps = lengths.iter().copied().max().unwrap();
     let (x, y, size) = (recipe.task.input_width(), recipe.task.output_width(), lengths.len());
+    let shifts = if let Config::Ntm(ntm) = &recipe.model { ntm.shift_range as f64 } else { 0.0 };
     let mut batch = Batch {
         steps,
         lengths: lengths.to_vec(),
         inputs: (0..steps * size * x).map(|_| rng.sample(StandardNormal)).collect(),
         targets: (0..steps * size * y).map(|_| rng.random_range(0..2) as f32).collect(),
         mask: vec![0.0; steps * size],
+        blur: (seed % 2) as f64 * shifts / 32.0, // so that the kernels' f32 hold it
         ..Batch::default()
     };
     for t in 0..steps {

@@ -42,7 +42,7 @@ pub fn backward<F: Float, A: Arch>(
                 if t == tape.lengths[b] || t.is_multiple_of(segment) {
                     replay::<F, A>(plan, tape, b, t);
                 }
-                memory::<F, A>(plan, tape, b, t, tape.row(b, t - 1), row);
+                memory::<F, A>(plan, slice.batch.blur, tape, b, t, row);
             }
         }
         // heads = W [1, h]: d_h += W^T d_heads
@@ -151,8 +151,9 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
 
 /// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
 #[inline(always)]
-fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize, prev: usize, row: usize) {
+fn memory<F: Float, A: Arch>(plan: &Plan, blur: f64, tape: &mut Tape<F>, b: usize, t: usize, row: usize) {
     let (n, m, at, segment, all) = (plan.n_step, plan.m, Emitted::of(plan), tape.segment, plan.all_heads());
+    let prev = tape.row(b, t - 1);
     let writes = plan.read_heads..all;
     let scratch = &mut tape.scratch;
     let memory = scratch.replayed.row(b * segment + (t - 1) % segment); // M_{t-1}
@@ -208,7 +209,7 @@ fn memory<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
         // k . M_i: d_k += sum_i d_(k . M_i) M_i
         dot_columns::<F, A>(true, &mut d[at.key()], d_dots, memory);
         scratch.factors[head * m..][..m].copy_from_slice(&emitted[at.key()]);
-        activate_backward::<F, A>(plan, emitted, d, writes.contains(&head));
+        activate_backward::<F, A>(plan, emitted, d, writes.contains(&head), blur);
     }
     // M_{t-1} from all sides: d_M_i += sum_heads d_(k . M_i) k + sum_reads w(i) d_r + row_factor(i) M_i
     let reads = plan.read_heads;

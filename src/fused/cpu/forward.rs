@@ -44,7 +44,7 @@ pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, slice: Slic
                 let snapshot = tape.snapshot_row(b, (t - 1) / tape.segment);
                 tape.snapshots.row_mut(snapshot).copy_from_slice(tape.memory.row(b));
             }
-            memory::<F, A>(plan, weights, tape, b, tape.row(b, t - 1), row);
+            memory::<F, A>(plan, weights, slice.batch.blur, tape, b, tape.row(b, t - 1), row);
         }
         logit_rows.clear();
         logit_rows.extend(active.iter().map(|&b| tape.logit_row(b, t)));
@@ -155,14 +155,22 @@ fn controller<F: Float, A: Arch>(
 
 /// All heads of one sequence in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
 #[inline(always)]
-fn memory<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, tape: &mut Tape<F>, b: usize, prev: usize, row: usize) {
+fn memory<F: Float, A: Arch>(
+    plan: &Plan,
+    weights: &Weights<F>,
+    blur: f64,
+    tape: &mut Tape<F>,
+    b: usize,
+    prev: usize,
+    row: usize,
+) {
     let (n, m, at) = (plan.n_step, plan.m, Emitted::of(plan));
     if n == 0 {
         return;
     }
     let heads = tape.heads.row_mut(row);
     for (head, from) in plan.head_at.iter().enumerate() {
-        activate::<F, A>(plan, &mut heads[*from..], head >= plan.read_heads);
+        activate::<F, A>(plan, &mut heads[*from..], head >= plan.read_heads, blur);
     }
     let memory = tape.memory.row_mut(b);
     inverse_norms::<F, A>(memory, tape.inverse_norm.row_mut(row));

@@ -176,6 +176,8 @@ pub struct Buffers {
     pub steps: i32,
     pub outputs: i32,
     pub squared: i32,
+    pub kept: f32,
+    pub mixed: f32,
 }
 
 /// `struct Update` of update.cu.

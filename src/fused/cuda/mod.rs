@@ -207,6 +207,8 @@ impl CudaFused {
             steps: batch.steps as i32,
             outputs: plan.y as i32,
             squared: (batch.loss == Loss::Squared) as i32,
+            kept: (1.0 - batch.blur) as f32,
+            mixed: (batch.blur / plan.s.max(1) as f64) as f32,
             ..Buffers::default()
         };
         let pack = self.maps.pack_first.len().div_ceil(256).clamp(1, 1024);

@@ -127,7 +127,7 @@ DEVICE void head_backward(const Sizes &p, const Buffers &b, const Backward &at, 
     }
     const Staged staged = {at.similarity + part, at.content + part, at.shifted + part, at.inverse_norm + s * p.n,
                            at.weighting(p, t - 1) + part, at.weighting(p, t) + part};
-    const real through = address_backward(p, team, values, staged, d_w, inverse_root(key_square), at.d_weighting + part, at.d + p.head_at(head) * p.together + s);
+    const real through = address_backward(p, team, values, staged, d_w, inverse_root(key_square), b.kept, b.mixed, at.d_weighting + part, at.d + p.head_at(head) * p.together + s);
     if (team.lane == 0) {
         at.through_norm[s * p.heads() + head] = through;
     }

@@ -133,6 +133,7 @@ struct Buffers {
     int keep; // whether there is a tape; else `shown` alone is written
     int steps, outputs; // T, Y
     int squared; // the loss: squared errors instead of cross-entropy
+    float kept, mixed; // of every head's blurred shift, kept s + mixed: 1 - blur, blur / S
 };
 
 DEVICE real sigmoid(real x) {
