@@ -221,6 +221,7 @@ impl Trainer {
                     return Err(self.not_finite(batch));
                 }
                 self.count(totals, norm);
+                self.follow(step, None);
             }
             Logits::Device(logits) => {
                 let all = self.reduce(batch, || logits.sum(logits.kind()) * 0.0)?;
@@ -228,10 +229,10 @@ impl Trainer {
                 let (clip, sound) = (&self.recipe.training.clip, all.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
                 let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
+                self.follow(step, Some(&norm));
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
             }
         }
-        self.follow(step);
         self.progress.step += 1;
         self.progress.sequences += self.recipe.training.batch_size as u64;
         let waiting = || self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>();

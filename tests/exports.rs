@@ -10,7 +10,6 @@ use ntm::checkpoint::{Checkpoint, Progress};
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::export::{npz, onnx, safetensors, torchscript};
 use ntm::fused::Fused;
-use ntm::optim::Optimizer;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -34,8 +33,8 @@ const ROUNDING: f64 = 10.0;
 
 fn checkpoint(recipe: Recipe, noise: f64) -> Checkpoint {
     let theta: Vec<f32> = weights(&recipe.layout(), noise, 3).iter().map(|&weight| weight as f32).collect();
-    let state = Optimizer::state_names(&recipe.training.optimizer);
-    let optimizer = state.iter().map(|name| (name.to_string(), vec![0.0; theta.len()])).collect();
+    let vectors = recipe.training.vectors();
+    let optimizer = vectors.map(|name| (name.to_string(), vec![0.0; theta.len()])).collect();
     Checkpoint { recipe, progress: Progress { step: 7, ..Progress::default() }, theta, optimizer }
 }
 

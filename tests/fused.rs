@@ -4,7 +4,7 @@
 mod machines;
 
 use machines::compare::{LENGTHS, assert_traces_close, compare, composed, difference, narrow};
-use machines::{MACHINES, batch, recipe, weights};
+use machines::{MACHINES, batch, exact_blur, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
 use ntm::fused::Fused;
@@ -28,7 +28,7 @@ fn in_f64_logits_and_every_gradient_equal_the_definition_to_1e_9() {
         let recipe = recipe(model);
         for (draw, lengths) in LENGTHS.iter().enumerate() {
             let theta = weights(&recipe.layout(), 0.3, draw as u64);
-            let batch = batch(&recipe, lengths, draw as u64);
+            let batch = Batch { blur: exact_blur(&recipe, draw), ..batch(&recipe, lengths, draw as u64) };
             let expected = composed(&recipe, &theta, &batch);
             let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
             let mut gradient = vec![0.0; theta.len()];
@@ -44,7 +44,7 @@ fn in_f32_logits_and_every_gradient_equal_the_definition_to_1e_4_at_every_instru
         let recipe = recipe(model);
         for (draw, lengths) in LENGTHS.iter().enumerate() {
             let theta = weights(&recipe.layout(), 0.1, 10 + draw as u64);
-            let batch = batch(&recipe, lengths, 10 + draw as u64);
+            let batch = Batch { blur: 0.1 * (draw % 2) as f64, ..batch(&recipe, lengths, 10 + draw as u64) };
             let expected = composed(&recipe, &theta, &batch);
             for at in Level::available() {
                 let mut gradient = vec![0.0; theta.len()];

@@ -24,7 +24,7 @@ fn every_gradient_equals_the_finite_difference_in_f64() {
         let recipe = recipe(model);
         let (mut engine, layout) = (composed(&recipe), recipe.layout());
         let mut theta = weights(&layout, 0.3, 5);
-        let batch = batch(&recipe, &[4, 3], 6);
+        let batch = Batch { blur: 0.2, ..batch(&recipe, &[4, 3], 6) };
         let mut gradient = Tensor::zeros([layout.size() as i64], (Kind::Double, tch::Device::Cpu));
         engine.gradient(&Tensor::from_slice(&theta), &batch, &mut gradient).unwrap();
         let gradient = Vec::<f64>::try_from(&gradient).unwrap();

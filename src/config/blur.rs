@@ -1,6 +1,7 @@
 //! What training adds to the machine's shifts, so that it learns to keep its weightings sharp.
 
 use crate::limits::check;
+use crate::model;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -25,14 +26,17 @@ impl Blur {
         vec![Blur::None {}, Blur::Ramp { at: 0.1, hold: 0.1, full: 0.3 }]
     }
 
-    pub fn validate(&self) -> Result<()> {
+    pub fn validate(&self, model: &model::Config) -> Result<()> {
         let Blur::Ramp { at, hold, full } = self else { return Ok(()) };
         check("training.blur.hold", *hold, 0.0, 1.0)?;
         check("training.blur.full", *full, *hold, 1.0)?;
-        if !(*at > 0.0 && *at < 1.0) {
-            bail!("`training.blur.at` is {at}, allowed: more than 0, less than 1");
+        if !(*at > 0.0 && *at <= 0.9) {
+            bail!("`training.blur.at` is {at}, allowed: more than 0, up to 0.9");
         }
-        Ok(())
+        match model {
+            model::Config::Ntm(ntm) if ntm.shift_range > 1 => Ok(()),
+            _ => bail!("`training.blur` blurs the shifts of heads, this model has none\nhint: leave its kind at none"),
+        }
     }
 
     /// The blur at `step`, which counts from 1, of `updates`.
@@ -62,8 +66,10 @@ mod tests {
 
     #[test]
     fn what_is_no_ramp_is_refused_by_name() {
-        let told = |at, hold, full| Blur::Ramp { at, hold, full }.validate().map_err(|error| error.to_string());
+        let [ntm, lstm] = &model::Config::kinds()[..] else { panic!("two kinds of model") };
+        let told = |at, hold, full| Blur::Ramp { at, hold, full }.validate(ntm).map_err(|error| error.to_string());
         assert!(told(0.1, 0.0, 1.0).is_ok());
+        assert!(Blur::kinds()[1].validate(lstm).unwrap_err().to_string().contains("this model has none"));
         assert!(told(1.0, 0.0, 1.0).unwrap_err().contains("`training.blur.at` is 1"));
         assert!(told(0.1, 0.5, 0.4).unwrap_err().contains("`training.blur.full` is 0.4"));
     }

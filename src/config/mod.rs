@@ -12,7 +12,7 @@ pub use nonfinite::OnNonfinite;
 pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{METRICS, Metric, Solved, Threshold};
 
-use crate::limits::{check, fraction};
+use crate::limits::check;
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,7 @@ impl Recipe {
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
-        fraction("training.average", training.average)?;
+        check("training.average", training.average, 0.0, 0.99999)?;
         training.curriculum.validate()?;
         if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
             bail!(
@@ -145,7 +145,7 @@ impl Recipe {
                 self.task.name()
             );
         }
-        training.blur.validate()?;
+        training.blur.validate(&self.model)?;
         training.on_nonfinite.validate()?;
         training.restart.validate(&self.task)?;
         self.solved.threshold.validate("solved", &self.task)?;

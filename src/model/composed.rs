@@ -87,7 +87,7 @@ impl Engine for Composed {
     fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
         let _guard = tch::no_grad_guard();
         let mut trace = Trace::default();
-        let Network::Ntm(network) = self.network(theta) else { return Ok(trace) };
+        let Network::Ntm(network) = self.network(theta).blurred(batch.blur) else { return Ok(trace) };
         let mut state = network.start(batch.size() as i64);
         for input in tensor(&batch.inputs, batch, self.input_width, theta).unbind(0) {
             state = network.step(&input, &state).1;

@@ -10,11 +10,16 @@ impl Trainer {
         self.average.as_ref().unwrap_or(&self.theta)
     }
 
-    /// Takes the weights after an update of this start, which counts from 1, into their average, if there is one.
-    pub(super) fn follow(&mut self, step: u64) {
-        if let (Some(average), Some(decay)) = (&mut self.average, self.recipe.training.average_decay(step)) {
-            let _ = average.lerp_(&self.theta, 1.0 - decay);
-        }
+    /// Takes the weights after an update of this start, which counts from 1, into their average, if there is one. `norm`: that of
+    /// the gradient where a device has yet to compute it; if it will not be finite, the average stays as it is.
+    pub(super) fn follow(&mut self, step: u64, norm: Option<&Tensor>) {
+        let (Some(average), Some(decay)) = (&mut self.average, self.recipe.training.average_decay(step)) else {
+            return;
+        };
+        let _ = match norm {
+            Some(norm) => average.lerp_tensor_(&self.theta, &(norm.isfinite().to_kind(average.kind()) * (1.0 - decay))),
+            None => average.lerp_(&self.theta, 1.0 - decay),
+        };
     }
 }
 

@@ -41,7 +41,8 @@ impl Trainer {
     /// The first vector with a value that is not finite: a weight, the optimizer's state or a gradient, in words.
     pub(super) fn first_not_finite(&self) -> Option<String> {
         let states = self.optimizer.state.iter().map(|(name, vector)| (format!("the optimizer's {name} of"), vector));
-        let vectors = [("weight".to_string(), &self.theta)].into_iter().chain(states);
+        let weights = [Some(&self.theta), self.average.as_ref()].into_iter().flatten();
+        let vectors = weights.map(|vector| ("weight".to_string(), vector)).chain(states);
         vectors.chain([("the gradient of".to_string(), &self.gradient)]).find_map(|(what, vector)| {
             let index = host(vector).iter().position(|value| !value.is_finite())?;
             Some(format!("{what} `{}`", self.layout.at(index).name))

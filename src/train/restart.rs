@@ -39,9 +39,9 @@ impl Trainer {
         let theta = self.layout.start_after(self.recipe.training.seed, restarts);
         self.optimizer.reset();
         self.set(&theta, &[]);
-        let Progress { step, sequences, seconds, best, engine, .. } = std::mem::take(&mut self.progress);
-        self.progress =
-            Progress { step, sequences, seconds, best, engine, restarts, given_up: step, ..Progress::default() };
+        let Progress { step, sequences, seconds, best, engine, device, .. } = std::mem::take(&mut self.progress);
+        let begun = Progress { restarts, given_up: step, ..Progress::default() };
+        self.progress = Progress { step, sequences, seconds, best, engine, device, ..begun };
         let said = format!("{why}: beginning anew, restart {restarts} of at most {times}");
         display.line(&format!("  {said}"));
         display.expect(self.progress.expected(&self.recipe));
@@ -102,6 +102,7 @@ mod tests {
         }
         trainer.restart(None, &mut Display::Silent, "so that it does").unwrap();
         assert!(!trainer.may_restart());
+        assert_eq!((&trainer.progress.engine[..], &trainer.progress.device[..]), ("fused", "cpu"));
         let start = trainer.checkpoint().theta;
         assert_ne!(start, first);
         trainer.update().unwrap();

@@ -57,6 +57,7 @@ fn the_panels_of_inputs_and_targets_are_the_bits_of_the_first_sequence_at_the_la
 fn every_kind_of_network_and_task_has_its_figure() {
     let directory = tempfile::tempdir().unwrap();
     let heads = "--set model.memory.rows=8 --set model.memory.width=4 --set model.controller.hidden=8";
+    let once = "--set training.restart.kind=never";
     for (recipe, flags) in [
         ("copy", format!("{heads} --set model.read_heads=2 --set model.write_heads=3")),
         ("copy-lstm", "--set model.hidden=8".to_string()),
@@ -65,7 +66,10 @@ fn every_kind_of_network_and_task_has_its_figure() {
         ("ngrams", heads.to_string()),
         ("priority-sort", format!("{heads} --set model.read_heads=5 --set model.write_heads=5")),
     ] {
-        succeeds(directory.path(), &format!("train {recipe} {flags} --threads 1 --sequences 1 --run-dir {recipe}"));
+        succeeds(
+            directory.path(),
+            &format!("train {recipe} {flags} {once} --threads 1 --sequences 1 --run-dir {recipe}"),
+        );
         let line = format!("eval --checkpoint {recipe}/checkpoints/latest.safetensors --threads 1 --sequences 1");
         let ran = succeeds(directory.path(), &format!("{line} --plot {recipe}.png"));
         assert!(ran.stderr.contains(&format!("wrote `{recipe}.png`")), "{}", ran.stderr);

@@ -34,7 +34,8 @@ const TASKS: [(&str, &str, &str, &str); 5] = [
 ];
 
 const SMALL: &str = "--threads 1 --set model.memory.rows=8 --set model.memory.width=4 --set model.controller.hidden=8 \
-    --set model.controller.layers=1 --set model.read_heads=1 --set model.write_heads=1 --set evaluation.sequences=2";
+    --set model.controller.layers=1 --set model.read_heads=1 --set model.write_heads=1 --set evaluation.sequences=2 \
+    --set training.restart.kind=never";
 
 fn keys(value: &Value) -> String {
     value.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>().join(" ")

@@ -8,7 +8,7 @@ use ntm::device;
 use ntm::engine::Engine;
 use ntm::fused::CudaFused;
 use ntm::model::Composed;
-use ntm::tasks::Source;
+use ntm::tasks::{Batch, Source};
 use ntm::train::Trainer;
 use tch::{Device, Kind, Tensor};
 
@@ -39,7 +39,7 @@ fn on_the_card_logits_and_every_gradient_equal_the_definition() {
             let mut fused = engine(&recipe).with_snapshot_bytes(snapshot_bytes);
             for (draw, lengths) in LENGTHS.iter().enumerate() {
                 let theta = weights(&recipe.layout(), 0.1, 10 + draw as u64);
-                let batch = batch(&recipe, lengths, 10 + draw as u64);
+                let batch = Batch { blur: 0.1 * (draw % 2) as f64, ..batch(&recipe, lengths, 10 + draw as u64) };
                 let expected = composed(&recipe, &theta, &batch);
                 let on_card = Tensor::from_slice(&narrow(&theta)).to_device(device);
                 let mut gradients = [on_card.zeros_like(), on_card.zeros_like()];

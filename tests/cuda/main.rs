@@ -10,7 +10,7 @@ mod training;
 
 use emulated::{Emulated, barriers};
 use machines::compare::{LENGTHS, assert_traces_close, compare, composed, narrow};
-use machines::{MACHINES, batch, recipe, weights};
+use machines::{MACHINES, batch, exact_blur, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
 use ntm::fused::cuda::{Blocks, Shape, compiler};
@@ -45,7 +45,8 @@ fn compare_all(
         let recipe = recipe(model);
         for (draw, lengths) in lengths.iter().enumerate() {
             let theta = weights(&recipe.layout(), noise, draw as u64);
-            let batch = Batch { loss, ..batch(&recipe, lengths, draw as u64) };
+            let blur = exact_blur(&recipe, draw);
+            let batch = Batch { loss, blur, ..batch(&recipe, lengths, draw as u64) };
             let expected = composed(&recipe, &theta, &batch);
             let (logits, gradient) = run(&mut make(&recipe), &theta, &batch, kind).unwrap();
             let name = format!("{name}, lengths {lengths:?}");
@@ -186,7 +187,7 @@ fn forward_alone_and_a_used_engine_give_the_same_bits() {
     let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 9)));
     let mut used = engine(&recipe, Emulated::new(Kind::Float, 8, 4, 1), Kind::Float);
     for (seed, lengths) in [(1, &[9, 9, 3][..]), (2, &[2]), (3, &[5, 12, 1, 4, 4, 4])] {
-        let batch = batch(&recipe, lengths, seed);
+        let batch = Batch { blur: exact_blur(&recipe, seed as usize), ..batch(&recipe, lengths, seed) };
         let mut gradients = [theta.zeros_like(), theta.zeros_like()];
         let forward = used.logits(&theta, &batch).unwrap();
         assert_eq!(forward, used.logits_and_gradient(&theta, &batch, &mut gradients[0]).unwrap());

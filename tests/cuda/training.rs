@@ -14,7 +14,7 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 fn recipe() -> Recipe {
-    let text = r#"{"task": {"kind": "copy", "width": 3, "max_length": 4}, "training": {"batch_size": 3},
+    let text = r#"{"task": {"kind": "copy", "width": 3, "max_length": 4}, "training": {"batch_size": 3, "average": 0.9, "blur": {"kind": "ramp", "at": 0.2, "hold": 0.0, "full": 0.0}},
         "model": {"controller": {"hidden": 8}, "memory": {"rows": 8, "width": 4}}}"#;
     Recipe::parse(text, &[]).unwrap()
 }

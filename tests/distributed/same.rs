@@ -70,6 +70,7 @@ fn every_task_is_shared_by_slices() {
             _ => "",
         };
         let small = "--threads 1 --set model.memory.rows=8 --set model.controller.hidden=8 --set training.batch_size=4 \
+            --set training.restart.kind=never \
             --set training.report_every=5 --set training.eval_every=10 --set evaluation.sequences=6 --sequences 40 \
             --peer-timeout 20";
         succeeds(here, &format!("train {task} {small} {own} --run-dir one"));
