@@ -10,6 +10,14 @@ pub fn check<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, h
     bail!("`{field}` is {value}, allowed: {low} to {high}")
 }
 
+/// An error unless `0 < value <= high`.
+pub fn above_zero(field: &str, value: f64, high: f64) -> Result<()> {
+    if value > 0.0 && value <= high {
+        return Ok(());
+    }
+    bail!("`{field}` is {value}, allowed: more than 0, up to {high}")
+}
+
 /// An error unless `0 < value <= 1e6`.
 pub fn positive(field: &str, value: f64) -> Result<()> {
     if value > 0.0 && value <= 1e6 {

@@ -492,3 +492,22 @@ impl Trainer {
 fn host(vector: &Tensor) -> Vec<f32> {
     Vec::try_from(vector.to_device(Device::Cpu).to_kind(Kind::Float)).expect("theta is a vector")
 }
+
+#[cfg(test)]
+mod testing {
+    use super::*;
+    use crate::fused::Fused;
+
+    /// What a trainer of a recipe needs beside it: its source, and the fused engine on the CPU.
+    pub fn parts(recipe: &Recipe) -> (Source, Box<Fused>) {
+        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        (Source::open(&recipe.task).unwrap(), Box::new(Fused::new(&recipe.model, x, y, 1).unwrap()))
+    }
+
+    /// A trainer of a recipe's text.
+    pub fn trainer(recipe: &str) -> Trainer {
+        let recipe = Recipe::parse(recipe, &[]).unwrap();
+        let (source, engine) = parts(&recipe);
+        Trainer::new(recipe, source, engine, Device::Cpu)
+    }
+}

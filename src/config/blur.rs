@@ -1,7 +1,8 @@
 //! What training adds to the machine's shifts, so that it learns to keep its weightings sharp.
 
-use crate::limits::check;
+use crate::limits::{above_zero, check};
 use crate::model;
+use crate::optim::between;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -30,9 +31,7 @@ impl Blur {
         let Blur::Ramp { at, hold, full } = self else { return Ok(()) };
         check("training.blur.hold", *hold, 0.0, 1.0)?;
         check("training.blur.full", *full, *hold, 1.0)?;
-        if !(*at > 0.0 && *at <= 0.9) {
-            bail!("`training.blur.at` is {at}, allowed: more than 0, up to 0.9");
-        }
+        above_zero("training.blur.at", *at, 0.9)?;
         match model {
             model::Config::Ntm(ntm) if ntm.shift_range > 1 => Ok(()),
             _ => bail!("`training.blur` blurs the shifts of heads, this model has none\nhint: leave its kind at none"),
@@ -43,10 +42,7 @@ impl Blur {
     pub fn at(&self, step: u64, updates: u64) -> f64 {
         match self {
             Blur::None {} => 0.0,
-            Blur::Ramp { at, hold, full } => {
-                let done = (step - 1) as f64 / updates as f64;
-                at * ((done - hold) / (full - hold).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)
-            }
+            Blur::Ramp { at, hold, full } => at * between(step, updates, *hold, *full),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Whether a run that has not got far enough begins anew.
 
 use super::{Metric, Threshold};
-use crate::limits::check;
+use crate::limits::{above_zero, check};
 use crate::tasks::Task;
-use anyhow::{Result, bail};
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// Of one run.
@@ -38,9 +38,7 @@ impl Restart {
     pub fn validate(&self, task: &Task) -> Result<()> {
         let Restart::Unless { threshold, after, times, .. } = self else { return Ok(()) };
         threshold.validate("training.restart", task)?;
-        if !(*after > 0.0 && *after <= 1.0) {
-            bail!("`training.restart.after` is {after}, allowed: more than 0, up to 1");
-        }
+        above_zero("training.restart.after", *after, 1.0)?;
         check("training.restart.times", *times, 1, MOST_RESTARTS)
     }
 

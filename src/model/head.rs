@@ -14,13 +14,12 @@ struct Shape {
     shifts: i64, // S
     key: Activation,
     add: Activation,
-    blur: f64,
 }
 
 impl Shape {
     fn new(config: &Ntm) -> Shape {
         let (width, shifts) = (config.memory.width as i64, config.shift_range as i64);
-        Shape { width, shifts, key: config.activation.key, add: config.activation.add, blur: 0.0 }
+        Shape { width, shifts, key: config.activation.key, add: config.activation.add }
     }
 }
 
@@ -34,15 +33,10 @@ impl ReadHead {
         ReadHead { linear: parameters.linear(&format!("heads.read.{index}")), shape: Shape::new(config) }
     }
 
-    /// hidden (B, H) -> where to read
-    pub fn forward(&self, hidden: &Tensor) -> Addressing {
-        let Shape { width, shifts, key, blur, .. } = self.shape;
+    /// hidden (B, H) -> where to read. `blur`: see `Batch`.
+    pub fn forward(&self, hidden: &Tensor, blur: f64) -> Addressing {
+        let Shape { width, shifts, key, .. } = self.shape;
         Addressing::new(&self.linear.forward(hidden), width, shifts, key, blur)
-    }
-
-    /// The same with this blur of its shifts.
-    pub fn blurred(self, blur: f64) -> ReadHead {
-        ReadHead { shape: Shape { blur, ..self.shape }, ..self }
     }
 }
 
@@ -56,16 +50,11 @@ impl WriteHead {
         WriteHead { linear: parameters.linear(&format!("heads.write.{index}")), shape: Shape::new(config) }
     }
 
-    /// hidden (B, H) -> where to write, and what
-    pub fn forward(&self, hidden: &Tensor) -> (Addressing, Edit) {
-        let Shape { width, shifts, key, add, blur } = self.shape;
+    /// hidden (B, H) -> where to write, and what. `blur`: see `Batch`.
+    pub fn forward(&self, hidden: &Tensor, blur: f64) -> (Addressing, Edit) {
+        let Shape { width, shifts, key, add } = self.shape;
         let parts = self.linear.forward(hidden).split_with_sizes([Addressing::width(width, shifts), width, width], 1);
         let edit = Edit { erase: parts[1].sigmoid(), add: activate(&parts[2], add) };
         (Addressing::new(&parts[0], width, shifts, key, blur), edit)
-    }
-
-    /// The same with this blur of its shifts.
-    pub fn blurred(self, blur: f64) -> WriteHead {
-        WriteHead { shape: Shape { blur, ..self.shape }, ..self }
     }
 }

@@ -16,6 +16,7 @@ pub struct Ntm {
     write_heads: Vec<WriteHead>,
     output: Linear,
     start: Start,
+    blur: f64,
 }
 
 /// The first memory, weightings and reads, which all sequences share.
@@ -58,16 +59,13 @@ impl Ntm {
             write_heads: (0..config.write_heads).map(|head| WriteHead::new(config, head, parameters)).collect(),
             output: parameters.linear("output"),
             start: Start { memory, weighting, read: parameters.get("init.read") },
+            blur: 0.0,
         }
     }
 
     /// The same with this blur of all heads' shifts (`Batch`).
     pub fn blurred(self, blur: f64) -> Ntm {
-        Ntm {
-            read_heads: self.read_heads.into_iter().map(|head| head.blurred(blur)).collect(),
-            write_heads: self.write_heads.into_iter().map(|head| head.blurred(blur)).collect(),
-            ..self
-        }
+        Ntm { blur, ..self }
     }
 
     /// The first state for `size` sequences.
@@ -93,7 +91,7 @@ impl Ntm {
         let mut addressings = Vec::with_capacity(prev.weightings.len());
         let mut reads = Vec::with_capacity(self.read_heads.len());
         for (head, prev_weighting) in self.read_heads.iter().zip(read_weightings) {
-            let addressing = head.forward(&hidden);
+            let addressing = head.forward(&hidden, self.blur);
             let weighting = addressing.weighting(&prev.memory, prev_weighting);
             reads.push(read(&prev.memory, &weighting));
             weightings.push(weighting);
@@ -102,7 +100,7 @@ impl Ntm {
         let mut memory = prev.memory.shallow_clone();
         let mut edits = Vec::with_capacity(self.write_heads.len());
         for (head, prev_weighting) in self.write_heads.iter().zip(write_weightings) {
-            let (addressing, edit) = head.forward(&hidden);
+            let (addressing, edit) = head.forward(&hidden, self.blur);
             let weighting = addressing.weighting(&prev.memory, prev_weighting);
             memory = write(&memory, &weighting, &edit);
             weightings.push(weighting);

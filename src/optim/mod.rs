@@ -4,7 +4,7 @@ mod kernels;
 mod rule;
 mod schedule;
 
-pub use schedule::Schedule;
+pub use schedule::{Schedule, between};
 
 use crate::flat;
 use crate::fused::cuda::Launcher;

@@ -36,13 +36,16 @@ impl Schedule {
     pub fn factor(&self, step: u64, updates: u64) -> f64 {
         match self {
             Schedule::Constant {} => 1.0,
-            Schedule::Linear { hold, until, end } => {
-                let done = (step - 1) as f64 / updates as f64;
-                let falling = ((done - hold) / (until - hold).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
-                1.0 - falling * (1.0 - end)
-            }
+            Schedule::Linear { hold, until, end } => 1.0 - between(step, updates, *hold, *until) * (1.0 - end),
         }
     }
+}
+
+/// How far `step`, which counts from 1, of `updates` lies on a straight line between two fractions of them: 0 up to `from`, 1
+/// from `to` on.
+pub fn between(step: u64, updates: u64, from: f64, to: f64) -> f64 {
+    let done = (step - 1) as f64 / updates as f64;
+    ((done - from) / (to - from).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)
 }
 
 #[cfg(test)]

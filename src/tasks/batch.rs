@@ -61,6 +61,11 @@ impl Batch {
         }
     }
 
+    /// What becomes of a head's shift s of so many turns, kept s + mixed: [kept, mixed]
+    pub fn mix(&self, shifts: usize) -> [f64; 2] {
+        [1.0 - self.blur, self.blur / shifts.max(1) as f64]
+    }
+
     /// What each masked output weighs in the training loss, which is the mean over the batch of each
     /// sequence's mean loss per target value: mask / (B * masked steps of the sequence * Y). Shape (T, B).
     pub fn loss_weights(&self, output_width: usize) -> Vec<f32> {

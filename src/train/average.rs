@@ -27,25 +27,17 @@ impl Trainer {
 mod tests {
     use super::*;
     use crate::checkpoint::Checkpoint;
-    use crate::config::{ITERATE, Recipe};
+    use crate::config::{Blur, ITERATE};
     use crate::display::Display;
-    use crate::fused::Fused;
-    use crate::tasks::Source;
+    use crate::train::testing::{self, parts};
     use tch::Device;
 
     const RECIPE: &str = r#"{"task": {"width": 3, "max_length": 4},
         "model": {"memory": {"rows": 5, "width": 4}, "controller": {"hidden": 6}}, "evaluation": {"lengths": [4], "sequences": 2},
         "training": {"sequences": 100, "average": 0.8, "blur": {"kind": "ramp", "at": 0.3}, "restart": {"kind": "unless"}}}"#;
 
-    fn parts(recipe: &Recipe) -> (Source, Box<Fused>) {
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-        (Source::open(&recipe.task).unwrap(), Box::new(Fused::new(&recipe.model, x, y, 1).unwrap()))
-    }
-
     fn trainer() -> Trainer {
-        let recipe = Recipe::parse(RECIPE, &[]).unwrap();
-        let (source, engine) = parts(&recipe);
-        Trainer::new(recipe, source, engine, Device::Cpu)
+        testing::trainer(RECIPE)
     }
 
     fn iterate(checkpoint: &Checkpoint) -> &[f32] {
@@ -117,7 +109,7 @@ mod tests {
     fn blur_is_part_of_training_alone() {
         let mut blurred = trainer();
         let mut plain = trainer();
-        plain.recipe.training.blur = crate::config::Blur::None {};
+        plain.recipe.training.blur = Blur::None {};
         let evaluated = [&mut blurred, &mut plain].map(|trainer| {
             trainer.progress.step = 50; // where the ramp is at its height
             trainer.evaluate().unwrap().0

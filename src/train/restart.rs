@@ -52,18 +52,8 @@ impl Trainer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Recipe;
-    use crate::fused::Fused;
-    use crate::tasks::Source;
-    use tch::{Device, Tensor};
-
-    fn trainer(recipe: &str) -> Trainer {
-        let recipe = Recipe::parse(recipe, &[]).unwrap();
-        let engine =
-            Fused::<f32>::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), 1).unwrap();
-        let source = Source::open(&recipe.task).unwrap();
-        Trainer::new(recipe, source, Box::new(engine), Device::Cpu)
-    }
+    use crate::train::testing::trainer;
+    use tch::Tensor;
 
     #[test]
     fn what_solves_a_run_may_have_to_be_confirmed_by_more_sequences() {

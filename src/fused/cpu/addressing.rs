@@ -41,9 +41,9 @@ impl Emitted {
     }
 }
 
-/// Applies the activations to one head's values, in place. `blur`: see `Batch`.
+/// Applies the activations to one head's values, in place. `mix`: see `Batch::mix`.
 #[inline(always)]
-pub fn activate<F: Float, A: Arch>(plan: &Plan, head: &mut [F], writes: bool, blur: f64) {
+pub fn activate<F: Float, A: Arch>(plan: &Plan, head: &mut [F], writes: bool, [kept, mixed]: [F; 2]) {
     let at = Emitted::of(plan);
     if plan.key == Activation::Tanh {
         head[at.key()].iter_mut().for_each(|key| *key = key.tanh::<A>());
@@ -51,7 +51,6 @@ pub fn activate<F: Float, A: Arch>(plan: &Plan, head: &mut [F], writes: bool, bl
     head[at.strength()] = head[at.strength()].softplus();
     head[at.gate()] = head[at.gate()].sigmoid::<A>();
     softmax::<F, A>(&mut head[at.shift()]);
-    let (kept, mixed) = (F::of(1.0 - blur), F::of(blur / plan.s as f64));
     head[at.shift()].iter_mut().for_each(|shift| *shift = *shift * kept + mixed);
     head[at.sharpening()] = F::ONE + head[at.sharpening()].softplus();
     if writes {
@@ -64,7 +63,13 @@ pub fn activate<F: Float, A: Arch>(plan: &Plan, head: &mut [F], writes: bool, bl
 
 /// From gradients `d` after the activations to those before them, which replace the head's values.
 #[inline(always)]
-pub fn activate_backward<F: Float, A: Arch>(plan: &Plan, head: &mut [F], d: &mut [F], writes: bool, blur: f64) {
+pub fn activate_backward<F: Float, A: Arch>(
+    plan: &Plan,
+    head: &mut [F],
+    d: &mut [F],
+    writes: bool,
+    [kept, mixed]: [F; 2],
+) {
     let at = Emitted::of(plan);
     let linear_or_tanh = |activation, head: &mut [F], d: &[F]| {
         for (value, d) in head.iter_mut().zip(d) {
@@ -75,8 +80,7 @@ pub fn activate_backward<F: Float, A: Arch>(plan: &Plan, head: &mut [F], d: &mut
     // the slope of softplus is the sigmoid of its input, 1 - exp(-output)
     head[at.strength()] = d[at.strength()] * (F::ONE - (-head[at.strength()]).exp::<A>());
     head[at.gate()] = d[at.gate()] * head[at.gate()] * (F::ONE - head[at.gate()]);
-    // back through (1 - blur) softmax + blur / S
-    let (kept, mixed) = (F::of(1.0 - blur), F::of(blur / plan.s as f64));
+    // back through kept softmax + mixed
     for (shift, d) in head[at.shift()].iter_mut().zip(&mut d[at.shift()]) {
         (*shift, *d) = ((*shift - mixed) / kept, *d * kept);
     }

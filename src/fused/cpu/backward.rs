@@ -27,6 +27,7 @@ pub fn backward<F: Float, A: Arch>(
     let (size, segment) = (tape.lengths.len(), tape.segment);
     tape.scratch.reset(plan, size, segment);
     loss::<F, A>(plan, slice, loss_weights, tape);
+    let mix = slice.batch.mix(plan.s).map(F::of);
     let [mut active, mut rows, mut logit_rows] = [(); 3].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
     for t in (1..=tape.steps()).rev() {
         active.clear();
@@ -37,12 +38,12 @@ pub fn backward<F: Float, A: Arch>(
         logit_rows.clear();
         logit_rows.extend(active.iter().map(|&b| tape.logit_row(b, t)));
         output::<F, A>(plan, weights, slice, loss_weights, tape, t, &active, &logit_rows);
-        for (&b, &row) in active.iter().zip(&rows) {
+        for &b in &active {
             if plan.n > 0 {
                 if t == tape.lengths[b] || t.is_multiple_of(segment) {
                     replay::<F, A>(plan, tape, b, t);
                 }
-                memory::<F, A>(plan, slice.batch.blur, tape, b, t, row);
+                memory::<F, A>(plan, mix, tape, b, t);
             }
         }
         // heads = W [1, h]: d_h += W^T d_heads
@@ -151,9 +152,9 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
 
 /// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
 #[inline(always)]
-fn memory<F: Float, A: Arch>(plan: &Plan, blur: f64, tape: &mut Tape<F>, b: usize, t: usize, row: usize) {
+fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
     let (n, m, at, segment, all) = (plan.n_step, plan.m, Emitted::of(plan), tape.segment, plan.all_heads());
-    let prev = tape.row(b, t - 1);
+    let (prev, row) = (tape.row(b, t - 1), tape.row(b, t));
     let writes = plan.read_heads..all;
     let scratch = &mut tape.scratch;
     let memory = scratch.replayed.row(b * segment + (t - 1) % segment); // M_{t-1}
@@ -209,7 +210,7 @@ fn memory<F: Float, A: Arch>(plan: &Plan, blur: f64, tape: &mut Tape<F>, b: usiz
         // k . M_i: d_k += sum_i d_(k . M_i) M_i
         dot_columns::<F, A>(true, &mut d[at.key()], d_dots, memory);
         scratch.factors[head * m..][..m].copy_from_slice(&emitted[at.key()]);
-        activate_backward::<F, A>(plan, emitted, d, writes.contains(&head), blur);
+        activate_backward::<F, A>(plan, emitted, d, writes.contains(&head), mix);
     }
     // M_{t-1} from all sides: d_M_i += sum_heads d_(k . M_i) k + sum_reads w(i) d_r + row_factor(i) M_i
     let reads = plan.read_heads;

@@ -30,6 +30,7 @@ impl Slice<'_> {
 #[inline(always)]
 pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, slice: Slice, tape: &mut Tape<F>) {
     start(plan, weights, tape);
+    let mix = slice.batch.mix(plan.s).map(F::of);
     let [mut active, mut rows, mut logit_rows] = [(); 3].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
     for t in 1..=tape.steps() {
         active.clear();
@@ -39,12 +40,12 @@ pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, slice: Slic
 
         controller::<F, A>(plan, weights, slice, tape, t, &active, &rows);
         apply::<F, A>(&plan.heads, &weights.heads, &tape.shown, &rows, &mut tape.heads, &rows);
-        for (&b, &row) in active.iter().zip(&rows) {
+        for &b in &active {
             if tape.kept() && (t - 1).is_multiple_of(tape.segment) {
                 let snapshot = tape.snapshot_row(b, (t - 1) / tape.segment);
                 tape.snapshots.row_mut(snapshot).copy_from_slice(tape.memory.row(b));
             }
-            memory::<F, A>(plan, weights, slice.batch.blur, tape, b, tape.row(b, t - 1), row);
+            memory::<F, A>(plan, &weights.padding, mix, tape, b, t);
         }
         logit_rows.clear();
         logit_rows.extend(active.iter().map(|&b| tape.logit_row(b, t)));
@@ -155,22 +156,14 @@ fn controller<F: Float, A: Arch>(
 
 /// All heads of one sequence in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
 #[inline(always)]
-fn memory<F: Float, A: Arch>(
-    plan: &Plan,
-    weights: &Weights<F>,
-    blur: f64,
-    tape: &mut Tape<F>,
-    b: usize,
-    prev: usize,
-    row: usize,
-) {
-    let (n, m, at) = (plan.n_step, plan.m, Emitted::of(plan));
+fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
+    let (n, m, at, prev, row) = (plan.n_step, plan.m, Emitted::of(plan), tape.row(b, t - 1), tape.row(b, t));
     if n == 0 {
         return;
     }
     let heads = tape.heads.row_mut(row);
     for (head, from) in plan.head_at.iter().enumerate() {
-        activate::<F, A>(plan, &mut heads[*from..], head >= plan.read_heads, blur);
+        activate::<F, A>(plan, &mut heads[*from..], head >= plan.read_heads, mix);
     }
     let memory = tape.memory.row_mut(b);
     inverse_norms::<F, A>(memory, tape.inverse_norm.row_mut(row));
@@ -187,7 +180,7 @@ fn memory<F: Float, A: Arch>(
             weighting: &mut weightings[range.clone()],
         };
         let (norms, prev, gated) = (tape.inverse_norm.row(row), &prev_weightings[range], &mut tape.scratch.gated);
-        address::<F, A>(plan, &heads[*from..], norms, prev, kept, &weights.padding, gated);
+        address::<F, A>(plan, &heads[*from..], norms, prev, kept, padding, gated);
     }
     // Eq. 2
     let reads = &mut tape.shown.row_mut(row)[1 + plan.h..];

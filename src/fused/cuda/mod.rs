@@ -169,6 +169,7 @@ impl CudaFused {
         };
         let numbers = given.numbers.data_ptr() as u64;
         let at = |field: Field| self.tape.address(field);
+        let [kept, mixed] = batch.mix(plan.s).map(|number| number as f32);
         let buffers = Buffers {
             theta: theta.data_ptr() as u64,
             packed: self.packed.data_ptr() as u64,
@@ -207,8 +208,8 @@ impl CudaFused {
             steps: batch.steps as i32,
             outputs: plan.y as i32,
             squared: (batch.loss == Loss::Squared) as i32,
-            kept: (1.0 - batch.blur) as f32,
-            mixed: (batch.blur / plan.s.max(1) as f64) as f32,
+            kept,
+            mixed,
             ..Buffers::default()
         };
         let pack = self.maps.pack_first.len().div_ceil(256).clamp(1, 1024);
