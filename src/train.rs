@@ -1,73 +1,29 @@
-//! Training: the update, the loop around it, and evaluation. Knows no flags.
+//! Training: the update and the loop around it. Knows no flags.
 
 mod average;
+mod evaluation;
 mod nonfinite;
 mod restart;
 
-use crate::checkpoint::{Best, Checkpoint, Progress, Solved, Window};
+use crate::checkpoint::{Checkpoint, Progress, Window};
 use crate::config::{ITERATE, Recipe};
 use crate::device::kind;
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
-use crate::metrics::{Report, Score, Totals};
+use crate::metrics::{Report, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
-use crate::replay::{Memory, Shape};
 use crate::run::Run;
-use crate::tasks::{Batch, Point, Source, points};
-use crate::tensorboard::Look;
+use crate::tasks::{Batch, Source};
 use anyhow::Result;
+pub use evaluation::evaluate;
 pub use nonfinite::NotFinite;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
 
-/// The sequences that evaluation during training draws; `ntm eval` starts from another seed.
-const EVALUATION_SEED: u64 = 0;
-/// Those that confirm one.
-const CONFIRMATION_SEED: u64 = u64::MAX;
-/// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
-const EVALUATION_BATCH: usize = 20;
-const EVALUATION_STEPS: usize = 100_000;
-/// The most steps of a sequence that is looked at.
-const LOOK_STEPS: usize = 640;
 /// Logits that may wait on a device to be read, 128 MB of them.
 const WAITING: usize = 1 << 25;
-
-/// Mean cost and errors of `sequences` evaluation sequences at each point, the batches dealt out to the ranks of a group.
-pub fn evaluate(
-    group: &Group,
-    engine: &mut dyn Engine,
-    theta: &Tensor,
-    source: &mut Source,
-    points: &[Point],
-    sequences: usize,
-    seed: u64,
-) -> Result<Vec<Score>> {
-    let scoring = source.task.scoring();
-    let sequences = source.evaluation_count(sequences);
-    let mut sums = vec![];
-    let mut number = 0;
-    for point in points {
-        let mut totals = Totals::default();
-        let together = (EVALUATION_STEPS / source.evaluation_steps(point).max(1)).clamp(1, EVALUATION_BATCH);
-        for first in (0..sequences).step_by(together) {
-            if number % group.size == group.rank {
-                let size = together.min(sequences - first);
-                let batch = source.evaluation_batch(seed, point, first as u64, size)?;
-                totals.add(scoring, engine.forward(theta, &batch)?, &batch);
-            }
-            number += 1;
-        }
-        sums.push(totals.to_row());
-    }
-    group.sum(&mut sums)?;
-    let score = |(point, row): (&Point, &Vec<f64>)| {
-        let totals = Totals::from_row(row);
-        Score { point: point.clone(), sequences: totals.sequences, figures: totals.figures(scoring) }
-    };
-    Ok(points.iter().zip(&sums).map(score).collect())
-}
 
 /// How a call of `Trainer::run` ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -418,73 +374,6 @@ impl Trainer {
             sequences_per_second,
             restarts: self.progress.restarts,
         }
-    }
-
-    /// Logs what the machine does with one sequence of the first point that is not too long to look at.
-    fn look(&mut self, run: &mut Run, scores: &[Score]) -> Result<()> {
-        let mut points = scores.iter().map(|score| &score.point);
-        let Some(point) = points.find(|point| self.source.evaluation_steps(point) <= LOOK_STEPS) else {
-            return Ok(());
-        };
-        let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
-        let theta = self.machine().shallow_clone();
-        let logits = self.engine.forward(&theta, &batch)?.to_vec();
-        let trace = self.engine.trace(&theta, &batch)?;
-        let theta = host(&theta);
-        let machine = Shape::of(&self.recipe.model).map(|shape| (shape, Memory::start(shape, &self.layout, &theta)));
-        let look = Look { batch: &batch, logits: &logits, trace: &trace, machine };
-        run.log_machine(self.progress.step, &self.layout, &theta, &host(&self.gradient), &look)
-    }
-
-    /// Evaluates at the recipe's points; also whether their summed loss is the lowest so far.
-    fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
-        let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
-        let scores = self.scores(&points, sequences, EVALUATION_SEED)?;
-        let loss: f64 = scores.iter().map(|score| score.figures.loss()).sum();
-        if !loss.is_finite() {
-            let step = self.progress.step;
-            return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
-        }
-        let step = self.progress.step;
-        if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) && self.confirmed(&points)? {
-            let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
-            self.progress.solved = Some(Solved { step, sequences, seconds });
-        }
-        let best = self.progress.best.as_ref().is_none_or(|best| loss < best.loss);
-        if best {
-            self.progress.best = Some(Best { step, loss });
-        }
-        Ok((scores, best))
-    }
-
-    /// Whether more sequences than those of the evaluation say too that the run is solved.
-    fn confirmed(&mut self, points: &[Point]) -> Result<bool> {
-        let confirm = self.recipe.solved.confirm;
-        if confirm == 0 {
-            return Ok(true);
-        }
-        let scores = self.scores(points, confirm, CONFIRMATION_SEED)?;
-        Ok(self.recipe.solved.threshold.by(&scores))
-    }
-
-    /// `evaluate` of the machine as it is.
-    fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
-        let theta = self.machine().shallow_clone();
-        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed)
-    }
-
-    /// Logs what an evaluation has found, and what the machine does; keeps it if it is the best.
-    fn log(&mut self, run: &mut Run, display: &Display, scores: &[Score], best: bool) -> Result<()> {
-        let step = self.progress.step;
-        run.log_evaluation(step, scores)?;
-        display.evaluation(scores);
-        if let Some(Solved { sequences, seconds, .. }) = self.progress.solved.as_ref().filter(|at| at.step == step) {
-            display.line(&format!("  solved after {sequences} sequences, {seconds:.1} s"));
-        }
-        if best {
-            self.checkpoint().save(&run.best())?;
-        }
-        self.look(run, scores)
     }
 }
 
