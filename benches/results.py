@@ -1,6 +1,6 @@
 """Trains ten seeds of the recipes and measures what they learned: the results of the README.
 
-    python3 benches/results.py                     all of them, about two hours on two cores
+    python3 benches/results.py                     all of them, about four hours on two cores, half of it repeat copy
     python3 benches/results.py copy ngrams         some of them
     python3 benches/results.py --seeds 1..3 --runs /tmp/results copy
 

@@ -56,7 +56,12 @@ pub struct Progress {
 
 impl Progress {
     pub fn finished(&self, recipe: &Recipe) -> bool {
-        self.of_start() >= recipe.updates() || recipe.solved.stop && self.solved.is_some()
+        self.of_start() >= recipe.updates() || self.stops_solved(recipe)
+    }
+
+    /// Whether the run of a recipe that stops where it is solved has been.
+    pub fn stops_solved(&self, recipe: &Recipe) -> bool {
+        recipe.solved.stop && self.solved.is_some()
     }
 
     /// The updates since the last start.

@@ -66,7 +66,7 @@ fn train(
             let directory = shell_path(run.directory());
             say(&format!("trained {sequences} sequences in {seconds:.1} s; the run is in {directory}"));
             // `best` may be of an earlier start
-            let solved = trainer.recipe.solved.stop && trainer.progress.solved.is_some();
+            let solved = trainer.progress.stops_solved(&trainer.recipe);
             let measured = if trainer.progress.best.is_some() && !solved { run.best() } else { run.latest() };
             say(&format!("next: ntm eval --checkpoint {}", shell_path(&measured)));
             say(&format!("      tensorboard --logdir {directory}"));

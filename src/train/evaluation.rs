@@ -90,8 +90,8 @@ impl Trainer {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });
         }
-        let ends = self.recipe.solved.stop && self.progress.solved.as_ref().is_some_and(|solved| solved.step == step);
-        let best = ends || self.progress.best.as_ref().is_none_or(|best| loss < best.loss);
+        let lowest = self.progress.best.as_ref().is_none_or(|best| loss < best.loss);
+        let best = lowest || self.progress.stops_solved(&self.recipe);
         if best {
             self.progress.best = Some(Best { step, loss });
         }
