@@ -42,9 +42,9 @@ pub struct Progress {
     /// How often this start went back to a good checkpoint, each time with half the learning rate.
     #[serde(default)]
     pub rollbacks: u32,
-    /// The engine that trains: a resumed run goes on with it.
+    /// The engine that trained up to the checkpoint: a resumed run goes on with it.
     pub engine: String,
-    /// What it trains on, `cpu` or `cuda`, where that is known: a resumed run goes on there unless a flag says otherwise.
+    /// What it trained on, `cpu` or `cuda`, where that is known: a resumed run goes on there unless a flag says otherwise.
     #[serde(default)]
     pub device: String,
     /// What has been summed since the last report.
@@ -59,7 +59,7 @@ impl Progress {
         self.of_start() >= recipe.updates() || self.stops_solved(recipe)
     }
 
-    /// Whether the run of a recipe that stops where it is solved has been.
+    /// Whether it has been solved, and its recipe stops there.
     pub fn stops_solved(&self, recipe: &Recipe) -> bool {
         recipe.solved.stop && self.solved.is_some()
     }

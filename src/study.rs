@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -86,8 +87,15 @@ impl Study {
         if Study::is_in(directory) || Run::is_in(directory) { Err(occupied(directory)) } else { Ok(()) }
     }
 
-    /// Writes `study.json`.
+    /// Writes `study.json`, and takes away the summary of an earlier end, which holds no longer.
     pub fn save(&self) -> Result<()> {
+        let summary = self.directory.join(SUMMARY);
+        match fs::remove_file(&summary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot remove `{}`", summary.display()));
+            }
+            _ => {}
+        }
         let text = serde_json::to_string_pretty(self)? + "\n";
         write_atomically(&self.directory.join(STUDY), text.as_bytes())
     }
@@ -208,5 +216,22 @@ impl Study {
         let text = serde_json::to_string_pretty(&summary)? + "\n";
         write_atomically(&self.directory.join(SUMMARY), text.as_bytes())?;
         Ok(summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_study_that_goes_on_has_no_summary_until_it_has_come_to_its_end_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path().join("study");
+        let study = Study::create(&here, Recipe::parse("{}", &[]).unwrap(), vec![1]).unwrap();
+        study.summarise(vec![Outcome::of(1)]).unwrap();
+        assert!(here.join(SUMMARY).exists());
+        study.save().unwrap();
+        assert!(!here.join(SUMMARY).exists());
+        study.save().unwrap();
     }
 }

@@ -114,7 +114,7 @@ impl Trainer {
             gradient: theta.zeros_like(),
             optimizer: Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(engine.launcher(), &theta),
             recipe,
-            progress: Progress { engine: engine.name().to_string(), device: kind(device).to_string(), ..progress },
+            progress,
             source,
             engine,
             theta,
@@ -127,11 +127,12 @@ impl Trainer {
     }
 
     pub fn checkpoint(&self) -> Checkpoint {
+        let (engine, device) = (self.engine.name().to_string(), kind(self.theta.device()).to_string());
         let state = |(name, vector): &(&str, Tensor)| (name.to_string(), host(vector));
         let iterate = self.average.as_ref().map(|_| (ITERATE.to_string(), host(&self.theta)));
         Checkpoint {
             recipe: self.recipe.clone(),
-            progress: self.progress.clone(),
+            progress: Progress { engine, device, ..self.progress.clone() },
             theta: host(self.machine()),
             optimizer: self.optimizer.state.iter().map(state).chain(iterate).collect(),
         }

@@ -97,8 +97,8 @@ impl Choice {
     }
 
     /// The choice for a recipe: where the fused engine cannot run it on a card, the CPU if the flags leave that open, else
-    /// composed, unless they insist.
-    fn for_recipe(mut self, flags: &Machine, recipe: &Recipe) -> Result<Choice> {
+    /// composed, unless they insist. One rank of a group says so.
+    fn for_recipe(mut self, flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<Choice> {
         let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
             return Ok(self);
         };
@@ -106,7 +106,9 @@ impl Choice {
         if flags.engine == EngineChoice::Fused {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
-        say(&format!("no fused engine on {device}: {error:#}"));
+        if place.is_none_or(|place| place.rank == 0) {
+            say(&format!("no fused engine on {device}: {error:#}"));
+        }
         match flags.device.as_str() {
             "auto" => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
             _ => self.fused = false,
@@ -143,7 +145,7 @@ fn cores(place: Option<&Place>) -> usize {
 
 /// The engine for one recipe, and what it runs on.
 fn machine(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, place, cores(place))?.for_recipe(flags, recipe)?;
+    let choice = Choice::new(flags, place, cores(place))?.for_recipe(flags, place, recipe)?;
     Ok((choice.engine(recipe)?, choice))
 }
 

@@ -30,7 +30,7 @@ pub fn run(
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags, group, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
-    let choice = group.agree("engine", choice.for_recipe(&flags.machine, &study.recipe), machine)?;
+    let choice = group.agree("engine", choice.for_recipe(&flags.machine, place, &study.recipe), machine)?;
     group.say(&choice.words());
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
@@ -117,7 +117,7 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
         return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }
     let machine = as_begun(&flags.machine, Some(&checkpoint));
-    let choice = Choice::side_by_side(&machine, place)?.for_recipe(&machine, &checkpoint.recipe)?;
+    let choice = Choice::side_by_side(&machine, place)?.for_recipe(&machine, place, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
     Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))

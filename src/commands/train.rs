@@ -65,9 +65,7 @@ fn train(
             let (sequences, seconds) = (trainer.progress.sequences, trainer.progress.seconds);
             let directory = shell_path(run.directory());
             say(&format!("trained {sequences} sequences in {seconds:.1} s; the run is in {directory}"));
-            // `best` may be of an earlier start
-            let solved = trainer.progress.stops_solved(&trainer.recipe);
-            let measured = if trainer.progress.best.is_some() && !solved { run.best() } else { run.latest() };
+            let measured = if trainer.progress.best.is_some() { run.best() } else { run.latest() };
             say(&format!("next: ntm eval --checkpoint {}", shell_path(&measured)));
             say(&format!("      tensorboard --logdir {directory}"));
             Ok(ExitCode::SUCCESS)
@@ -149,8 +147,8 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, &seed.to_string()));
     let (lock, checkpoint) = saved(flags, &group, &directory, recipe.as_ref())?.unzip();
     if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.finished()) {
-        let all = checkpoint.progress.of_start() >= checkpoint.recipe.updates();
-        let cure = if all { "more with --sequences" } else { "solved, and its recipe stops there" };
+        let solved = checkpoint.progress.stops_solved(&checkpoint.recipe);
+        let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
         group.say(&format!("{shown} is finished: {seen} sequences seen; {cure}"));
         return Ok(None);

@@ -108,7 +108,7 @@ impl Trainer {
         Ok(self.recipe.solved.threshold.by(&scores))
     }
 
-    /// `evaluate` of the machine as it is.
+    /// The scores of the machine as it is, the average if there is one.
     fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
         let theta = self.machine().shallow_clone();
         evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed)

@@ -85,9 +85,9 @@ impl Trainer {
         };
         let good = Checkpoint::parse(&self.group.share(read)?).context("in the checkpoint to go back to")?;
         self.set(&good.theta, &good.optimizer);
-        let Progress { best, solved, seconds, rollbacks, engine, .. } = std::mem::take(&mut self.progress);
+        let Progress { best, solved, seconds, rollbacks, .. } = std::mem::take(&mut self.progress);
         let rollbacks = rollbacks + 1;
-        self.progress = Progress { best, solved, seconds, rollbacks, engine, ..good.progress };
+        self.progress = Progress { best, solved, seconds, rollbacks, ..good.progress };
         let written = run.map_or(Ok(()), |run| {
             self.checkpoint().save(&run.latest())?; // first: a run that goes on from it drops what was logged after it
             run.go_back(self.progress.step)

@@ -39,9 +39,9 @@ impl Trainer {
         let theta = self.layout.start_after(self.recipe.training.seed, restarts);
         self.optimizer.reset();
         self.set(&theta, &[]);
-        let Progress { step, sequences, seconds, best, engine, device, .. } = std::mem::take(&mut self.progress);
+        let Progress { step, sequences, seconds, best, .. } = std::mem::take(&mut self.progress);
         let begun = Progress { restarts, given_up: step, ..Progress::default() };
-        self.progress = Progress { step, sequences, seconds, best, engine, device, ..begun };
+        self.progress = Progress { step, sequences, seconds, best, ..begun };
         let said = format!("{why}: beginning anew, restart {restarts} of at most {times}");
         display.line(&format!("  {said}"));
         display.expect(self.progress.expected(&self.recipe));
@@ -52,6 +52,7 @@ impl Trainer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::Checkpoint;
     use crate::train::testing::trainer;
     use tch::Tensor;
 
@@ -92,8 +93,8 @@ mod tests {
         }
         trainer.restart(None, &mut Display::Silent, "so that it does").unwrap();
         assert!(!trainer.may_restart());
-        assert_eq!((&trainer.progress.engine[..], &trainer.progress.device[..]), ("fused", "cpu"));
-        let start = trainer.checkpoint().theta;
+        let Checkpoint { theta: start, progress, .. } = trainer.checkpoint();
+        assert_eq!((&progress.engine[..], &progress.device[..]), ("fused", "cpu"));
         assert_ne!(start, first);
         trainer.update().unwrap();
         assert_eq!((trainer.progress.step, trainer.progress.of_start()), (31, 1));
