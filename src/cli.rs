@@ -195,9 +195,12 @@ pub struct Plot {
     /// What to draw: a field of metrics.jsonl, such as bit_errors or grad_norm
     #[arg(long, value_name = "NAME", default_value = "loss_bits")]
     pub metric: String,
-    /// A logarithmic axis
+    /// A logarithmic axis of the metric
     #[arg(long)]
     pub log: bool,
+    /// A logarithmic axis of sequences, for runs of very different lengths
+    #[arg(long)]
+    pub log_sequences: bool,
 }
 
 /// Write a checkpoint in a format for other programs: the weights alone, or a program that runs

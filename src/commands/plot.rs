@@ -9,7 +9,8 @@ pub fn run(flags: Plot) -> Result<()> {
     for words in left_out {
         say(&format!("{words}: left out"));
     }
-    save(&LearningCurves::new(&groups, &flags.metric, flags.log)?, &flags.output)?;
+    let curves = LearningCurves::new(&groups, &flags.metric, flags.log, flags.log_sequences)?;
+    save(&curves, &flags.output)?;
     say(&format!("wrote `{}`", flags.output.display()));
     Ok(())
 }

@@ -10,19 +10,19 @@ use plotters::backend::DrawingBackend;
 use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
-use plotters::coord::types::RangedCoordf64;
 use plotters::element::PathElement;
 use plotters::element::Polygon;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Points of a curve: more reports than that are drawn as means of several.
+/// Points of a curve: reports that are closer on the axis than its width over that are drawn as their mean.
 const MAX_POINTS: usize = 400;
 
 pub struct LearningCurves {
     metric: String,
     log: bool,
+    log_sequences: bool,
     curves: Vec<Curve>,
 }
 
@@ -35,7 +35,7 @@ struct Curve {
 }
 
 impl LearningCurves {
-    pub fn new(groups: &[Group], metric: &str, log: bool) -> Result<LearningCurves> {
+    pub fn new(groups: &[Group], metric: &str, log: bool, log_sequences: bool) -> Result<LearningCurves> {
         let reports = || groups.iter().flat_map(|group| &group.runs).flat_map(|run| &run.reports);
         let known: BTreeSet<&str> = reports()
             .flat_map(|report| report.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.as_str()))
@@ -44,11 +44,11 @@ impl LearningCurves {
             let known: Vec<&str> = known.into_iter().filter(|name| !["step", "sequences"].contains(name)).collect();
             bail!("no run has a metric `{metric}`\nhint: there are {}", known.join(", "));
         }
-        let curves: Vec<Curve> = groups.iter().filter_map(|group| Curve::of(group, metric)).collect();
+        let curves: Vec<Curve> = groups.iter().filter_map(|group| Curve::of(group, metric, log_sequences)).collect();
         if log && !curves.iter().any(|curve| curve.points.iter().any(|(_, values)| values[2] > 0.0)) {
             bail!("`--log`: no value of `{metric}` is more than 0\nhint: leave --log out");
         }
-        Ok(LearningCurves { metric: metric.to_string(), log, curves })
+        Ok(LearningCurves { metric: metric.to_string(), log, log_sequences, curves })
     }
 
     fn values(&self) -> impl Iterator<Item = f64> {
@@ -58,7 +58,7 @@ impl LearningCurves {
 
 impl Curve {
     /// None if no run has the metric.
-    fn of(group: &Group, metric: &str) -> Option<Curve> {
+    fn of(group: &Group, metric: &str, log_sequences: bool) -> Option<Curve> {
         let value = |report: &serde_json::Map<String, serde_json::Value>| {
             Some((report.get("sequences")?.as_u64()?, report.get(metric)?.as_f64()?))
         };
@@ -76,7 +76,10 @@ impl Curve {
         let all: BTreeSet<u64> = runs.iter().flat_map(|(values, _)| values.keys().copied()).collect();
         let shared: Vec<u64> =
             all.into_iter().filter(|&place| runs.iter().all(|run| at(run, place).is_some())).collect();
-        let together = shared.len().div_ceil(MAX_POINTS).max(1);
+        let on_axis = |place: u64| if log_sequences { (place as f64).ln() } else { place as f64 };
+        let (first, last) =
+            (shared.first().map_or(0.0, |&place| on_axis(place)), shared.last().map_or(0.0, |&place| on_axis(place)));
+        let point_of = |place: u64| ((on_axis(place) - first) / (last - first) * MAX_POINTS as f64) as usize;
         let point = |places: &[u64]| {
             let mean = |run| places.iter().filter_map(|&place| at(run, place)).sum::<f64>() / places.len() as f64;
             let Spread { median, least, most } = Spread::of(runs.iter().map(mean)).expect("there is a run");
@@ -87,7 +90,7 @@ impl Curve {
         if several {
             name += &format!(" (median and range of {} seeds)", runs.len());
         }
-        Some(Curve { name, points: shared.chunks(together).map(point).collect(), several })
+        Some(Curve { name, points: shared.chunk_by(|a, b| point_of(*a) == point_of(*b)).map(point).collect(), several })
     }
 }
 
@@ -97,33 +100,51 @@ impl Picture for LearningCurves {
     }
 
     fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
+        let places = || self.curves.iter().flat_map(|curve| &curve.points).map(|(place, _)| *place);
+        let last = places().fold(1.0, f64::max);
+        let unit = if last < 5e6 { (1e3, "sequences (thousands)") } else { (1e6, "sequences (millions)") };
+        if !self.log_sequences {
+            return self.along(area, 0.0..last / unit.0, unit);
+        }
+        let first = places().fold(last * 0.5, f64::min);
+        self.along(area, (first / unit.0..last / unit.0).log_scale(), unit)
+    }
+}
+
+/// What an axis of plotters can be made from.
+trait Axis: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>> {}
+
+impl<Range: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>> Axis for Range {}
+
+impl LearningCurves {
+    /// `unit`: how many sequences, and the name of the axis.
+    fn along<DB: DrawingBackend>(&self, area: &Area<DB>, sequences: impl Axis, unit: (f64, &str)) -> Drawn<DB> {
         let most = self.values().fold(0.0, f64::max);
         if !self.log {
             let least = self.values().fold(0.0, f64::min);
             let room = if most > least { (most - least) * 0.05 } else { 1.0 };
-            return self.chart(area, least..most + room, least);
+            return self.chart(area, sequences, unit, least..most + room, least);
         }
         let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
-        self.chart(area, (least * 0.8..most * 1.25).log_scale(), least * 0.8)
+        self.chart(area, sequences, unit, (least * 0.8..most * 1.25).log_scale(), least * 0.8)
     }
-}
 
-impl LearningCurves {
     /// `floor` is the least value that the axis shows.
-    fn chart<DB, Y>(&self, area: &Area<DB>, axis: Y, floor: f64) -> Drawn<DB>
-    where
-        DB: DrawingBackend,
-        Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
-    {
-        let last = self.curves.iter().flat_map(|curve| &curve.points).fold(1.0, |last: f64, (at, _)| last.max(*at));
-        let (unit, axis_name) = if last < 5e6 { (1e3, "sequences (thousands)") } else { (1e6, "sequences (millions)") };
+    fn chart<DB: DrawingBackend>(
+        &self,
+        area: &Area<DB>,
+        sequences: impl Axis,
+        (unit, axis_name): (f64, &str),
+        axis: impl Axis,
+        floor: f64,
+    ) -> Drawn<DB> {
         let title = format!("{} during training", metrics::name(&self.metric));
         area.draw_text(&title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         legend(area, self.curves.iter().map(|curve| curve.name.as_str()), (20, 46))?;
         let (_, below) = area.split_vertically(46 + legend::height(self.curves.len()));
         let mut chart = ChartBuilder::on(&below);
         chart.margin(16).margin_right(28).x_label_area_size(58).y_label_area_size(92);
-        let mut chart = chart.build_cartesian_2d(RangedCoordf64::from(0.0..last / unit), axis)?;
+        let mut chart = chart.build_cartesian_2d(sequences, axis)?;
         chart
             .configure_mesh()
             .bold_line_style(FAINT)

@@ -153,7 +153,7 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     }
     succeeds(here, &format!("train copy {TINY} --sequences 25 --seed 3 --run-dir runs/copy-3"));
     fs::write(here.join("curves.svg"), "an old picture").unwrap();
-    succeeds(here, "plot runs --output curves.svg --log");
+    succeeds(here, "plot runs --output curves.svg --log --log-sequences");
     let text = fs::read_to_string(here.join("curves.svg")).unwrap();
     for words in [
         "copy (median and range of 2 seeds)",
