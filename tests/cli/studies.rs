@@ -6,6 +6,7 @@ use crate::common::{
 use serde_json::json;
 use std::fs;
 use std::process::Stdio;
+use std::time::Duration;
 
 #[test]
 fn each_seed_of_a_study_trains_as_it_would_alone() {
@@ -67,6 +68,25 @@ fn a_study_goes_on_to_another_total_with_the_engine_that_began_and_leaves_finish
         let of = |run: String| here.join(run).join("checkpoints/latest.safetensors");
         assert_same_tensors(&of(format!("study/seed-{seed}")), &of(format!("alone-{seed}")));
     }
+}
+
+#[test]
+fn a_study_that_goes_on_has_no_summary_until_it_has_come_to_its_end_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let summary = here.join("study/summary.json");
+    succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 10 --run-dir study"));
+    assert!(summary.exists());
+    let line = "train --resume study --sequences 1000000000 --jobs 1";
+    let child = command(here, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let events = || fs::read_dir(here.join("study/seed-1")).unwrap().count();
+    let before = events();
+    let trains_on = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(50)));
+    assert!(trains_on.take(1200).any(|()| events() > before), "it has not begun in a minute");
+    // SAFETY: as above.
+    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    assert_eq!(Ran::new(child.wait_with_output().unwrap()).code, Some(143));
+    assert!(!summary.exists());
 }
 
 #[test]
