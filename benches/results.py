@@ -50,7 +50,10 @@ def ntm(*arguments):
 
 def seed_range(text):
     first, _, last = text.partition("..")
-    return range(int(first), int(last) + 1)
+    seeds = range(int(first), int(last) + 1)
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text} has no seeds")
+    return seeds
 
 
 def alike(held, now):

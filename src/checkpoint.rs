@@ -12,7 +12,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 pub const FORMAT: &str = "ntm/1";
@@ -265,6 +265,16 @@ pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&temporary);
         Err(error).with_context(|| format!("cannot write `{}`", path.display()))
     })
+}
+
+/// Removes a file, if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The bytes of f32 values in the file's order, little endian.

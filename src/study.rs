@@ -1,6 +1,6 @@
 //! A seed study: one recipe trained from several seeds, side by side, a run directory each under one parent.
 
-use crate::checkpoint::{Progress, Solved, write_atomically};
+use crate::checkpoint::{Progress, Solved, remove, write_atomically};
 use crate::config::Recipe;
 use crate::device;
 use crate::display::Display;
@@ -11,7 +11,6 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -95,13 +94,7 @@ impl Study {
 
     /// Takes away the summary of an earlier end, which holds no longer once a seed trains on.
     pub fn forget_summary(&self) -> Result<()> {
-        let summary = self.directory.join(SUMMARY);
-        match fs::remove_file(&summary) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("cannot remove `{}`", summary.display()))
-            }
-            _ => Ok(()),
-        }
+        remove(&self.directory.join(SUMMARY))
     }
 
     pub fn is_in(directory: &Path) -> bool {

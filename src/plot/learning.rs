@@ -77,8 +77,7 @@ impl Curve {
         let shared: Vec<u64> =
             all.into_iter().filter(|&place| runs.iter().all(|run| at(run, place).is_some())).collect();
         let on_axis = |place: u64| if log_sequences { (place as f64).ln() } else { place as f64 };
-        let (first, last) =
-            (shared.first().map_or(0.0, |&at| on_axis(at)), shared.last().map_or(0.0, |&at| on_axis(at)));
+        let [first, last] = [shared.first(), shared.last()].map(|end| end.map_or(0.0, |&place| on_axis(place)));
         let point_of = |place: u64| ((on_axis(place) - first) / (last - first) * MAX_POINTS as f64) as usize;
         let point = |places: &[u64]| {
             let mean = |run| places.iter().filter_map(|&place| at(run, place)).sum::<f64>() / places.len() as f64;
@@ -126,7 +125,8 @@ impl LearningCurves {
             return self.chart(area, sequences, unit, least..most + room, least);
         }
         let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
-        let (floor, most) = (numbered(least * 0.8, most * 1.25), most * 1.25);
+        let (least, most) = (least * 0.8, most * 1.25);
+        let floor = numbered(least, most);
         self.chart(area, sequences, unit, (floor..most).log_scale(), floor)
     }
 

@@ -80,12 +80,10 @@ impl Trainer {
     pub(super) fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
         let scores = self.scores(&points, sequences, EVALUATION_SEED)?;
-        let loss: f64 = scores.iter().map(|score| score.figures.loss()).sum();
+        let (step, loss) = (self.progress.step, scores.iter().map(|score| score.figures.loss()).sum::<f64>());
         if !loss.is_finite() {
-            let step = self.progress.step;
             return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
-        let step = self.progress.step;
         if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) && self.confirmed(&points)? {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });

@@ -1,12 +1,11 @@
 //! Numbers that are not finite: found in the update that makes them, named, and perhaps gone back from.
 
 use super::{Trainer, host};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::{Checkpoint, Progress, remove};
 use crate::display::Display;
 use crate::run::Run;
 use crate::tasks::Batch;
 use anyhow::{Context, Error, Result};
-use std::fs;
 
 /// What is not finite, and at which update.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl Trainer {
     pub(super) fn prepare_rollback(&self, run: &Run) -> Result<()> {
         let path = run.rollback();
         if self.most_rollbacks() == 0 {
-            return if path.exists() { Ok(fs::remove_file(path)?) } else { Ok(()) };
+            return remove(&path);
         }
         match Checkpoint::load(&path) {
             Ok(Checkpoint { progress: good, .. })

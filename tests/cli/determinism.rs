@@ -1,6 +1,6 @@
 //! The same recipe and seed give the same bytes, however many threads work and however often they are interrupted.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, lines, succeeds, timeless, wait_for_reports};
+use crate::common::{Ran, TINY, assert_same_tensors, command, lines, send, succeeds, timeless, wait_for_reports};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
@@ -43,8 +43,7 @@ fn a_run_and_one_that_was_interrupted_three_times_and_went_on_with_other_threads
         let reports = std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
         let child = command(here, &line).stderr(Stdio::piped()).spawn().unwrap();
         wait_for_reports(&run, reports + 3);
-        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-        unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+        send(&child, libc::SIGTERM);
         let ran = Ran::new(child.wait_with_output().unwrap());
         assert_eq!(ran.code, Some(143), "{}", ran.stderr);
     }

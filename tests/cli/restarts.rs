@@ -2,7 +2,7 @@
 
 use super::nonfinite::diverging;
 use crate::common::{
-    TINY, assert_same_tensors, command, json_of, lines, ntm, progress, refused, steps, succeeds, timeless,
+    TINY, assert_same_tensors, command, json_of, lines, ntm, progress, refused, send, steps, succeeds, timeless,
     wait_for_reports,
 };
 use serde_json::{Value, json};
@@ -102,8 +102,7 @@ fn a_run_that_was_stopped_anywhere_begins_anew_where_one_that_never_stopped_does
         let run = format!("stopped-{reports}");
         let mut child = command(here, &line(&run)).stderr(std::process::Stdio::null()).spawn().unwrap();
         wait_for_reports(&here.join(&run), reports); // a start that is given up has 36 of them
-        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-        unsafe { libc::kill(child.id() as i32, signal) };
+        send(&child, signal);
         assert_ne!(child.wait().unwrap().code(), Some(0), "it was still running");
         succeeds(here, &format!("train --resume {run} --threads 1"));
         assert_same_tensors(&here.join(&run).join(LATEST), &here.join("uninterrupted").join(LATEST));

@@ -1,19 +1,10 @@
 //! Signals and pipes, as a terminal and a shell make them.
 
-use crate::common::{Ran, TINY, command, lines, wait_for_reports};
+use crate::common::{Ran, TINY, command, lines, send, start, wait_for_reports};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
-
-fn send(child: &Child, signal: i32) {
-    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-    unsafe { libc::kill(child.id() as i32, signal) };
-}
-
-fn start(here: &Path, line: &str) -> Child {
-    command(here, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
 
 #[test]
 fn each_signal_that_asks_to_stop_saves_and_ends_with_its_number() {

@@ -1,6 +1,8 @@
 //! Runs that are stopped and go on: interrupted + resumed = uninterrupted, bit for bit.
 
-use crate::common::{Ran, TINY, assert_same_tensors, command, lines, progress, refused, succeeds, timeless};
+use crate::common::{
+    Ran, TINY, assert_same_tensors, command, lines, progress, refused, send, start, succeeds, timeless,
+};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -20,13 +22,12 @@ fn stopped_by(signal: i32, directory: &Path, line: &str) -> Ran {
     let metrics = directory.join("run/metrics.jsonl");
     let reports = || fs::read_to_string(&metrics).map_or(0, |text| text.lines().count());
     let enough = reports() + 3;
-    let mut child = command(directory, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = start(directory, line);
     let deadline = Instant::now() + Duration::from_secs(60);
     while reports() < enough && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
         thread::sleep(Duration::from_millis(2));
     }
-    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-    unsafe { libc::kill(child.id() as i32, signal) };
+    send(&child, signal);
     let ran = Ran::new(child.wait_with_output().unwrap());
     assert!(reports() >= enough, "it ended, or a minute passed, before it could be stopped:\n{}", ran.stderr);
     ran

@@ -1,12 +1,11 @@
 //! `ntm train --seeds`: many seeds of one recipe, and when a run is solved.
 
 use crate::common::{
-    Ran, TINY, assert_same_tensors, command, json_of, ntm, progress, refused, succeeds, wait_for_file,
+    Ran, TINY, assert_same_tensors, json_of, lines, ntm, progress, refused, send, start, succeeds, wait_for_file,
+    wait_for_reports,
 };
 use serde_json::json;
 use std::fs;
-use std::process::Stdio;
-use std::time::Duration;
 
 #[test]
 fn each_seed_of_a_study_trains_as_it_would_alone() {
@@ -35,10 +34,9 @@ fn a_study_that_was_stopped_goes_on_to_the_same_end() {
     let here = directory.path();
     let rarely = "--set training.eval_every=1000 --set training.checkpoint_every=1000";
     let line = |run: &str| format!("train {TINY} {rarely} --seeds 1..3 --jobs 1 --sequences 3000 --run-dir {run}");
-    let child = command(here, &line("study")).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = start(here, &line("study"));
     wait_for_file(&here.join("study/seed-2/metrics.jsonl"));
-    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    send(&child, libc::SIGTERM);
     let ran = Ran::new(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(143), "{}", ran.stderr);
     assert!(ran.stderr.contains("go on with: ntm train --resume study"), "{}", ran.stderr);
@@ -77,14 +75,11 @@ fn a_study_that_goes_on_has_no_summary_until_it_has_come_to_its_end_again() {
     let summary = here.join("study/summary.json");
     succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 10 --run-dir study"));
     assert!(summary.exists());
-    let line = "train --resume study --sequences 1000000000 --jobs 1";
-    let child = command(here, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let events = || fs::read_dir(here.join("study/seed-1")).unwrap().count();
-    let before = events();
-    let trains_on = std::iter::repeat_with(|| std::thread::sleep(Duration::from_millis(50)));
-    assert!(trains_on.take(1200).any(|()| events() > before), "it has not begun in a minute");
-    // SAFETY: as above.
-    unsafe { libc::kill(child.id() as i32, libc::SIGTERM) };
+    let seed = here.join("study/seed-1");
+    let reports = lines(&seed.join("metrics.jsonl")).len();
+    let child = start(here, "train --resume study --sequences 1000000000 --jobs 1");
+    wait_for_reports(&seed, reports + 1);
+    send(&child, libc::SIGTERM);
     assert_eq!(Ran::new(child.wait_with_output().unwrap()).code, Some(143));
     assert!(!summary.exists());
 }

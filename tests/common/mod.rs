@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,16 @@ pub fn progress(directory: &Path, run: &str) -> Value {
 pub fn lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Starts a command whose words are kept.
+pub fn start(directory: &Path, line: &str) -> Child {
+    command(directory, line).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+pub fn send(child: &Child, signal: i32) {
+    // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
+    unsafe { libc::kill(child.id() as i32, signal) };
 }
 
 /// Waits until a run that is going on has written so many reports, at most a minute.

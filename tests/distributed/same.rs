@@ -1,6 +1,6 @@
 //! What several ranks learn is what one process learns.
 
-use crate::common::{assert_same_tensors, lines, succeeds, tensors, timeless, wait_for_reports};
+use crate::common::{assert_same_tensors, lines, send, succeeds, tensors, timeless, wait_for_reports};
 use crate::{ended, start, together, train};
 use ntm::checkpoint::Checkpoint;
 use serde_json::Value;
@@ -114,8 +114,7 @@ fn stop(here: &Path, ranks: usize, asked: usize, times: usize, line: &str) {
     let mut all = start(here, &vec![line.to_string(); ranks]);
     wait_for_reports(&here.join("run"), 3);
     for rank in all[ranks - asked..].iter().cycle().take(asked * times) {
-        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-        unsafe { libc::kill(rank.id() as i32, libc::SIGTERM) };
+        send(rank, libc::SIGTERM);
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(all.iter_mut().all(|rank| rank.wait().unwrap().code() == Some(128 + libc::SIGTERM)));

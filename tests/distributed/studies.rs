@@ -1,6 +1,6 @@
 //! Seed studies dealt to ranks.
 
-use crate::common::{TINY, assert_same_tensors, json_of, lines, succeeds, wait_for_file};
+use crate::common::{TINY, assert_same_tensors, json_of, lines, send, succeeds, wait_for_file};
 use crate::{ended, start, together};
 use serde_json::Value;
 use std::path::Path;
@@ -83,8 +83,7 @@ fn a_study_of_which_one_rank_is_asked_to_stop_stops_everywhere_and_goes_on() {
         let here = directory.path();
         // so many that no rank has trained its last seed before it hears of the other's signal
         let all = two_ranks_at_work(here, 20_000);
-        // SAFETY: sends a signal and nothing else; the child's id is its own until it has been waited for.
-        unsafe { libc::kill(all[asked].id() as i32, libc::SIGTERM) };
+        send(&all[asked], libc::SIGTERM);
         let all = ended(all);
         let codes: Vec<_> = all.iter().map(|ran| ran.code).collect();
         assert_eq!(codes, [Some(128 + libc::SIGTERM); 2], "{}", all[0].stderr);
