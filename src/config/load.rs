@@ -285,6 +285,35 @@ mod tests {
         }
     }
 
+    /// Asserts that docs/recipes.md names the field at a path, as `path`, `field` or `.field`, and all below it, of every kind.
+    fn assert_documented(path: &str, value: &Value) {
+        let page = include_str!("../../docs/recipes.md");
+        let named = |name: &str| page.contains(&format!("`{name}`")) || page.contains(&format!("`.{name}`"));
+        let field = path.rsplit('.').next().expect("there is a last part");
+        match (field, value) {
+            ("kind", Value::String(kind)) => {
+                assert!(named(kind), "docs/recipes.md lacks the kind `{kind}` of `{path}`")
+            }
+            (_, Value::Object(fields)) => {
+                for (field, value) in fields {
+                    let path = [path, field].join(".");
+                    let path = path.trim_start_matches('.');
+                    let kinds = kinds_of(path);
+                    kinds
+                        .iter()
+                        .chain(kinds.is_empty().then_some(value))
+                        .for_each(|kind| assert_documented(path, kind));
+                }
+            }
+            _ => assert!(path == "about" || named(field) || named(path), "docs/recipes.md lacks `{path}`"),
+        }
+    }
+
+    #[test]
+    fn every_field_of_every_kind_is_documented() {
+        assert_documented("", &serde_json::to_value(Recipe::default()).unwrap());
+    }
+
     #[test]
     fn a_recipe_saved_before_keys_could_be_aligned_says_that_they_were_not() {
         let mut saved = serde_json::to_value(Recipe::default()).unwrap();
