@@ -99,12 +99,27 @@ impl Progress {
     }
 }
 
+/// An evaluation, summed over its points.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
-    /// Summed over the points of the evaluation: bits of a sequence, or squared errors.
+    /// What the recipe counts as solved by. Files of earlier versions have none.
+    #[serde(default)]
+    pub metric: Option<f64>,
+    /// Bits of a sequence, or squared errors.
     #[serde(alias = "loss_bits")]
     pub loss: f64,
+}
+
+impl Best {
+    /// Whether it is better than another: by the metric, and where that is the same by the loss. The loss alone would say that a
+    /// machine is best before it learns, where a point is beyond its memory and what it has learned is wrong there with certainty.
+    pub fn beats(&self, other: &Best) -> bool {
+        match (self.metric, other.metric) {
+            (Some(mine), Some(other)) if mine != other => mine < other,
+            _ => self.loss < other.loss,
+        }
+    }
 }
 
 /// Where a run was solved.
@@ -197,8 +212,7 @@ impl Checkpoint {
             let (weights, bytes) = (layout.size(), data.len());
             bail!("its recipe has {weights} weights, more than a file of {bytes} bytes holds"); // before they are allocated
         }
-        let file = SafeTensors::deserialize(data)
-            .map_err(|error| anyhow!("its tensors are damaged ({error:?})\nhint: the file may be cut short; use another checkpoint of the run"))?;
+        let file = SafeTensors::deserialize(data)?;
         let mut theta = Vec::with_capacity(layout.size());
         let mut known = vec![];
         for parameter in &layout.parameters {
@@ -249,16 +263,21 @@ pub fn write_safetensors(
     write_atomically(path, &safetensors::serialize(views, &Some(metadata))?)
 }
 
-/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename.
+/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link stays one;
+/// what is no file, such as /dev/stdout, is written to as it is.
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
-    let mut temporary = path.as_os_str().to_owned();
+    if fs::metadata(path).is_ok_and(|at| !at.is_file() && !at.is_dir()) {
+        return fs::write(path, data).with_context(|| format!("cannot write `{}`", path.display()));
+    }
+    let file = fs::canonicalize(path).unwrap_or(path.to_path_buf());
+    let mut temporary = file.as_os_str().to_owned();
     temporary.push(format!(".{}.{TEMPORARY}", std::process::id()));
     let write = || -> std::io::Result<()> {
-        let mut file = File::create(&temporary)?;
-        file.write_all(data)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut written = File::create(&temporary)?;
+        written.write_all(data)?;
+        written.sync_all()?;
+        fs::rename(&temporary, &file)?;
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         File::open(directory)?.sync_all()
     };
     write().or_else(|error| {
@@ -320,7 +339,7 @@ mod tests {
         let data = fs::read(&path).unwrap();
         for length in 0..data.len() {
             let error = format!("{:#}", Checkpoint::parse(&data[..length]).err().expect("cut short"));
-            assert!(error.contains("no safetensors header"), "{length}: {error}");
+            assert!(error.contains("it is cut short, or longer than its header says"), "{length}: {error}");
         }
         fs::write(&path, &data[..data.len() - 1]).unwrap();
         let error = format!("{:#}", Checkpoint::load(&path).err().expect("cut short"));

@@ -28,3 +28,4 @@ pub mod study;
 pub mod tasks;
 pub mod tensorboard;
 pub mod train;
+pub mod unique;

@@ -2,6 +2,7 @@
 //! they chose, field by field, so that every error can name the field, the source and the nearest known name.
 
 use super::{Blur, Evaluation, METRICS, OnNonfinite, Recipe, Restart, Solved};
+use crate::unique::Unique;
 use crate::{model, optim, tasks};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -15,7 +16,15 @@ impl Recipe {
     pub fn load(name: &str, settings: &[String]) -> Result<Recipe> {
         let (text, source) = match BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             Some((_, text)) => (text.to_string(), format!("built-in recipe `{name}`")),
-            None if Path::new(name).is_file() => {
+            None if name.ends_with(".safetensors") => {
+                bail!(
+                    "`{name}` is a checkpoint, no recipe\nhint: `ntm info --checkpoint {name}` shows the recipe in it"
+                )
+            }
+            None if Path::new(name).is_dir() => {
+                bail!("`{name}` is a directory, no recipe\nhint: a run's recipe is the recipe.json in it")
+            }
+            None if Path::new(name).exists() => {
                 let text = std::fs::read_to_string(name).with_context(|| format!("cannot read recipe `{name}`"))?;
                 (text, format!("recipe `{name}`"))
             }
@@ -39,6 +48,7 @@ impl Recipe {
     /// Parses, completes and validates a recipe. Settings are `KEY=VALUE`, the value JSON or a bare word.
     pub fn parse(text: &str, settings: &[String]) -> Result<Recipe> {
         let mut user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
+        serde_json::from_str::<Unique>(text)?;
         if !user.is_object() {
             bail!("a recipe is a JSON object {{...}}, this is {}", described(&user));
         }
@@ -105,7 +115,8 @@ fn overlay(defaults: &mut Value, user: Value, path: &str) -> Result<()> {
             None => {
                 let names = known.keys().map(String::as_str);
                 let all = names.clone().collect::<Vec<_>>().join(", ");
-                bail!("unknown field `{path}`{}\nhint: the fields here are {all}", did_you_mean(&name, names));
+                let meant = elsewhere(&path)?.unwrap_or_else(|| did_you_mean(&name, names));
+                bail!("unknown field `{path}`{meant}\nhint: the fields here are {all}");
             }
         }
     }
@@ -139,7 +150,12 @@ fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
         (default, value) => described(default) == described(value),
     };
     if !fits {
-        bail!("`{path}` is {value}, expected {expected}");
+        let hint = match default {
+            Value::Array(_) => "\nhint: for instance [10,20]".to_string(),
+            Value::Object(fields) if fields.contains_key("kind") => format!("\nhint: `{path}.kind` chooses one"),
+            _ => String::new(),
+        };
+        bail!("`{path}` is {value}, expected {expected}{hint}");
     }
     let choices = match path {
         "task.loss" => &["cross-entropy", "squared"],
@@ -172,6 +188,9 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         .split_once('=')
         .with_context(|| format!("`--set {setting}` has no `=`\nhint: for instance --set training.batch_size=16"))?;
     let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_string()));
+    if key.split('.').any(str::is_empty) {
+        bail!("`--set {setting}`: `{key}` is no path\nhint: for instance --set training.batch_size=16");
+    }
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut place = &mut *recipe;
     for part in section.split('.').filter(|part| !part.is_empty()) {
@@ -196,6 +215,23 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
+}
+
+/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path.
+fn elsewhere(path: &str) -> Result<Option<String>> {
+    fn below(path: &str, value: &Value, paths: &mut Vec<String>) {
+        for (name, value) in value.as_object().into_iter().flatten() {
+            let path = join(path, name);
+            below(&path, value, paths);
+            paths.push(path);
+        }
+    }
+    let mut paths = vec![];
+    below("", &serde_json::to_value(Recipe::default())?, &mut paths);
+    let found =
+        paths.into_iter().filter(|known| known.strip_suffix(path).is_some_and(|section| section.ends_with('.')));
+    let quoted: Vec<String> = found.map(|path| format!("`{path}`")).collect();
+    Ok((!quoted.is_empty()).then(|| format!("; did you mean {}?", quoted.join(" or "))))
 }
 
 /// The known name most like `name`, if any is like it.
@@ -277,6 +313,16 @@ mod tests {
             ("{", vec![], "not valid JSON"),
             ("{}", vec!["seed"], "has no `=`"),
             ("{}", vec!["training.sede=3"], "unknown field `training.sede`; did you mean `seed`?"),
+            ("{}", vec!["seed=3"], "unknown field `seed`; did you mean `training.seed`?"),
+            (
+                r#"{"memory": {"rows": 3}}"#,
+                vec![],
+                "unknown field `memory`; did you mean `model.memory` or `model.init.memory`?",
+            ),
+            ("{}", vec!["training..seed=3"], "`training..seed` is no path"),
+            ("{}", vec!["evaluation.lengths=10,20"], "expected a list of whole numbers\nhint: for instance [10,20]"),
+            ("{}", vec!["training.clip=none"], "expected an object\nhint: `training.clip.kind` chooses one"),
+            (r#"{"training": {"seed": 2}, "training": {}}"#, vec![], "`training` stands there twice at line 1"),
             (r#"{"model": {"memory": {"rows": 1099511627776}}}"#, vec![], "`model.memory.rows`"),
             (r#"{"task": {"min_length": 5, "max_length": 4}}"#, vec![], "`task.max_length` is 4, allowed: 5 to"),
         ] {

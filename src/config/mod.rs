@@ -67,7 +67,7 @@ impl Training {
     }
 }
 
-/// What is evaluated during training. The checkpoint `best` has the lowest loss over these points, or solves a run that stops there.
+/// What is evaluated during training. What the checkpoint `best` is chosen by, see `Best`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Values for each axis of the task.

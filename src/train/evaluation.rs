@@ -76,22 +76,25 @@ impl Trainer {
     }
 
     /// Evaluates at the recipe's points; also whether this is the best evaluation so far: the one that solves a run that stops
-    /// where it is solved, and until then that of the lowest summed loss.
+    /// where it is solved, and until then the one that `beats` the others.
     pub(super) fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
         let scores = self.scores(&points, sequences, EVALUATION_SEED)?;
-        let (step, loss) = (self.progress.step, scores.iter().map(|score| score.figures.loss()).sum::<f64>());
+        let (step, threshold) = (self.progress.step, &self.recipe.solved.threshold);
+        let loss = scores.iter().map(|score| score.figures.loss()).sum::<f64>();
         if !loss.is_finite() {
             return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
-        if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) && self.confirmed(&points)? {
+        let metric = scores.iter().map(|score| threshold.metric.of(score)).sum();
+        if self.progress.solved.is_none() && threshold.by(&scores) && self.confirmed(&points)? {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });
         }
-        let lowest = self.progress.best.as_ref().is_none_or(|best| loss < best.loss);
-        let best = lowest || self.progress.stops_solved(&self.recipe);
+        let this = Best { step, metric: Some(metric), loss };
+        let first = self.progress.best.as_ref().is_none_or(|best| this.beats(best));
+        let best = first || self.progress.stops_solved(&self.recipe);
         if best {
-            self.progress.best = Some(Best { step, loss });
+            self.progress.best = Some(this);
         }
         Ok((scores, best))
     }
@@ -133,7 +136,7 @@ mod tests {
     use crate::train::testing::trainer;
 
     #[test]
-    fn the_best_evaluation_has_the_lowest_loss_but_where_one_ends_the_run_as_solved() {
+    fn the_best_evaluation_beats_the_others_but_where_one_ends_the_run_as_solved() {
         let recipe = |solved: &str| {
             format!(
                 r#"{{"task": {{"width": 3, "max_length": 4}}, "evaluation": {{"lengths": [4], "sequences": 2}},
@@ -147,12 +150,22 @@ mod tests {
             (r#"{"metric": "loss_bits", "at_most": 0, "stop": true}"#, false),
         ] {
             let mut trainer = trainer(&recipe(solved));
-            trainer.progress.best = Some(Best { step: 0, loss: 1e-9 });
+            trainer.progress.best = Some(Best { step: 0, metric: Some(0.0), loss: 1e-9 });
             trainer.update().unwrap();
             assert_eq!(trainer.evaluate().unwrap().1, best, "{solved}");
             assert_eq!(trainer.progress.best.as_ref().unwrap().step, best as u64, "{solved}");
             trainer.progress.best = None;
             assert!(trainer.evaluate().unwrap().1, "{solved}: the first evaluation is the best");
         }
+    }
+
+    #[test]
+    fn the_metric_comes_before_the_loss_which_decides_where_it_is_the_same_or_not_known() {
+        let best = |metric, loss| Best { step: 0, metric, loss };
+        assert!(best(Some(467.0), 5606.0).beats(&best(Some(560.0), 560.0)), "sure and wrong at one of two lengths");
+        assert!(!best(Some(560.0), 560.0).beats(&best(Some(467.0), 5606.0)));
+        assert!(best(Some(0.0), 0.1).beats(&best(Some(0.0), 0.2)));
+        assert!(!best(Some(0.0), 0.2).beats(&best(Some(0.0), 0.2)), "the first of equals stays");
+        assert!(best(Some(3.0), 0.1).beats(&best(None, 0.2)), "a run of an earlier version");
     }
 }
