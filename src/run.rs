@@ -10,7 +10,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 pub const RECIPE: &str = "recipe.json";
@@ -65,15 +65,27 @@ impl Run {
         let shown = directory.display();
         fs::create_dir_all(directory.join("checkpoints"))
             .with_context(|| format!("cannot make run directory `{shown}`"))?;
-        let mut run = Run::open(directory, lock(directory)?, None)?;
+        let lock = lock(directory)?;
+        Run::free(directory)?; // again: another process may have begun and ended in between
+        let mut run = Run::open(directory, lock, None)?;
         run.write_recipe(recipe)?;
         run.describe(recipe, 0, machine)?;
         Ok(run)
     }
 
-    /// An error if a directory holds a run.
+    /// An error if a directory holds a run, or the logs of one, which another's must not be mixed with.
     pub fn free(directory: &Path) -> Result<()> {
-        if Run::is_in(directory) { Err(occupied(directory)) } else { Ok(()) }
+        if Run::is_in(directory) {
+            return Err(occupied(directory, "a run"));
+        }
+        if [METRICS, EVALUATIONS].iter().any(|log| fs::metadata(directory.join(log)).is_ok_and(|log| log.len() > 0)) {
+            bail!(
+                "`{}` holds the logs of a run whose checkpoints are gone\n\
+                 hint: move it away, or name another directory with --run-dir",
+                directory.display()
+            );
+        }
+        Ok(())
     }
 
     /// Writes the resolved recipe: that of the start, or what a resumed run has become.
@@ -110,9 +122,11 @@ impl Run {
         Checkpoint::load(&Run::latest_in(directory))
     }
 
-    /// Goes on with a run from its last checkpoint. What was logged after it is dropped: it comes again.
+    /// Goes on with a run from its last checkpoint, perhaps with another recipe, which is saved at once: a run that is killed
+    /// before it saves again goes on with it, too. What was logged after the checkpoint is dropped: it comes again.
     pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint, machine: &str) -> Result<Run> {
         let mut run = Run::open(directory, lock, Some(checkpoint.progress.step + 1))?;
+        checkpoint.save(&run.latest())?;
         run.write_recipe(&checkpoint.recipe)?;
         run.describe(&checkpoint.recipe, checkpoint.progress.step, machine)?;
         Ok(run)
@@ -152,6 +166,11 @@ impl Run {
 
     fn latest_in(directory: &Path) -> PathBuf {
         directory.join("checkpoints").join(LATEST)
+    }
+
+    /// Where the machines of the run in a directory are, the one to use first.
+    pub fn machines_in(directory: &Path) -> [PathBuf; 2] {
+        [BEST, LATEST].map(|name| directory.join("checkpoints").join(name))
     }
 
     /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.
@@ -214,10 +233,10 @@ impl Run {
     }
 }
 
-/// The refusal to begin in a directory where something can go on.
-pub fn occupied(directory: &Path) -> Error {
+/// The refusal to begin in a directory where something, in words, can go on.
+pub fn occupied(directory: &Path, what: &str) -> Error {
     anyhow!(
-        "`{}` holds a run already\n\
+        "`{}` holds {what} already\n\
          hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
         directory.display(),
         shell_path(directory)
@@ -271,14 +290,17 @@ fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
     Ok(file.write_all(line.as_bytes())?)
 }
 
-/// Keeps the whole lines of a log before step `from`.
+/// Keeps the whole lines of a log before step `from`. What is no line of ours goes, whatever bytes a crash has left.
 fn drop_from(path: &Path, from: u64) -> Result<()> {
-    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
-    let stands = |line: &&str| {
-        serde_json::from_str::<Value>(line).is_ok_and(|value| value["step"].as_u64().is_some_and(|at| at < from))
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        read => read.with_context(|| format!("cannot read `{}`", path.display()))?,
     };
-    let kept: String = text.split_inclusive('\n').filter(stands).collect();
-    if kept == text { Ok(()) } else { write_atomically(path, kept.as_bytes()) }
+    let stands = |line: &&[u8]| {
+        serde_json::from_slice::<Value>(line).is_ok_and(|value| value["step"].as_u64().is_some_and(|at| at < from))
+    };
+    let kept = bytes.split_inclusive(|byte| *byte == b'\n').filter(stands).collect::<Vec<_>>().concat();
+    if kept == bytes { Ok(()) } else { write_atomically(path, &kept) }
 }
 
 #[cfg(test)]

@@ -83,7 +83,7 @@ impl Study {
 
     /// An error if a directory holds a study or a run.
     pub fn free(directory: &Path) -> Result<()> {
-        if Study::is_in(directory) || Run::is_in(directory) { Err(occupied(directory)) } else { Ok(()) }
+        if Study::is_in(directory) { Err(occupied(directory, "a seed study")) } else { Run::free(directory) }
     }
 
     /// Writes `study.json`.
@@ -104,9 +104,10 @@ impl Study {
     /// The study in a directory.
     pub fn open(directory: &Path) -> Result<Study> {
         let path = directory.join(STUDY);
+        let lock = lock(directory)?; // first, or another process could go on with it in between
         let read = || Study::parse(directory, &fs::read(&path)?);
         let study = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
-        Ok(Study { _lock: Some(lock(directory)?), ..study })
+        Ok(Study { _lock: Some(lock), ..study })
     }
 
     /// A study that another process, which shares its `study.json`, leads.

@@ -2,10 +2,10 @@
 
 mod gather;
 
-use super::train::{as_begun, asked, change, directory, hold, recipe};
+use super::train::{as_begun, asked, change, directory, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
-use crate::config::{Metric, Recipe};
+use crate::config::{Metric, Recipe, Training};
 use crate::device;
 use crate::display::{print, say, shell_path, table};
 use crate::distributed::{Group, Place};
@@ -110,10 +110,11 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
         let run = Run::create(&directory, &recipe, &choice.words())?;
         return Ok(Start::Train(Box::new((Trainer::new(recipe, source, engine, choice.device), run))));
     }
-    let (lock, checkpoint) = hold(&directory, |recipe| {
-        recipe.training = study.recipe_of(seed).training;
-        Ok(())
-    })?;
+    let (lock, saved) = Run::hold(&directory)?;
+    let mut checkpoint = Run::read(&directory, &saved)?;
+    let seen = checkpoint.progress.of_start() * checkpoint.recipe.training.batch_size as u64;
+    let training = study.recipe_of(seed).training;
+    checkpoint.recipe.training = Training { sequences: training.sequences.max(seen), ..training }; // it may have gone on by itself
     if checkpoint.finished() {
         return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }

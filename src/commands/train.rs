@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::run::{Lock, Run};
 use crate::simd;
 use crate::study::Study;
-use crate::tasks::{Source, Task};
+use crate::tasks::{Source, Task, points};
 use crate::train::{Ended, NotFinite, Trainer};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -111,7 +111,8 @@ pub fn recipe(flags: &Train, runs: usize) -> Result<(Recipe, Source)> {
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
-    recipe.check_memory(runs).with_context(|| format!("in recipe `{}`", flags.recipe))?;
+    let checked = recipe.check_memory(runs).and_then(|()| source.check(&points(&recipe.evaluation.grid)));
+    checked.with_context(|| format!("in recipe `{}`", flags.recipe))?;
     Ok((recipe, source))
 }
 
@@ -196,7 +197,7 @@ fn saved(
     let again = || Ok(Run::is_in(directory) && group.goes_on_with(directory)?);
     if flags.resume.is_none() && !group.finds(again)? {
         group.lead(|| {
-            free(directory)?;
+            Study::free(directory)?;
             group.claim(directory)
         })?;
         return Ok(None);
@@ -256,14 +257,6 @@ pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
     json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
 }
 
-/// Whether a run may begin in a directory.
-fn free(directory: &Path) -> Result<()> {
-    if Study::is_in(directory) {
-        bail!("`{}` holds a seed study already\nhint: name another directory with --run-dir", directory.display());
-    }
-    Run::free(directory)
-}
-
 /// The checkpoint of the run in a directory, to be gone on with as changed.
 fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<Checkpoint> {
     let mut checkpoint = Run::read(directory, saved)?;
@@ -278,12 +271,6 @@ fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -
         );
     }
     Ok(checkpoint)
-}
-
-/// The run in a directory, to be gone on with as changed.
-pub fn hold(directory: &Path, change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<(Lock, Checkpoint)> {
-    let (lock, saved) = Run::hold(directory)?;
-    Ok((lock, checkpoint(directory, &saved, change)?))
 }
 
 /// The machine flags of a run that goes on: unless they name an engine or a device, those of its begin, to go on bit for bit.

@@ -74,9 +74,44 @@ fn a_run_that_was_killed_repeats_what_came_after_its_last_checkpoint() {
     assert_eq!(step % 10, 0, "saved at a multiple of `checkpoint_every`");
     // What a kill in the middle of a write leaves behind.
     let metrics = directory.path().join("run/metrics.jsonl");
-    let torn = fs::read_to_string(&metrics).unwrap() + r#"{"step": 99, "sequ"#;
+    let torn = [&fs::read(&metrics).unwrap()[..], b"{\"step\": 99, \"sequ\xff\0"].concat();
     fs::write(&metrics, torn).unwrap();
     assert_goes_on_as_if_never_stopped(directory.path());
+}
+
+#[test]
+fn what_a_run_goes_on_with_outlives_a_kill_before_its_next_checkpoint() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("{} --set training.checkpoint_every=0", train(20, "run")));
+    let ran = stopped_by(
+        libc::SIGKILL,
+        here,
+        "train --resume run --sequences 1000000000 --on-nonfinite rollback --threads 1",
+    );
+    assert_eq!(ran.code, None, "{}", ran.stderr);
+    assert_eq!(progress(here, "run")["sequences"], 20, "nothing was saved since");
+    let saved = succeeds(here, "info --checkpoint run/checkpoints/latest.safetensors --json").json();
+    let training = &saved["recipe"]["training"];
+    assert_eq!(
+        (&training["sequences"], &training["on_nonfinite"]["kind"]),
+        (&1_000_000_000.into(), &"rollback".into())
+    );
+}
+
+#[test]
+fn a_directory_with_the_logs_of_a_run_without_checkpoints_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &train(20, "run"));
+    fs::remove_dir_all(here.join("run/checkpoints")).unwrap();
+    let before = fs::read(here.join("run/metrics.jsonl")).unwrap();
+    let message = refused(here, &train(20, "run"), 1);
+    assert!(
+        message.contains("`run` holds the logs of a run whose checkpoints are gone\nhint: move it away"),
+        "{message}"
+    );
+    assert_eq!(fs::read(here.join("run/metrics.jsonl")).unwrap(), before);
 }
 
 #[test]

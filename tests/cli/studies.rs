@@ -116,11 +116,24 @@ fn wrong_seeds_and_directories_in_use_are_refused() {
     succeeds(here, &format!("train {TINY} --seeds 1 --sequences 5 --run-dir study"));
     let message = refused(here, &format!("train {TINY} --seeds 1..2 --sequences 5 --run-dir study"), 1);
     assert!(
-        message.contains("`study` holds a run already\nhint: go on with it by `ntm train --resume study`"),
+        message.contains("`study` holds a seed study already\nhint: go on with it by `ntm train --resume study`"),
         "{message}"
     );
     let message = refused(here, &format!("train {TINY} --seed 1 --sequences 5 --run-dir study"), 1);
     assert!(message.contains("`study` holds a seed study already"), "{message}");
+}
+
+#[test]
+fn a_seed_that_has_gone_on_by_itself_is_finished_for_its_study() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 10 --run-dir study"));
+    succeeds(here, "train --resume study/seed-1 --sequences 30 --threads 1");
+    let ran = succeeds(here, "train --resume study --threads 1");
+    assert!(ran.stderr.contains("of 30") || ran.stderr.contains("in 30 sequences"), "{}", ran.stderr);
+    succeeds(here, "train --resume study --sequences 20 --threads 1");
+    let outcomes = json_of(&here.join("study/summary.json"))["outcomes"].clone();
+    assert_eq!((&outcomes[0]["sequences"], &outcomes[1]["sequences"]), (&30.into(), &20.into()));
 }
 
 #[test]
