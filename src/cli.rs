@@ -124,7 +124,7 @@ impl std::str::FromStr for Seeds {
   ntm eval --checkpoint copy.safetensors --plot copy.png --animate copy.gif
   ntm eval --checkpoint copy.safetensors --lengths 20,50,120 --curve c.svg")]
 pub struct Eval {
-    /// The checkpoint, a .safetensors file of `ntm train`
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     #[command(flatten)]
@@ -212,7 +212,7 @@ pub struct Plot {
   ntm export --checkpoint best.safetensors --format torchscript --output c.pt
   ntm export --checkpoint best.safetensors --format npz --output copy.npz")]
 pub struct Export {
-    /// The checkpoint, a .safetensors file of `ntm train`
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// What to write
@@ -256,15 +256,19 @@ pub enum OnnxGraph {
 #[command(after_help = "Examples:
   ntm info                                  the built-in recipes
   ntm info copy                             every field of one, its weights
+  ntm info copy --set model.memory.rows=64  the same of what `ntm train` would make of it
   ntm info repeat-copy --sample --seed 3    one sequence, drawn
   ntm info --checkpoint runs/copy-1/checkpoints/latest.safetensors")]
 pub struct Info {
     /// A built-in recipe or the path of a JSON recipe
     #[arg(conflicts_with = "checkpoint")]
     pub recipe: Option<String>,
-    /// The checkpoint, a .safetensors file of `ntm train`
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
+    /// Set a field of the recipe by its path, as in `ntm train`
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting, requires = "recipe")]
+    pub set: Vec<String>,
     /// Draw one sequence of the recipe's task, a row a step
     #[arg(long, requires = "recipe", conflicts_with_all = ["checkpoint", "json"])]
     pub sample: bool,

@@ -1,4 +1,4 @@
-use super::{grid, machine, pictures};
+use super::{grid, machine, machine_file, pictures};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
@@ -6,27 +6,30 @@ use crate::display::{print, say, table};
 use crate::distributed::Group;
 use crate::metrics::{self, Figure, Score};
 use crate::model::with_rows;
+use crate::replay::Shape;
 use crate::tasks::{Source, points};
 use crate::train::evaluate;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tch::Tensor;
 
-/// A sequence of more steps than this is a slip of the fingers.
-const MAX_STEPS: usize = 20_000_000;
-
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Results<'a> {
     checkpoint: String,
     task: &'a str,
+    /// Of the sequences.
+    seed: u64,
+    /// Of the memory; null for a network without one.
+    rows: Option<usize>,
     engine: &'a str,
     device: String,
-    results: Vec<Score>,
+    results: &'a [Score],
 }
 
 pub fn run(flags: Eval) -> Result<()> {
-    let Checkpoint { mut recipe, mut theta, .. } = Checkpoint::load(&flags.checkpoint)?;
+    let checkpoint = machine_file(&flags.checkpoint)?;
+    let Checkpoint { mut recipe, mut theta, .. } = Checkpoint::load(&checkpoint)?;
     let grid = grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?;
     if let Some((axis, _)) = grid.iter().find(|(_, values)| values.is_empty()) {
         bail!("the recipe names no {} to measure at\nhint: name some with --{}", axis.plural(), axis.plural());
@@ -38,12 +41,7 @@ pub fn run(flags: Eval) -> Result<()> {
             with_rows(&recipe.model, x, y, &theta, rows).with_context(|| format!("`--rows {rows}`"))?;
     }
     let mut source = Source::open_for_evaluation(&recipe.task)?;
-    for point in &points {
-        let steps = source.evaluation_steps(point);
-        if steps > MAX_STEPS {
-            bail!("{point} makes {steps} steps, allowed: up to {MAX_STEPS}");
-        }
-    }
+    source.check(&points)?;
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
@@ -51,19 +49,21 @@ pub fn run(flags: Eval) -> Result<()> {
     say(&choice.words());
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
-    let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &scores, seed: flags.seed };
-    pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)?;
-    if !flags.json {
-        return print(&(points_table(&scores) + &positions(&scores)));
-    }
-    let results = Results {
-        checkpoint: flags.checkpoint.display().to_string(),
+    let told = Results {
+        checkpoint: checkpoint.display().to_string(),
         task: recipe.task.name(),
+        seed: flags.seed,
+        rows: Shape::of(&recipe.model).map(|shape| shape.rows),
         engine: engine.name(),
         device: device::name(choice.device),
-        results: scores,
+        results: &scores,
     };
-    print(&(serde_json::to_string_pretty(&results)? + "\n"))
+    print(&match flags.json {
+        true => serde_json::to_string_pretty(&told)? + "\n",
+        false => points_table(&scores) + &positions(&scores),
+    })?; // first: a picture that cannot be written must not take the figures with it
+    let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &scores, seed: flags.seed };
+    pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
 }
 
 /// A row a point.

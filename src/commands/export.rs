@@ -1,4 +1,4 @@
-use super::usage;
+use super::{machine_file, usage};
 use crate::checkpoint::{Checkpoint, write_atomically};
 use crate::cli::{Export, Format, OnnxGraph};
 use crate::display::say;
@@ -13,7 +13,11 @@ pub fn run(flags: Export) -> Result<()> {
     if output.exists() && !flags.force {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
     }
-    let checkpoint = Checkpoint::load(&flags.checkpoint)?;
+    let file = machine_file(&flags.checkpoint)?;
+    if output.exists() && output.canonicalize()? == file.canonicalize()? {
+        bail!("`{}` is the checkpoint itself\nhint: name another file", output.display());
+    }
+    let checkpoint = Checkpoint::load(&file)?;
     match flags.format {
         Format::Safetensors => safetensors::write(&checkpoint, output)?,
         Format::Npz => npz::write(&checkpoint, output)?,

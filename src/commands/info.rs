@@ -1,4 +1,4 @@
-use super::{grid, usage};
+use super::{grid, machine_file, usage};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
@@ -19,9 +19,9 @@ pub fn run(flags: Info) -> Result<()> {
     }
     match (&flags.recipe, &flags.checkpoint) {
         (None, None) => list(flags.json, &mut text),
-        (Some(name), _) => describe(&resolved(name)?, None, flags.json, &mut text),
+        (Some(name), _) => describe(&resolved(name, &flags.set)?, None, flags.json, &mut text),
         (None, Some(path)) => {
-            let checkpoint = Checkpoint::load(path)?;
+            let checkpoint = Checkpoint::load(&machine_file(path)?)?;
             describe(&checkpoint.recipe, Some(&checkpoint.progress), flags.json, &mut text)
         }
     }?;
@@ -29,19 +29,21 @@ pub fn run(flags: Info) -> Result<()> {
 }
 
 /// A recipe, with what the files of its task hold.
-fn resolved(name: &str) -> Result<Recipe> {
-    let mut recipe = Recipe::load(name, &[])?;
+fn resolved(name: &str, settings: &[String]) -> Result<Recipe> {
+    let mut recipe = Recipe::load(name, settings)?;
     recipe.task = Source::open(&recipe.task)?.task;
     Ok(recipe)
 }
 
 /// A sequence for each point that the flags name, drawn as rows of text.
 fn sample(name: &str, flags: &Info) -> Result<String> {
-    let mut source = Source::open(&Recipe::load(name, &[])?.task)?;
+    let mut source = Source::open(&Recipe::load(name, &flags.set)?.task)?;
     let task = source.task.clone();
     let small = task.axes().iter().map(|axis| (axis.axis, vec![axis.sample])).collect();
     let mut text = String::new();
-    for point in points(&grid(&flags.axes, &task, small)?) {
+    let points = points(&grid(&flags.axes, &task, small)?);
+    source.check(&points)?;
+    for point in points {
         let batch = source.evaluation_batch(flags.seed, &point, 0, 1)?;
         let point = if point.to_string().is_empty() { "first sequence".to_string() } else { point.to_string() };
         writeln!(text, "{}, {point}, {} steps\n\n{}", task.name(), batch.steps, picture(&task, &batch))?;

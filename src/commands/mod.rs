@@ -19,8 +19,10 @@ use crate::engine::Engine;
 use crate::fused::{CudaFused, Fused};
 use crate::limits::check;
 use crate::model::Composed;
+use crate::run::Run;
 use crate::tasks::{Axis, Grid, MOST, Task};
 use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tch::Device;
 
@@ -38,6 +40,20 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Completions(flags) => shell::completions(flags).map(|()| ExitCode::SUCCESS),
         Command::Man(flags) => shell::man(flags).map(|()| ExitCode::SUCCESS),
     })
+}
+
+/// The file that `--checkpoint` names: itself, or the best machine of a run directory, its latest where none was evaluated.
+fn machine_file(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    match Run::machines_in(path).into_iter().find(|file| file.exists()) {
+        Some(file) => Ok(file),
+        None => bail!(
+            "`{}` is a directory without a checkpoint\nhint: name a .safetensors file, or the directory of a run",
+            path.display()
+        ),
+    }
 }
 
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.

@@ -15,6 +15,9 @@ use tch::{Device, Kind, Tensor};
 /// A picture of more steps shows nothing, and what the heads do at each of them fills the memory.
 const MAX_STEPS: usize = 20_000;
 
+/// Of weightings in a picture, a gigabyte of them.
+const MAX_WEIGHTS: usize = 1 << 28;
+
 /// What was evaluated, and how it went.
 pub struct Evaluated<'a> {
     pub recipe: &'a Recipe,
@@ -34,6 +37,11 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
     let shown = flags.plot.as_ref().map(|_| "--plot").or(flags.animate.as_ref().map(|_| "--animate"));
     if let (Some(flag), true) = (shown, steps > MAX_STEPS) {
         bail!("`{flag}`: the largest point makes {steps} steps, allowed: up to {MAX_STEPS}");
+    }
+    let weights =
+        Shape::of(&recipe.model).map_or(0, |shape| steps * shape.rows * (shape.read_heads + shape.write_heads));
+    if let (Some(flag), true) = (shown, weights > MAX_WEIGHTS) {
+        bail!("`{flag}`: {steps} steps are too many to draw with so many memory rows\nhint: fewer of one or the other");
     }
     if flags.animate.is_some() && Shape::of(&recipe.model).is_none() {
         bail!("`--animate`: this network has no memory to show\nhint: --plot draws its inputs and outputs");

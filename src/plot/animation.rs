@@ -10,16 +10,15 @@ use super::gif::Writer;
 use super::heat::{Heat, Rect, TIME_AXIS, colour_bar, frame, image, round_step};
 use super::sequence::{outputs, panel_height, panel_width};
 use super::window::Window;
+use crate::checkpoint::write_atomically;
 use crate::engine::Trace;
 use crate::replay::{Memory, Shape};
 use crate::tasks::Batch;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use plotters::backend::DrawingBackend;
 use plotters::element::{PathElement, Polygon};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
-use std::fs::File;
-use std::io::BufWriter;
 use std::path::Path;
 
 /// A longer sequence is shown by every second, third, ... of its steps.
@@ -49,18 +48,17 @@ pub fn animate(shown: &Shown, start: &Memory, path: &Path) -> Result<usize> {
     let every = steps.div_ceil(MAX_FRAMES);
     let stage = Stage::new(shown, start, every);
     let (width, height) = stage.size;
-    let cannot = || format!("cannot write `{}`", path.display());
-    let file = BufWriter::new(File::create(path).with_context(cannot)?);
-    let mut gif = Writer::new(file, (width as u16, height as u16)).with_context(cannot)?;
+    let mut gif = Writer::new((width as u16, height as u16))?;
     let mut memory = start.clone();
     for step in 0..steps {
         memory.write(shown.trace, step);
         let last = step + 1 == steps;
         if last || (step + 1).is_multiple_of(every) {
             let pixels = pixels(&Still { stage: &stage, memory: &memory, step })?;
-            gif.add(&pixels, if last { LAST_DELAY } else { DELAY }).with_context(cannot)?;
+            gif.add(&pixels, if last { LAST_DELAY } else { DELAY })?;
         }
     }
+    write_atomically(path, &gif.finish()?)?;
     Ok(every)
 }
 

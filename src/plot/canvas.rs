@@ -1,13 +1,16 @@
 //! From a picture to a file: PNG or SVG by its extension, or pixels for an animation.
 
 use super::colour::INK;
+use crate::checkpoint::write_atomically;
 use crate::display::shell_path;
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
+use image::{ColorType, ImageFormat};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, TextStyle, WHITE, register_font};
+use std::io::Cursor;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -25,11 +28,20 @@ pub trait Picture {
 
 /// Writes a picture, over a file that is there already: pictures are cheap.
 pub fn save(picture: &impl Picture, path: &Path) -> Result<()> {
-    let drawn = match extension(path).as_str() {
-        "svg" => paint(picture, SVGBackend::new(path, picture.size())),
-        _ => paint(picture, BitMapBackend::new(path, picture.size())),
-    };
-    drawn.with_context(|| format!("cannot write `{}`", path.display()))
+    write_atomically(path, &encoded(picture, &extension(path))?)
+}
+
+/// The bytes of a picture's file: SVG by its extension, else PNG.
+fn encoded(picture: &impl Picture, extension: &str) -> Result<Vec<u8>> {
+    let (width, height) = picture.size();
+    if extension == "svg" {
+        let mut svg = String::new();
+        paint(picture, SVGBackend::with_string(&mut svg, (width, height)))?;
+        return Ok(svg.into_bytes());
+    }
+    let mut png = Cursor::new(vec![]);
+    image::write_buffer_with_format(&mut png, &pixels(picture)?, width, height, ColorType::Rgb8, ImageFormat::Png)?;
+    Ok(png.into_inner())
 }
 
 /// The pixels of a picture, (height, width, red green blue).

@@ -6,13 +6,12 @@ use gif::{DisposalMethod, Encoder, Frame, Repeat};
 use plotters::style::RGBColor;
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Write;
 
 /// The place in the palette that leaves a pixel as it was.
 const UNCHANGED: u8 = 255;
 
-pub struct Writer<W: Write> {
-    encoder: Encoder<W>,
+pub struct Writer {
+    encoder: Encoder<Vec<u8>>,
     size: (u16, u16),
     palette: Vec<RGBColor>,
     /// The nearest colour of the palette to each colour seen so far.
@@ -20,12 +19,12 @@ pub struct Writer<W: Write> {
     before: Vec<u8>,
 }
 
-impl<W: Write> Writer<W> {
+impl Writer {
     /// An animation that begins again when it ends.
-    pub fn new(to: W, size: (u16, u16)) -> Result<Writer<W>> {
+    pub fn new(size: (u16, u16)) -> Result<Writer> {
         let palette = palette();
         let bytes: Vec<u8> = palette.iter().flat_map(|RGBColor(red, green, blue)| [*red, *green, *blue]).collect();
-        let mut encoder = Encoder::new(to, size.0, size.1, &bytes)?;
+        let mut encoder = Encoder::new(vec![], size.0, size.1, &bytes)?;
         encoder.set_repeat(Repeat::Infinite)?;
         Ok(Writer { encoder, size, palette, nearest: HashMap::new(), before: vec![] })
     }
@@ -46,6 +45,11 @@ impl<W: Write> Writer<W> {
         })?;
         self.before = now;
         Ok(())
+    }
+
+    /// The bytes of the file.
+    pub fn finish(self) -> Result<Vec<u8>> {
+        Ok(self.encoder.into_inner()?)
     }
 
     fn index(&mut self, pixel: [u8; 3]) -> u8 {

@@ -10,8 +10,7 @@ use plotters::backend::DrawingBackend;
 use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
-use plotters::element::PathElement;
-use plotters::element::Polygon;
+use plotters::element::{Circle, PathElement, Polygon};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
 use std::collections::{BTreeMap, BTreeSet};
@@ -169,6 +168,8 @@ impl LearningCurves {
             let median: Vec<(f64, f64)> = line(1).collect();
             let piece = |ends: &[(f64, f64)]| PathElement::new(ends.to_vec(), series(index).stroke_width(2));
             chart.draw_series(median.windows(2).map(piece))?;
+            let alone = median.iter().filter(|_| median.len() == 1);
+            chart.draw_series(alone.map(|at| Circle::new(*at, 4, series(index).filled())))?;
         }
         Ok(())
     }

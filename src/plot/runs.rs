@@ -4,6 +4,7 @@ use crate::run::{METRICS, RECIPE, Run};
 use crate::study::Study;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -21,11 +22,15 @@ pub struct Logged {
     pub ended: bool,
 }
 
-/// The runs in these directories, or in the directories in them, in groups; and what was left out, in words.
+/// The runs in these directories, or in the directories and studies in them, each once, in groups; and what was left out, in
+/// words.
 pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
-    let (mut groups, mut left_out) = (Vec::<Group>::new(), vec![]);
+    let (mut groups, mut left_out, mut seen) = (Vec::<Group>::new(), vec![], HashSet::new());
     for directory in directories {
         for run in runs_in(directory)? {
+            if !seen.insert(run.canonicalize().unwrap_or(run.clone())) {
+                continue;
+            }
             let shown = run.display();
             let reports = read_reports(&run.join(METRICS))?;
             if reports.is_empty() {
@@ -52,20 +57,35 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
     Ok((groups, left_out))
 }
 
-/// A directory that holds a run, or those in it that do, in the order of their names.
+/// A directory that holds a run, or those in it and in its studies that do, in the order of their names.
 fn runs_in(directory: &Path) -> Result<Vec<PathBuf>> {
-    if directory.join(RECIPE).exists() {
+    let is_run = |path: &Path| path.join(RECIPE).exists();
+    if is_run(directory) {
         return Ok(vec![directory.to_path_buf()]);
     }
-    let shown = directory.display();
-    let entries = fs::read_dir(directory).with_context(|| format!("cannot read directory `{shown}`"))?;
-    let mut runs: Vec<PathBuf> =
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.join(RECIPE).exists()).collect();
-    if runs.is_empty() {
-        bail!("`{shown}` holds no run\nhint: name a run directory of `ntm train`, or a directory with some in it");
+    let mut runs = vec![];
+    for entry in entries(directory)? {
+        match () {
+            () if is_run(&entry) => runs.push(entry),
+            () if Study::is_in(&entry) => runs.extend(entries(&entry)?.into_iter().filter(|path| is_run(path))),
+            () => {}
+        }
     }
-    runs.sort();
+    if runs.is_empty() {
+        bail!(
+            "`{}` holds no run\nhint: name a run directory of `ntm train`, or a directory with some in it",
+            directory.display()
+        );
+    }
     Ok(runs)
+}
+
+/// What is in a directory, in the order of their names.
+fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
+    let read = fs::read_dir(directory).with_context(|| format!("cannot read directory `{}`", directory.display()))?;
+    let mut entries: Vec<PathBuf> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    entries.sort();
+    Ok(entries)
 }
 
 /// A recipe without its seed, and the seed.

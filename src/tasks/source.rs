@@ -8,6 +8,9 @@ use anyhow::{Result, bail};
 use rand::seq::SliceRandom;
 use std::ops::Range;
 
+/// A sequence that is evaluated or shown and has more steps is a slip of the fingers.
+const MOST_STEPS: usize = 20_000_000;
+
 /// The sequences of a task, ready to be drawn.
 pub struct Source {
     /// The task, with what its files turned out to hold.
@@ -127,6 +130,16 @@ impl Source {
         match (self.task.origin(), &self.files) {
             (Origin::Generated(task), _) => task.steps(point),
             (Origin::Files(_), files) => files.as_ref().map_or(0, |files| files.eval.max_steps),
+        }
+    }
+
+    /// Refuses points whose sequences would be too long, before anything of their size is made.
+    pub fn check(&self, points: &[Point]) -> Result<()> {
+        match points.iter().find(|point| self.evaluation_steps(point) > MOST_STEPS) {
+            None => Ok(()),
+            Some(point) => {
+                bail!("{point} makes {} steps, allowed: up to {MOST_STEPS}", self.evaluation_steps(point))
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! `ntm eval --plot`, `--curve`, `--animate` and `ntm plot`: that the pictures show what they say.
 
-use crate::common::{TINY, refused, succeeds, tiny_run};
+use crate::common::{TINY, ntm, refused, succeeds, tiny_run};
 use image::RgbImage;
 use ntm::config::Recipe;
 use ntm::tasks::{Axis, Point, Source};
@@ -134,6 +134,7 @@ fn pictures_that_cannot_be_drawn_are_refused_before_anything_is_measured() {
         ("--curve no/where.png", "there is no directory `no`\nhint: `mkdir -p no`"),
         ("--plot there.png", "is a directory"),
         ("--lengths 1000000 --plot a.png", "makes 2000001 steps, allowed: up to 20000"),
+        ("--lengths 200 --rows 1000000 --plot a.png", "401 steps are too many to draw with so many memory rows"),
     ] {
         let message = refused(directory.path(), &format!("{EVAL} {flags}"), 1);
         assert!(message.contains(expected), "{flags}\n{message}");
@@ -142,6 +143,18 @@ fn pictures_that_cannot_be_drawn_are_refused_before_anything_is_measured() {
     succeeds(directory.path(), line);
     let line = "eval --checkpoint lstm/checkpoints/latest.safetensors --animate a.gif";
     assert!(refused(directory.path(), line, 1).contains("no memory to show\nhint: --plot"));
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_does_not_take_the_figures_with_it() {
+    let directory = tiny_run();
+    for (flag, file) in [("--plot", "a.png"), ("--curve", "c.svg"), ("--animate", "a.gif")] {
+        let ran = ntm(directory.path(), &format!("{EVAL} --lengths 2 {flag} /proc/{file}"));
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        assert!(ran.stdout.contains("wrong bits"), "{}", ran.stdout);
+        let expected = format!("error: cannot write `/proc/{file}`: No such file or directory (os error 2)");
+        assert!(ran.stderr.contains(&expected), "{}", ran.stderr);
+    }
 }
 
 #[test]
@@ -167,6 +180,10 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     succeeds(here, &format!("train copy {TINY} --sequences 20 --seeds 4..5 --run-dir study"));
     succeeds(here, "plot study --output study.svg");
     let text = fs::read_to_string(here.join("study.svg")).unwrap();
+    assert!(text.contains("study (median and range of 2 seeds)"), "{text}");
+    // a directory with a study in it shows it, and a run that is named twice counts once
+    succeeds(here, "plot . study study/seed-4 --output all.svg");
+    let text = fs::read_to_string(here.join("all.svg")).unwrap();
     assert!(text.contains("study (median and range of 2 seeds)"), "{text}");
     succeeds(here, "plot runs/copy-1 runs/copy-2 --metric bit_errors");
     // a run that was solved early keeps its last value to the end of the longest, one that was stopped does not

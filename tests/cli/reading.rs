@@ -23,10 +23,52 @@ fn eval_prints_a_row_for_each_length_asked_for() {
 }
 
 #[test]
+fn a_run_directory_stands_for_its_best_checkpoint_and_without_one_for_its_latest() {
+    let directory = tiny_run();
+    let here = directory.path();
+    let eval = "eval --checkpoint run --threads 1 --lengths 2 --sequences 2 --json";
+    assert_eq!(succeeds(here, eval).json()["checkpoint"], "run/checkpoints/best.safetensors");
+    fs::remove_file(here.join("run/checkpoints/best.safetensors")).unwrap();
+    assert_eq!(succeeds(here, eval).json()["checkpoint"], "run/checkpoints/latest.safetensors");
+    assert_eq!(succeeds(here, "info --checkpoint run --json").json()["progress"]["sequences"], 20);
+    succeeds(here, "export --checkpoint run --format npz --output run.npz");
+    fs::create_dir(here.join("empty")).unwrap();
+    assert!(
+        refused(here, "info --checkpoint empty", 1).contains("`empty` is a directory without a checkpoint\nhint: name")
+    );
+}
+
+#[test]
+fn what_is_no_recipe_is_told_from_one() {
+    let directory = tiny_run();
+    for (name, expected) in [
+        ("run", "`run` is a directory, no recipe\nhint: a run's recipe is the recipe.json in it"),
+        (
+            "run/checkpoints/best.safetensors",
+            "is a checkpoint, no recipe\nhint: `ntm info --checkpoint run/checkpoints/best",
+        ),
+        ("nothing", "no recipe `nothing`: neither built in nor a file"),
+    ] {
+        let message = refused(directory.path(), &format!("info {name}"), 1);
+        assert!(message.contains(expected), "{message}");
+    }
+    succeeds(directory.path(), "info run/recipe.json");
+}
+
+#[test]
+fn info_shows_what_settings_make_of_a_recipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let found = succeeds(directory.path(), "info copy --set model.memory.rows=64 --json").json();
+    assert_eq!(found["recipe"]["model"]["memory"]["rows"], 64);
+    assert!(refused(directory.path(), "info copy --set rows=64", 1).contains("did you mean `model.memory.rows`?"));
+}
+
+#[test]
 fn eval_as_json_has_the_promised_schema_and_sensible_values() {
     let directory = tiny_run();
     let found = succeeds(directory.path(), &format!("{EVAL} --lengths 2,6 --sequences 30 --json")).json();
-    assert_eq!(keys(&found), ["checkpoint", "task", "engine", "device", "results"]);
+    assert_eq!(keys(&found), ["checkpoint", "task", "seed", "rows", "engine", "device", "results"]);
+    assert_eq!((&found["seed"], &found["rows"]), (&json!(1), &json!(8)));
     assert_eq!(found["checkpoint"], "run/checkpoints/latest.safetensors");
     assert_eq!(found["task"], "copy");
     for (result, length) in found["results"].as_array().unwrap().iter().zip([2, 6]) {

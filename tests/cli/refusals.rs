@@ -39,6 +39,21 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("eval CHECKPOINT --lengths 3,x", 2, &["'x'", "--lengths"]),
         ("eval CHECKPOINT --items 3", 1, &["`--items` is no axis of copy", "hint: it has --lengths"]),
         ("eval CHECKPOINT --rows 0", 2, &["'0'", "--rows", "1..=1048576"]),
+        (
+            "info repeat-copy --sample --lengths 1000000 --repeats 1000000",
+            1,
+            &["length 1000000, repeats 1000000 makes", "steps, allowed: up to 20000000"],
+        ),
+        (
+            "train repeat-copy --set evaluation.lengths=[1000000] --set evaluation.repeats=[1000000]",
+            1,
+            &["in recipe `repeat-copy`", "steps, allowed: up to 20000000"],
+        ),
+        (
+            "export CHECKPOINT --format npz --force --output run/checkpoints/latest.safetensors",
+            1,
+            &["`run/checkpoints/latest.safetensors` is the checkpoint itself", "hint: name another file"],
+        ),
         ("export CHECKPOINT --format zip --output out", 2, &["'zip'", "--format", "npz"]),
         ("eval CHECKPOINT --plot a.jpg", 2, &["'a.jpg'", "--plot", "name a file that ends in .png or .svg"]),
         ("eval CHECKPOINT --animate a.png", 2, &["'a.png'", "name a file that ends in .gif"]),
