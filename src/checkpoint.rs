@@ -99,24 +99,31 @@ impl Progress {
     }
 }
 
-/// An evaluation, summed over its points.
+/// What an evaluation has come to: bits of a sequence, or squared errors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
-    /// What the recipe counts as solved by. Files of earlier versions have none.
+    /// The geometric mean over its points. Files of earlier versions have none.
     #[serde(default)]
-    pub metric: Option<f64>,
-    /// Bits of a sequence, or squared errors.
+    pub mean: Option<f64>,
+    /// The sum over its points.
     #[serde(alias = "loss_bits")]
     pub loss: f64,
 }
 
 impl Best {
-    /// Whether it is better than another: by the metric, and where that is the same by the loss. The loss alone would say that a
-    /// machine is best before it learns, where a point is beyond its memory and what it has learned is wrong there with certainty.
+    /// Of an evaluation with this loss at each point.
+    pub fn of(step: u64, losses: &[f64]) -> Best {
+        let logarithms: f64 = losses.iter().map(|loss| loss.max(1e-9).ln()).sum();
+        let mean = Some((logarithms / losses.len() as f64).exp());
+        Best { step, mean, loss: losses.iter().sum() }
+    }
+
+    /// Whether it is better than another. By the geometric mean, since the sum would say that a machine is best before it learns,
+    /// where a point is beyond its memory and what it has learned is wrong there with certainty.
     pub fn beats(&self, other: &Best) -> bool {
-        match (self.metric, other.metric) {
-            (Some(mine), Some(other)) if mine != other => mine < other,
+        match (self.mean, other.mean) {
+            (Some(mine), Some(theirs)) => mine < theirs,
             _ => self.loss < other.loss,
         }
     }

@@ -80,17 +80,16 @@ impl Trainer {
     pub(super) fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
         let scores = self.scores(&points, sequences, EVALUATION_SEED)?;
-        let (step, threshold) = (self.progress.step, &self.recipe.solved.threshold);
-        let loss = scores.iter().map(|score| score.figures.loss()).sum::<f64>();
-        if !loss.is_finite() {
+        let step = self.progress.step;
+        let losses: Vec<f64> = scores.iter().map(|score| score.figures.loss()).collect();
+        if !losses.iter().all(|loss| loss.is_finite()) {
             return Err(NotFinite(format!("the loss of the evaluation is not a finite number at update {step}")).into());
         }
-        let metric = scores.iter().map(|score| threshold.metric.of(score)).sum();
-        if self.progress.solved.is_none() && threshold.by(&scores) && self.confirmed(&points)? {
+        if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) && self.confirmed(&points)? {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(Solved { step, sequences, seconds });
         }
-        let this = Best { step, metric: Some(metric), loss };
+        let this = Best::of(step, &losses);
         let first = self.progress.best.as_ref().is_none_or(|best| this.beats(best));
         let best = first || self.progress.stops_solved(&self.recipe);
         if best {
@@ -150,7 +149,7 @@ mod tests {
             (r#"{"metric": "loss_bits", "at_most": 0, "stop": true}"#, false),
         ] {
             let mut trainer = trainer(&recipe(solved));
-            trainer.progress.best = Some(Best { step: 0, metric: Some(0.0), loss: 1e-9 });
+            trainer.progress.best = Some(Best::of(0, &[1e-9]));
             trainer.update().unwrap();
             assert_eq!(trainer.evaluate().unwrap().1, best, "{solved}");
             assert_eq!(trainer.progress.best.as_ref().unwrap().step, best as u64, "{solved}");
@@ -160,12 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn the_metric_comes_before_the_loss_which_decides_where_it_is_the_same_or_not_known() {
-        let best = |metric, loss| Best { step: 0, metric, loss };
-        assert!(best(Some(467.0), 5606.0).beats(&best(Some(560.0), 560.0)), "sure and wrong at one of two lengths");
-        assert!(!best(Some(560.0), 560.0).beats(&best(Some(467.0), 5606.0)));
-        assert!(best(Some(0.0), 0.1).beats(&best(Some(0.0), 0.2)));
-        assert!(!best(Some(0.0), 0.2).beats(&best(Some(0.0), 0.2)), "the first of equals stays");
-        assert!(best(Some(3.0), 0.1).beats(&best(None, 0.2)), "a run of an earlier version");
+    fn the_best_evaluation_has_the_lowest_geometric_mean_over_its_points() {
+        let (learned, before) = (Best::of(2, &[0.08, 5606.0]), Best::of(1, &[160.0, 960.0]));
+        assert!((learned.mean.unwrap() - (0.08 * 5606.0f64).sqrt()).abs() < 1e-9 && learned.loss == 5606.08);
+        assert!(learned.beats(&before) && !before.beats(&learned), "sure and wrong at one of two lengths");
+        assert!(!learned.beats(&learned), "the first of equals stays");
+        assert!(Best::of(0, &[0.0, 3.0]).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
+        let of_an_earlier_version = Best { mean: None, ..before };
+        assert!(!learned.beats(&of_an_earlier_version) && of_an_earlier_version.beats(&learned));
     }
 }
