@@ -29,6 +29,7 @@ fn largest(values: &[f64]) -> f64 {
 
 /// The largest difference, relative to the largest of the expected values or to `floor`.
 pub fn difference(values: &[f64], expected: &[f64], floor: f64) -> f64 {
+    assert_eq!(values.len(), expected.len());
     let apart = values.iter().zip(expected).map(|(value, expected)| (value - expected).abs());
     apart.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a }) / largest(expected).max(floor)
 }
@@ -36,7 +37,7 @@ pub fn difference(values: &[f64], expected: &[f64], floor: f64) -> f64 {
 /// A parameter's gradient this much smaller than the largest one is what cancellation left over: rounding, not signal.
 const NEGLIGIBLE: f64 = 1e-4;
 
-/// Compares logits of real steps and every gradient by name.
+/// Compares logits of real steps, which are 0 at padded ones, and every gradient by name.
 pub fn compare(
     name: &str,
     recipe: &Recipe,
@@ -47,8 +48,11 @@ pub fn compare(
     tolerance: f64,
 ) {
     let (size, y) = (batch.size(), recipe.task.output_width());
+    assert_eq!((logits.len(), expected.0.len()), (batch.steps * size * y, logits.len()), "{name}");
+    assert_eq!((gradient.len(), expected.1.len()), (recipe.layout().size(), gradient.len()), "{name}");
     let real = |i: &usize| i / y / size < batch.lengths[i / y % size];
     let pick = |values: &dyn Fn(usize) -> f64| -> Vec<f64> { (0..logits.len()).filter(real).map(values).collect() };
+    assert!((0..logits.len()).all(|i| real(&i) || logits[i] == 0.0), "{name}: logits of padded steps are not 0");
     let apart = difference(&pick(&|i| logits[i] as f64), &pick(&|i| expected.0[i]), 1e-3);
     assert!(apart < tolerance.max(1e-6), "{name}: logits differ by {apart:e}, tolerance {tolerance:e}");
     for parameter in &recipe.layout().parameters {
@@ -73,7 +77,6 @@ pub fn assert_traces_close(name: &str, traced: &Trace, expected: &Trace) {
         ("erases", &traced.erases, &expected.erases),
         ("adds", &traced.adds, &expected.adds),
     ] {
-        assert_eq!(values.len(), expected.len(), "{name}, {field}");
         let apart = difference(&wide(values), &wide(expected), 1e-3);
         assert!(apart < 1e-4, "{name}: {field} differ by {apart:e}");
     }

@@ -78,7 +78,6 @@ pub fn batch(recipe: &Recipe, lengths: &[usize], seed: u64) -> Batch {
 }
 
 /// A blur whose share of each shift is 1/32, so that f32 holds it exactly; of odd draws.
-#[allow(dead_code)] // not in every test that has machines
 pub fn exact_blur(recipe: &Recipe, draw: usize) -> f64 {
     match &recipe.model {
         Config::Ntm(ntm) => (draw % 2 * ntm.shift_range) as f64 / 32.0,
