@@ -53,9 +53,9 @@ fn whole(file: Vec<u8>) -> Option<Vec<u8>> {
 fn write(folder: &Path, file: &Path, code: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     let unfinished = file.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
-    fs::write(&unfinished, [&crc32fast::hash(code).to_le_bytes()[..], code].concat())?;
-    fs::rename(&unfinished, file).inspect_err(|_| {
-        let _ = fs::remove_file(&unfinished);
+    let written = fs::write(&unfinished, [&crc32fast::hash(code).to_le_bytes()[..], code].concat());
+    written.and_then(|()| fs::rename(&unfinished, file)).inspect_err(|_| {
+        let _ = fs::remove_file(&unfinished); // a full disk may have left half of it
     })
 }
 
@@ -102,5 +102,13 @@ mod tests {
         let file = folder.path().join("a file, no folder");
         fs::write(&file, "").unwrap();
         assert_eq!(at(&file).get("a", || Ok::<_, ()>(vec![1])), Ok(vec![1]));
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_no_unfinished_file() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(file_of(folder.path(), "a")).unwrap(); // which no file can replace
+        assert_eq!(at(folder.path()).get("a", || Ok::<_, ()>(vec![1])), Ok(vec![1]));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
