@@ -169,13 +169,14 @@ impl Trainer {
                 let mut totals = Totals::default();
                 totals.add(self.recipe.task.scoring(), logits, batch);
                 let all = self.reduce(batch, || Tensor::from(totals.loss))?;
-                if !all.unwrap_or(totals.loss).is_finite() {
-                    return Err(self.not_finite(batch));
+                let loss = all.unwrap_or(totals.loss);
+                if !loss.is_finite() {
+                    return Err(self.not_finite(batch, loss));
                 }
                 let clip = &self.recipe.training.clip;
                 let norm = self.optimizer.update(clip, factor, &mut self.theta, &self.gradient, step);
                 if !norm.is_finite() {
-                    return Err(self.not_finite(batch));
+                    return Err(self.not_finite(batch, loss));
                 }
                 self.count(totals, norm);
                 self.follow(step, None);
@@ -244,7 +245,7 @@ impl Trainer {
                 self.progress.sequences -= lost * self.recipe.training.batch_size as u64;
                 self.optimizer.recover();
                 self.engine.gradient(&self.theta, &batch, &mut self.gradient)?; // which a later update has overwritten
-                return Err(self.not_finite(&batch));
+                return Err(self.not_finite(&batch, totals.loss));
             }
             self.count(totals, norm);
         }

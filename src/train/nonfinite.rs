@@ -31,9 +31,10 @@ impl Trainer {
     }
 
     /// The error of an update in which a number was not finite, which names the first of them: a weight, the optimizer's
-    /// state, a gradient, or the loss.
-    pub(super) fn not_finite(&self, batch: &Batch) -> Error {
-        let what = self.first_not_finite().unwrap_or_else(|| "the loss".to_string());
+    /// state, a gradient, the loss, or the gradient's norm, whose square a device has in 32 bits.
+    pub(super) fn not_finite(&self, batch: &Batch, loss: f64) -> Error {
+        let sum = if loss.is_finite() { "the gradient's norm" } else { "the loss" };
+        let what = self.first_not_finite().unwrap_or_else(|| sum.to_string());
         NotFinite(format!("{what} is not a finite number {}", self.place(batch))).into()
     }
 
@@ -159,11 +160,12 @@ mod tests {
         }
     }
 
-    /// An engine with a gradient that is wrong in one place.
+    /// An engine with a gradient that is wrong in one place. `late`: its logits stay on the device.
     struct Broken {
         engine: Box<dyn Engine>,
         index: usize,
         value: f32,
+        late: bool,
     }
 
     impl Engine for Broken {
@@ -182,7 +184,10 @@ mod tests {
         fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
             let logits = self.engine.gradient(theta, batch, gradient)?;
             crate::flat::values_mut(gradient).unwrap()[self.index] = self.value;
-            Ok(logits)
+            match logits {
+                Logits::Host(logits) if self.late => Ok(Logits::Device(Tensor::from_slice(logits))),
+                logits => Ok(logits),
+            }
         }
     }
 
@@ -191,7 +196,7 @@ mod tests {
         for parameter in &recipe().layout().parameters {
             for value in BAD {
                 let [engine, _] = engines();
-                let mut trainer = trainer(Box::new(Broken { engine, index: parameter.offset, value }));
+                let mut trainer = trainer(Box::new(Broken { engine, index: parameter.offset, value, late: false }));
                 let theta = host(&trainer.theta);
                 let expected = format!("the gradient of `{}` is not a finite number at update 1 ", parameter.name);
                 let message = refused(&mut trainer);
@@ -202,12 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn a_norm_that_overflows_on_a_device_is_named_although_every_gradient_is_finite() {
+        let [engine, _] = engines();
+        let mut trainer = trainer(Box::new(Broken { engine, index: 7, value: 1e30, late: true }));
+        trainer.update().unwrap();
+        let message = trainer.settle().unwrap_err().to_string();
+        assert!(message.starts_with("the gradient's norm is not a finite number at update 1 "), "{message}");
+    }
+
+    #[test]
     fn squares_that_overflow_are_named_before_a_checkpoint_can_hold_them() {
         for (optimizer, name) in [("rmsprop", "mean_square"), ("adam", "mean_square")] {
             let settings = [format!("training.optimizer.kind={optimizer}"), "training.clip.kind=none".to_string()];
             let recipe = Recipe::parse(&serde_json::to_string(&recipe()).unwrap(), &settings).unwrap();
             let [engine, _] = engines();
-            let engine = Box::new(Broken { engine, index: 7, value: 1e21 }); // its square is not finite in 32 bits
+            let engine = Box::new(Broken { engine, index: 7, value: 1e21, late: false }); // its square is not finite in 32 bits
             let source = Source::open(&recipe.task).unwrap();
             let mut trainer = Trainer::new(recipe, source, engine, Device::Cpu);
             let message = refused(&mut trainer);
