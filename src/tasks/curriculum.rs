@@ -54,13 +54,11 @@ impl Curriculum {
                 let levels = axes().iter().map(|axis| axis.training.end().saturating_sub(axis.least)).max();
                 (lesson.level as f64 / levels.unwrap_or(0).max(1) as f64).min(1.0)
             }
-            Curriculum::None {} => 1.0,
-            Curriculum::Grow { over } => (step as f64 / (over * updates as f64).max(1.0)).min(1.0),
+            Curriculum::Grow { over } if *over > 0.0 => (step as f64 / (over * updates as f64).max(1.0)).min(1.0),
+            Curriculum::None {} | Curriculum::Grow { .. } => 1.0,
         }
     }
-}
 
-impl Curriculum {
     /// Whether it looks at what the last updates have cost before the update of a step, which counts from 0.
     pub fn asks(&self, step: u64) -> bool {
         matches!(self, Curriculum::Mastered { updates, .. } if step > 0 && step.is_multiple_of(*updates))
@@ -107,7 +105,7 @@ mod tests {
     #[test]
     fn without_a_curriculum_or_after_one_of_no_length_all_is_there_from_the_start() {
         assert_eq!(Curriculum::None {}.reach(0, 100, &Lesson::default(), Vec::new), 1.0);
-        assert_eq!(Curriculum::Grow { over: 0.0 }.reach(1, 100, &Lesson::default(), Vec::new), 1.0);
+        assert_eq!(Curriculum::Grow { over: 0.0 }.reach(0, 100, &Lesson::default(), Vec::new), 1.0);
     }
 
     #[test]
