@@ -1,7 +1,7 @@
 //! The sizes of a network and where its parameters lie in theta, for the fused engine of every device.
 
 use super::cpu::LANES;
-use crate::model::{Activation, Config, ControllerConfig, Layout, MemoryStart, WeightingStart};
+use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, WeightingStart};
 
 /// Sizes by their letters (`crate::model` has the legend) and the three kinds of matrix product.
 /// The LSTM baseline is a machine without heads: R = W = N = M = 0.
@@ -24,8 +24,9 @@ pub struct Plan {
     pub controller: Vec<Dense>,
     pub heads: Dense,
     pub output: Dense,
-    /// Where each head's values start in a row of `heads`, read heads first.
+    /// Where each head's values start in a row of `heads`, read heads first, and where they lie from there on.
     pub head_at: Vec<usize>,
+    pub emitted: Emitted,
     /// Row offsets in the padded (R + W, N) and (M, N), as `product` takes them.
     pub weighting_at: Vec<usize>,
     pub memory_at: Vec<usize>,
@@ -38,7 +39,6 @@ pub struct Plan {
 }
 
 /// Where the first state lies in theta.
-#[derive(Default)]
 pub struct Starts {
     pub hidden: Option<usize>,
     pub cell: Option<usize>,
@@ -48,6 +48,20 @@ pub struct Starts {
     pub weighting: Option<usize>,
     /// Where the weighting is not in theta: one-hot or uniform.
     pub one_hot: bool,
+}
+
+impl Starts {
+    fn new(layout: &Layout, one_hot: bool) -> Starts {
+        let find = |name: &str| layout.find(name).map(|parameter| parameter.offset);
+        Starts {
+            hidden: find("init.hidden"),
+            cell: find("init.cell"),
+            read: find("init.read"),
+            memory: layout.find("init.memory").map(|parameter| (parameter.offset, parameter.learned)),
+            weighting: find("init.weighting"),
+            one_hot,
+        }
+    }
 }
 
 /// A matrix with a bias: outputs (J) = W (J, K) z (K), where z begins with a 1 for the bias.
@@ -90,6 +104,37 @@ impl Dense {
         self.put(layout, &format!("{prefix}.weight"), row, 1);
     }
 
+    /// A Linear, for z = [1, what comes from below].
+    fn linear(layout: &Layout, prefix: &str, outputs: usize, below: usize) -> Dense {
+        let mut dense = Dense::new(outputs, 1 + below);
+        dense.put_linear(layout, prefix, 0);
+        dense
+    }
+
+    /// An LSTM's layer, for z = [1, what comes from below, prev_h]; the gates are i, f, g, o.
+    fn lstm(layout: &Layout, prefix: &str, layer: usize, h: usize, below: usize) -> Dense {
+        let mut dense = Dense::new(4 * h, 1 + below + h);
+        dense.put(layout, &format!("{prefix}.bias_ih_l{layer}"), 0, 0);
+        dense.put(layout, &format!("{prefix}.bias_hh_l{layer}"), 0, 0);
+        dense.put(layout, &format!("{prefix}.weight_ih_l{layer}"), 0, 1);
+        dense.put(layout, &format!("{prefix}.weight_hh_l{layer}"), 0, 1 + below);
+        dense
+    }
+
+    /// All heads as one, for z = [1, h], and the row of each head's first value.
+    fn heads(layout: &Layout, emitted: Emitted, reads: usize, writes: usize, h: usize) -> (Dense, Vec<usize>) {
+        let mut dense = Dense::new(reads * emitted.reading() + writes * emitted.writing(), 1 + h);
+        let read = (0..reads).map(|head| (format!("heads.read.{head}"), emitted.reading()));
+        let write = (0..writes).map(|head| (format!("heads.write.{head}"), emitted.writing()));
+        let (mut at, mut next) = (vec![], 0);
+        for (name, values) in read.chain(write) {
+            dense.put_linear(layout, &name, next);
+            at.push(next);
+            next += values;
+        }
+        (dense, at)
+    }
+
     /// Row, column and place in theta of all its elements; LSTM's two biases share the places of column 0.
     pub fn elements(&self) -> impl Iterator<Item = (usize, usize, usize)> {
         self.pieces.iter().flat_map(|piece| {
@@ -104,15 +149,9 @@ impl Dense {
 impl Plan {
     pub fn new(config: &Config, x: usize, y: usize) -> Plan {
         let layout = Layout::new(config, x, y);
-        let find = |name: &str| layout.find(name).map(|parameter| parameter.offset);
-        let mut starts = Starts { hidden: find("init.hidden"), cell: find("init.cell"), ..Starts::default() };
         let (prefix, layers, recurrent, ntm) = match config {
             Config::Lstm(layers) => ("lstm", *layers, true, None),
             Config::Ntm(ntm) => {
-                starts.read = find("init.read");
-                starts.weighting = find("init.weighting");
-                starts.one_hot = ntm.init.weighting == WeightingStart::OneHot;
-                starts.memory = find("init.memory").map(|at| (at, ntm.init.memory == MemoryStart::Learned));
                 let recurrent = matches!(ntm.controller, ControllerConfig::Lstm(_));
                 ("controller", ntm.controller.layers(), recurrent, Some(ntm))
             }
@@ -121,38 +160,15 @@ impl Plan {
         let (n, m, s) = ntm.map_or((0, 0, 0), |ntm| (ntm.memory.rows, ntm.memory.width, ntm.shift_range));
         let n_step = n.next_multiple_of(LANES);
         let (read_heads, write_heads) = ntm.map_or((0, 0), |ntm| (ntm.read_heads, ntm.write_heads));
-
-        let mut controller = vec![];
-        for layer in 0..layers.layers {
+        let emitted = Emitted::new(m, s);
+        let layer = |layer| {
             let below = if layer == 0 { x + read_heads * m } else { h };
-            if recurrent {
-                let mut dense = Dense::new(4 * h, 1 + below + h);
-                dense.put(&layout, &format!("{prefix}.bias_ih_l{layer}"), 0, 0);
-                dense.put(&layout, &format!("{prefix}.bias_hh_l{layer}"), 0, 0);
-                dense.put(&layout, &format!("{prefix}.weight_ih_l{layer}"), 0, 1);
-                dense.put(&layout, &format!("{prefix}.weight_hh_l{layer}"), 0, 1 + below);
-                controller.push(dense);
-            } else {
-                let mut dense = Dense::new(h, 1 + below);
-                dense.put_linear(&layout, &format!("{prefix}.{layer}"), 0);
-                controller.push(dense);
+            match recurrent {
+                true => Dense::lstm(&layout, prefix, layer, h, below),
+                false => Dense::linear(&layout, &format!("{prefix}.{layer}"), h, below),
             }
-        }
-        let addressing = m + 3 + s;
-        let head_at: Vec<usize> = (0..read_heads + write_heads)
-            .map(|head| head * addressing + head.saturating_sub(read_heads) * 2 * m)
-            .collect();
-        let mut heads = Dense::new((read_heads + write_heads) * addressing + write_heads * 2 * m, 1 + h);
-        for (head, at) in head_at.iter().enumerate() {
-            let name = if head < read_heads {
-                format!("heads.read.{head}")
-            } else {
-                format!("heads.write.{}", head - read_heads)
-            };
-            heads.put_linear(&layout, &name, *at);
-        }
-        let mut output = Dense::new(y, 1 + h + read_heads * m);
-        output.put_linear(&layout, "output", 0);
+        };
+        let (heads, head_at) = Dense::heads(&layout, emitted, read_heads, write_heads, h);
         let activation = ntm.map(|ntm| ntm.activation);
         Plan {
             x,
@@ -167,15 +183,16 @@ impl Plan {
             recurrent,
             key: activation.map_or(Activation::Linear, |activation| activation.key),
             add: activation.map_or(Activation::Linear, |activation| activation.add),
-            controller,
+            controller: (0..layers.layers).map(layer).collect(),
             heads,
-            output,
+            output: Dense::linear(&layout, "output", y, h + read_heads * m),
             weighting_at: (0..read_heads + write_heads).map(|head| head * n_step).collect(),
             memory_at: (0..m).map(|column| column * n_step).collect(),
             columns: (0..m).collect(),
             read_at: (0..read_heads).map(|head| head * m).collect(),
             head_at,
-            starts,
+            emitted,
+            starts: Starts::new(&layout, ntm.is_some_and(|ntm| ntm.init.weighting == WeightingStart::OneHot)),
             layout,
         }
     }

@@ -15,6 +15,7 @@ mod addressing;
 mod composed;
 mod config;
 mod controller;
+mod emitted;
 mod head;
 mod lstm;
 mod memory;
@@ -26,6 +27,7 @@ pub use composed::Composed;
 pub use config::{
     Activation, Activations, Config, ControllerConfig, Init, MemoryStart, Ntm as NtmConfig, WeightingStart, choices,
 };
+pub use emitted::Emitted;
 pub use parameters::{Layout, Parameter, Parameters};
 pub use rows::with_rows;
 

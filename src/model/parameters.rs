@@ -1,6 +1,7 @@
 //! All parameters of a network as one flat vector, theta: one leaf for autograd, one vector for the optimizer, the
 //! clip and the fused engine. The layout gives each named tensor its place in it.
 
+use super::Emitted;
 use super::config::{Config, ControllerConfig, KeyStart, Layers, MemoryStart, Ntm, WeightingStart};
 use crate::random::{Purpose, stream};
 use rand::Rng;
@@ -80,7 +81,7 @@ impl Layout {
     }
 
     fn ntm(&mut self, ntm: &Ntm, input_width: usize, output_width: usize) {
-        let (rows, width, shifts) = (ntm.memory.rows, ntm.memory.width, ntm.shift_range);
+        let (rows, width) = (ntm.memory.rows, ntm.memory.width);
         let seen = input_width + ntm.read_heads * width;
         let layers = ntm.controller.layers();
         match ntm.controller {
@@ -92,18 +93,12 @@ impl Layout {
                 }
             }
         }
-        let addressing = width + 3 + shifts;
+        let emitted = Emitted::new(width, ntm.shift_range);
         for head in 0..ntm.read_heads {
-            self.linear(&format!("heads.read.{head}"), addressing, layers.hidden, 1.4, Start::Normal(0.01));
+            self.linear(&format!("heads.read.{head}"), emitted.reading(), layers.hidden, 1.4, Start::Normal(0.01));
         }
         for head in 0..ntm.write_heads {
-            self.linear(
-                &format!("heads.write.{head}"),
-                addressing + 2 * width,
-                layers.hidden,
-                1.4,
-                Start::Normal(0.01),
-            );
+            self.linear(&format!("heads.write.{head}"), emitted.writing(), layers.hidden, 1.4, Start::Normal(0.01));
         }
         self.linear("output", output_width, layers.hidden + ntm.read_heads * width, 1.0, Start::Zeros);
         self.add("init.read", &[ntm.read_heads, width], Start::Normal(0.01));
@@ -126,8 +121,7 @@ impl Layout {
 
     /// `init.keys` and `init.strength`, by the places of key, strength and add among a head's outputs.
     fn adjust_heads(&mut self, ntm: &Ntm) {
-        let (hidden, width) = (ntm.controller.layers().hidden, ntm.memory.width);
-        let (key, strength, add) = (0, width, width + 3 + ntm.shift_range + width);
+        let (hidden, at) = (ntm.controller.layers().hidden, Emitted::new(ntm.memory.width, ntm.shift_range));
         let head = |kind: &str, index: usize| {
             let of = |part: &str| self.get(&format!("heads.{kind}.{index}.{part}")).offset;
             (of("weight"), of("bias"))
@@ -137,10 +131,11 @@ impl Layout {
         let mut adjustments = vec![];
         for ((weight, bias), written_by) in reads.chain(writes) {
             if ntm.init.keys == KeyStart::Aligned {
-                let from = head("write", written_by).0 + add * hidden;
-                adjustments.push(Adjustment::Copy(from..from + width * hidden, weight + key * hidden));
+                let (from, add) = (head("write", written_by).0, at.add());
+                let added = from + add.start * hidden..from + add.end * hidden;
+                adjustments.push(Adjustment::Copy(added, weight + at.key().start * hidden));
             }
-            adjustments.push(Adjustment::Raise(bias + strength, ntm.init.strength as f32));
+            adjustments.push(Adjustment::Raise(bias + at.strength(), ntm.init.strength as f32));
         }
         self.adjustments = adjustments;
     }

@@ -2,49 +2,15 @@
 
 use super::vector::{LANES, Lanes, axpy, dot, dots, lanes_mut, padded_softmax, softmax, softmax_backward};
 use crate::fused::plan::Plan;
-use crate::model::{Activation, SHARPEN_EPSILON};
+use crate::model::{Activation, Emitted, SHARPEN_EPSILON};
 use crate::ops::COSINE_EPSILON;
 use crate::simd::Arch;
 use crate::simd::Float;
 
-/// Where a head's values lie in what it emits: key (M), strength, gate, shift (S), sharpening, erase (M), add (M).
-#[derive(Clone, Copy)]
-pub struct Emitted {
-    pub m: usize,
-    pub s: usize,
-}
-
-impl Emitted {
-    pub fn of(plan: &Plan) -> Emitted {
-        Emitted { m: plan.m, s: plan.s }
-    }
-    pub fn key(self) -> std::ops::Range<usize> {
-        0..self.m
-    }
-    pub fn strength(self) -> usize {
-        self.m
-    }
-    pub fn gate(self) -> usize {
-        self.m + 1
-    }
-    pub fn shift(self) -> std::ops::Range<usize> {
-        self.m + 2..self.m + 2 + self.s
-    }
-    pub fn sharpening(self) -> usize {
-        self.m + 2 + self.s
-    }
-    pub fn erase(self) -> std::ops::Range<usize> {
-        self.m + 3 + self.s..2 * self.m + 3 + self.s
-    }
-    pub fn add(self) -> std::ops::Range<usize> {
-        2 * self.m + 3 + self.s..3 * self.m + 3 + self.s
-    }
-}
-
 /// Applies the activations to one head's values, in place. `mix`: see `Batch::mix`.
 #[inline(always)]
 pub fn activate<F: Float, A: Arch>(plan: &Plan, head: &mut [F], writes: bool, [kept, mixed]: [F; 2]) {
-    let at = Emitted::of(plan);
+    let at = plan.emitted;
     if plan.key == Activation::Tanh {
         head[at.key()].iter_mut().for_each(|key| *key = key.tanh::<A>());
     }
@@ -70,7 +36,7 @@ pub fn activate_backward<F: Float, A: Arch>(
     writes: bool,
     [kept, mixed]: [F; 2],
 ) {
-    let at = Emitted::of(plan);
+    let at = plan.emitted;
     let linear_or_tanh = |activation, head: &mut [F], d: &[F]| {
         for (value, d) in head.iter_mut().zip(d) {
             *value = if activation == Activation::Tanh { *d * (F::ONE - *value * *value) } else { *d };
@@ -140,7 +106,7 @@ pub fn address<F: Float, A: Arch>(
     padding: &[F],
     gated: &mut [F],
 ) {
-    let at = Emitted::of(plan);
+    let at = plan.emitted;
     let Kept { similarity, content, shifted, weighting } = kept;
     scores::<F, A>(head, at, inverse_norm, padding, similarity, content);
     padded_softmax::<F, A>(content, plan.n);
@@ -232,7 +198,7 @@ pub fn address_backward<F: Float, A: Arch>(
     d: &mut [F],
     scratch: BackwardScratch<F>,
 ) {
-    let at = Emitted::of(plan);
+    let at = plan.emitted;
     let Kept { similarity, content, shifted, weighting } = kept;
     let BackwardScratch { gated, d_shifted } = scratch;
     let gate = head[at.gate()];

@@ -1,6 +1,6 @@
 //! The backward pass of a micro-batch: the sections of `forward` in mirrored order. `derivation.md` derives each line.
 
-use super::addressing::{BackwardScratch, Emitted, Kept, activate_backward, address_backward};
+use super::addressing::{BackwardScratch, Kept, activate_backward, address_backward};
 use super::controller::{feedforward_backward, lstm_backward};
 use super::forward::{MICRO_BATCH, Slice, offsets};
 use super::memory::{add_scaled_rows, write, write_backward, write_into};
@@ -128,7 +128,7 @@ fn output<F: Float, A: Arch>(
 /// Fills `replayed` with the memories M_first .. M_{t-1} of the segment that step t is the last of.
 #[inline(always)]
 fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, at, segment) = (plan.n_step, Emitted::of(plan), tape.segment);
+    let (n, at, segment) = (plan.n_step, plan.emitted, tape.segment);
     let index = (t - 1) / segment;
     let snapshot = tape.snapshot_row(b, index);
     tape.scratch.replayed.row_mut(b * segment).copy_from_slice(tape.snapshots.row(snapshot));
@@ -153,7 +153,7 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
 /// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, m, at, segment, all) = (plan.n_step, plan.m, Emitted::of(plan), tape.segment, plan.all_heads());
+    let (n, m, at, segment, all) = (plan.n_step, plan.m, plan.emitted, tape.segment, plan.all_heads());
     let (prev, row) = (tape.row(b, t - 1), tape.row(b, t));
     let writes = plan.read_heads..all;
     let scratch = &mut tape.scratch;

@@ -1,6 +1,6 @@
 //! The forward pass of a micro-batch: the time loop, sections in the order of the paper.
 
-use super::addressing::{Emitted, Kept, activate, address, inverse_norms};
+use super::addressing::{Kept, activate, address, inverse_norms};
 use super::controller::{feedforward, lstm};
 use super::memory::{read, write};
 use super::product::{Panels, Rows, product};
@@ -157,7 +157,7 @@ fn controller<F: Float, A: Arch>(
 /// All heads of one sequence in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, m, at, prev, row) = (plan.n_step, plan.m, Emitted::of(plan), tape.row(b, t - 1), tape.row(b, t));
+    let (n, m, at, prev, row) = (plan.n_step, plan.m, plan.emitted, tape.row(b, t - 1), tape.row(b, t));
     if n == 0 {
         return;
     }

@@ -19,7 +19,6 @@ use crate::flat;
 use crate::model::Config;
 use crate::simd::{self, Arch, Float, Level, Work};
 use crate::tasks::Batch;
-use addressing::Emitted;
 use anyhow::{Context, Result};
 use forward::{MICRO_BATCH, Slice};
 use rayon::prelude::*;
@@ -89,7 +88,7 @@ impl<F: Float> Fused<F> {
     /// What the heads do at each step of a batch.
     pub fn trace(&mut self, theta: &[F], batch: &Batch) -> Trace {
         self.sweep(theta, batch, None, true);
-        let (plan, at, size) = (&self.plan, Emitted::of(&self.plan), batch.size());
+        let (plan, at, size) = (&self.plan, self.plan.emitted, batch.size());
         let (all, reads) = (plan.all_heads(), plan.read_heads);
         let room = |values: usize| vec![0.0; batch.steps * size * values];
         let mut trace = Trace {
@@ -112,8 +111,7 @@ impl<F: Float> Fused<F> {
                         let weighting = &tape.weighting.row(row)[head * plan.n_step..][..plan.n];
                         put(&mut trace.weightings, place * all + head, weighting);
                         let emitted = &tape.heads.row(row)[plan.head_at[head]..];
-                        let scalars = [at.strength(), at.gate(), at.sharpening()].map(|at| emitted[at]);
-                        put(&mut trace.scalars, place * all + head, &scalars);
+                        put(&mut trace.scalars, place * all + head, &at.scalars().map(|at| emitted[at]));
                     }
                     put(&mut trace.reads, place, &tape.shown.row(row)[1 + plan.h..][..reads * plan.m]);
                     for head in reads..all {

@@ -11,8 +11,8 @@ impl CudaFused {
     pub(super) fn trace_of(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
         let pass = self.forward_pass(theta, batch, true)?;
         let (plan, fields, places) = (&self.plan, &pass.fields, places(batch, self.options.1));
-        let (rows, m) = (batch.steps * batch.size(), plan.m);
-        let reads = self.tape.view(fields.shown).narrow(1, 1 + plan.h as i64, (plan.read_heads * m) as i64);
+        let rows = batch.steps * batch.size();
+        let reads = self.tape.view(fields.shown).narrow(1, 1 + plan.h as i64, (plan.read_heads * plan.m) as i64);
         let mut trace = Trace {
             weightings: placed(&self.tape.view(fields.weightings), &places, rows)?,
             reads: placed(&reads, &places, rows)?,
@@ -21,11 +21,11 @@ impl CudaFused {
         let emitted = placed(&self.tape.view(fields.heads), &places, rows)?;
         for row in emitted.chunks_exact(plan.heads.outputs.max(1)) {
             for (head, &at) in plan.head_at.iter().enumerate() {
-                let (values, sharpening) = (&row[at..], m + 2 + plan.s);
-                trace.scalars.extend([values[m], values[m + 1], values[sharpening]]); // strength, gate, sharpening
+                let (values, place) = (&row[at..], plan.emitted);
+                trace.scalars.extend(place.scalars().map(|scalar| values[scalar]));
                 if head >= plan.read_heads {
-                    trace.erases.extend_from_slice(&values[sharpening + 1..][..m]);
-                    trace.adds.extend_from_slice(&values[sharpening + 1 + m..][..m]);
+                    trace.erases.extend_from_slice(&values[place.erase()]);
+                    trace.adds.extend_from_slice(&values[place.add()]);
                 }
             }
         }
