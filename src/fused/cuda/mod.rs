@@ -5,6 +5,7 @@ mod batch;
 mod cache;
 mod card;
 pub mod compiler;
+mod fields;
 mod kernels;
 mod maps;
 mod shape;
@@ -18,12 +19,13 @@ pub use shape::Shape;
 use crate::engine::{Engine, Logits, Trace};
 use crate::fused::plan::Plan;
 use crate::model::{CONSTANT_MEMORY, Config};
-use crate::tasks::{Batch, Loss};
+use crate::tasks::Batch;
 use anyhow::{Result, anyhow};
 use batch::Given;
+use fields::Fields;
 use maps::Maps;
 use std::rc::Rc;
-use tape::{Field, Room, Tape};
+use tape::Tape;
 use tch::{Device, Kind, Tensor};
 
 /// Bytes of memories that a batch may keep, one a step; if it needs more, only every sqrt(T)-th is kept, the others replayed.
@@ -45,26 +47,6 @@ pub struct CudaFused {
     /// Where batches are put together.
     batch: Tensor,
     logits: Vec<f32>,
-}
-
-/// The places of a launch's fields in the tape.
-#[derive(Default)]
-struct Fields {
-    z: Field,
-    gates: Field,
-    cells: Field,
-    tanh_cells: Field,
-    shown: Field,
-    heads: Field,
-    similarity: Field,
-    content: Field,
-    shifted: Field,
-    weightings: Field,
-    inverse_norms: Field,
-    snapshots: Field,
-    replayed: Field,
-    spare: Field,
-    d_start: Field,
 }
 
 /// A forward pass: what it was given, and what a backward pass goes on with.
@@ -156,67 +138,23 @@ impl CudaFused {
     fn forward_pass(&mut self, theta: &Tensor, batch: &Batch, keep: bool) -> Result<Pass> {
         assert_eq!(theta.numel(), self.plan.layout.size());
         let _guard = tch::no_grad_guard();
-        let (plan, size, segment) = (&self.plan, batch.size(), self.segment(batch));
-        let shape = shape(plan, &*self.launcher, size, self.options.0)?;
-        let given = Given::new(batch, plan.y, segment, &mut self.batch, self.options)?;
+        let (size, segment) = (batch.size(), self.segment(batch));
+        let shape = shape(&self.plan, &*self.launcher, size, self.options.0)?;
+        let given = Given::new(batch, self.plan.y, segment, &mut self.batch, self.options)?;
         let fields = self.lay_out(&given, &shape, size, segment, keep)?;
 
-        let plan = &self.plan;
-        let first_memory = self.first_memory(theta);
-        let first_weighting = self.first_weighting(theta);
-        let in_theta = |at: Option<usize>| {
-            at.map_or(0, |at| theta.data_ptr() as u64 + (at * self.options.0.elt_size_in_bytes()) as u64)
-        };
-        let numbers = given.numbers.data_ptr() as u64;
-        let at = |field: Field| self.tape.address(field);
-        let [kept, mixed] = batch.mix(plan.s).map(|number| number as f32);
+        let first = [self.first_memory(theta), self.first_weighting(theta)];
         let buffers = Buffers {
-            theta: theta.data_ptr() as u64,
-            packed: self.packed.data_ptr() as u64,
-            pack_first: self.pack_first.data_ptr() as u64,
-            pack_second: self.pack_second.data_ptr() as u64,
-            pack_count: self.maps.pack_first.len() as i32,
-            hidden: in_theta(plan.starts.hidden),
-            cell: in_theta(plan.starts.cell),
-            read: in_theta(plan.starts.read),
-            memory: first_memory.data_ptr() as u64,
-            weighting: first_weighting.data_ptr() as u64,
-            inputs: given.inputs.data_ptr() as u64,
-            targets: given.targets.data_ptr() as u64,
-            loss_weights: given.loss_weights.data_ptr() as u64,
-            lengths: numbers,
-            first_row: numbers + 4 * size as u64,
-            first_snapshot: numbers + 8 * size as u64,
-            z: at(fields.z),
-            gates: at(fields.gates),
-            cells: at(fields.cells),
-            tanh_cells: at(fields.tanh_cells),
-            shown: at(fields.shown),
-            heads: at(fields.heads),
-            similarity: at(fields.similarity),
-            content: at(fields.content),
-            shifted: at(fields.shifted),
-            weightings: at(fields.weightings),
-            inverse_norms: at(fields.inverse_norms),
-            snapshots: at(fields.snapshots),
-            replayed: at(fields.replayed),
-            spare: at(fields.spare),
-            d_start: at(fields.d_start),
-            sequences: size as i32,
             segment: segment as i32,
             keep: keep as i32,
-            steps: batch.steps as i32,
-            outputs: plan.y as i32,
-            squared: (batch.loss == Loss::Squared) as i32,
-            kept,
-            mixed,
-            ..Buffers::default()
+            ..self.buffers(theta, batch, &given, &fields, &first)
         };
         let pack = self.maps.pack_first.len().div_ceil(256).clamp(1, 1024);
         self.launch(Kernel::Pack, pack, 0, &shape, &buffers)?;
         self.launch(Kernel::Forward, size.div_ceil(shape.together()), shape.shared[0], &shape, &buffers)?;
 
         // logits = W [h, r] + b
+        let plan = &self.plan;
         let (weight, bias) = self.output_layer(theta);
         let seen = self.tape.view(fields.shown).narrow(1, 1, plan.output.inputs as i64 - 1);
         let rows = bias.f_addmm(&seen, &weight.tr())?;
@@ -225,6 +163,7 @@ impl CudaFused {
         let at = |tensor: &Tensor| tensor.data_ptr() as u64;
         let buffers = Buffers { logits: at(&rows), d_logits: at(&d_logits), placed: at(&logits), ..buffers };
         self.launch(Kernel::Loss, size, 0, &shape, &buffers)?;
+        let [first_memory, first_weighting] = first;
         Ok(Pass {
             _given: given,
             fields,
@@ -241,36 +180,6 @@ impl CudaFused {
         let shared = values * self.options.0.elt_size_in_bytes();
         let grid = Grid { blocks, threads: shape.sizes.threads as usize, shared };
         self.launcher.launch(kernel, grid, &shape.sizes, buffers)
-    }
-
-    /// Makes room for a batch in the tape.
-    fn lay_out(&mut self, given: &Given, shape: &Shape, size: usize, segment: usize, keep: bool) -> Result<Fields> {
-        let (plan, mut room) = (&self.plan, Room::default());
-        let (cells, layers, weightings) = (plan.m * plan.n, plan.controller.len(), plan.all_heads() * plan.n);
-        let outside = shape.sizes.memories.contains(&0);
-        let mut fields = Fields {
-            shown: room.field(given.rows, plan.output.inputs),
-            spare: room.field(if outside { size.next_multiple_of(shape.together()) } else { 0 }, cells),
-            ..Fields::default()
-        };
-        if keep {
-            let mut field = |step: usize| room.field(given.rows, step);
-            fields.z = field(plan.controller.iter().map(|dense| dense.inputs).sum());
-            fields.gates = field(plan.controller.iter().map(|dense| dense.outputs).sum());
-            fields.cells = field(layers * plan.h);
-            fields.tanh_cells = field(layers * plan.h);
-            fields.heads = field(plan.heads.outputs);
-            fields.similarity = field(weightings);
-            fields.content = field(weightings);
-            fields.shifted = field(weightings);
-            fields.weightings = field(weightings);
-            fields.inverse_norms = field(plan.n);
-            fields.snapshots = room.field(given.snapshots, cells);
-            fields.replayed = room.field(size * (segment - 1), cells);
-            fields.d_start = room.field(size, self.maps.start_size);
-        }
-        self.tape.reserve(&room)?;
-        Ok(fields)
     }
 
     /// (M, N)
