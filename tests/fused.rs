@@ -232,6 +232,14 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
         let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
         let mut composed = Composed::new(&recipe.model, recipe.task.input_width(), 3);
         let (traced, expected) =
+#[test]
+#[should_panic(expected = "a sequence has no steps: [2, 0]")]
+fn a_sequence_without_steps_is_refused() {
+    let recipe = recipe(MACHINES[0].1);
+    let theta = narrow(&weights(&recipe.layout(), 0.3, 6));
+    fused(&recipe, 1).logits(&theta, &batch(&recipe, &[2, 0], 6));
+}
+
             (Engine::trace(&mut fused(&recipe, 2), &theta, &batch).unwrap(), composed.trace(&theta, &batch).unwrap());
         assert_traces_close(name, &traced, &expected);
     }

@@ -2,6 +2,7 @@
 
 use super::cpu::LANES;
 use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, WeightingStart};
+use crate::tasks::Batch;
 
 /// Sizes by their letters (`crate::model` has the legend) and the three kinds of matrix product.
 /// The LSTM baseline is a machine without heads: R = W = N = M = 0.
@@ -195,6 +196,12 @@ impl Plan {
             starts: Starts::new(&layout, ntm.is_some_and(|ntm| ntm.init.weighting == WeightingStart::OneHot)),
             layout,
         }
+    }
+
+    /// Panics unless theta has this network's size, and each sequence of a batch a step at least.
+    pub fn check(&self, theta: usize, batch: &Batch) {
+        assert_eq!(theta, self.layout.size(), "theta has another network's size");
+        assert!(batch.lengths.iter().all(|&steps| steps > 0), "a sequence has no steps: {:?}", batch.lengths);
     }
 
     /// R + W

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct Batch {
     /// T, the steps of the longest sequence.
     pub steps: usize,
-    /// The steps of each sequence (B).
+    /// The steps of each sequence, at least 1 (B).
     pub lengths: Vec<usize>,
     pub inputs: Vec<f32>,  // (T, B, X)
     pub targets: Vec<f32>, // (T, B, Y)

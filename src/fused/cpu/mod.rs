@@ -130,7 +130,7 @@ impl<F: Float> Fused<F> {
     /// Forward, and backward if there are loss weights, of all sequences, in micro-batches over the threads. `keep`: the
     /// tapes keep every step.
     fn sweep(&mut self, theta: &[F], batch: &Batch, loss_weights: Option<&[f32]>, keep: bool) {
-        assert_eq!(theta.len(), self.plan.layout.size());
+        self.plan.check(theta.len(), batch);
         simd::run(self.level, Pack { plan: &self.plan, theta, weights: &mut self.weights });
         self.logits.clear();
         self.logits.resize(batch.steps * batch.size() * self.plan.y, 0.0);

@@ -136,7 +136,7 @@ impl CudaFused {
 
     /// All steps forward. `keep`: the tape keeps what a backward pass and a trace need.
     fn forward_pass(&mut self, theta: &Tensor, batch: &Batch, keep: bool) -> Result<Pass> {
-        assert_eq!(theta.numel(), self.plan.layout.size());
+        self.plan.check(theta.numel(), batch);
         let _guard = tch::no_grad_guard();
         let (size, segment) = (batch.size(), self.segment(batch));
         let shape = shape(&self.plan, &*self.launcher, size, self.options.0)?;
