@@ -5,10 +5,10 @@ mod machines;
 
 use machines::compare::{LENGTHS, assert_traces_close, compare, composed, difference, narrow};
 use machines::{MACHINES, batch, exact_blur, recipe, weights};
-use ntm::config::Recipe;
+use ntm::config::{BUILT_IN, Recipe};
 use ntm::engine::Engine;
 use ntm::fused::Fused;
-use ntm::model::Composed;
+use ntm::model::{Composed, Config, Emitted};
 use ntm::optim::Optimizer;
 use ntm::simd::Level;
 use ntm::tasks::{Batch, Loss, Source};
@@ -62,6 +62,38 @@ fn in_f32_logits_and_every_gradient_equal_the_definition_to_1e_4_at_every_instru
             }
         }
     }
+}
+
+/// Logits and gradient in f32 by one thread, the gradient widened.
+fn narrowly(recipe: &Recipe, theta: &[f64], batch: &Batch) -> (Vec<f32>, Vec<f64>) {
+    let mut gradient = vec![0.0; theta.len()];
+    let logits = fused(recipe, 1).logits_and_gradient(&narrow(theta), batch, &mut gradient).to_vec();
+    (logits, gradient.into_iter().map(f64::from).collect())
+}
+
+#[test]
+fn the_machine_of_every_built_in_recipe_has_the_logits_and_gradients_of_the_definition() {
+    for (name, _) in BUILT_IN {
+        let recipe = Recipe::load(name, &[]).unwrap();
+        let theta = weights(&recipe.layout(), 0.05, 2); // more would saturate hundreds of inputs
+        let batch = batch(&recipe, &[6, 2, 4], 2);
+        let expected = composed(&recipe, &theta, &batch);
+        let (logits, gradient) = narrowly(&recipe, &theta, &batch);
+        compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-4);
+    }
+}
+
+#[test]
+fn long_sequences_whose_weight_gradients_are_summed_in_several_parts_equal_the_definition_to_1e_9() {
+    let (name, model) = MACHINES[0];
+    let recipe = recipe(model);
+    let theta = weights(&recipe.layout(), 0.3, 3);
+    let batch = batch(&recipe, &[300, 129, 128], 3); // a part is 128 steps
+    let expected = composed(&recipe, &theta, &batch);
+    let mut gradient = vec![0.0; theta.len()];
+    let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+    let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
+    compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-9);
 }
 
 #[test]
@@ -165,6 +197,29 @@ fn extreme_weights_give_the_same_finite_gradients_as_the_definition() {
 }
 
 #[test]
+fn where_strength_and_sharpening_are_nearly_flat_f32_gives_the_gradients_of_the_definition() {
+    // The slopes of strength and sharpening at -10, sigmoid(-10) = 4.5e-5, are differences of numbers near 1, which f32 rounds by
+    // 6e-8: 1e-7 of the gradient that arrives there. `compare` holds that to 1e-4 of the matrix's largest gradient.
+    for (name, model) in MACHINES {
+        let recipe = recipe(model);
+        let mut theta = weights(&recipe.layout(), 0.1, 5);
+        let Config::Ntm(ntm) = &recipe.model else { continue };
+        let emitted = Emitted::new(ntm.memory.width, ntm.shift_range);
+        for parameter in &recipe.layout().parameters {
+            if parameter.name.starts_with("heads.") && parameter.name.ends_with(".bias") {
+                for at in [emitted.strength(), emitted.sharpening()] {
+                    theta[parameter.offset + at] = -10.0;
+                }
+            }
+        }
+        let batch = batch(&recipe, &[7, 3], 5);
+        let expected = composed(&recipe, &theta, &batch);
+        let (logits, gradient) = narrowly(&recipe, &theta, &batch);
+        compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-4);
+    }
+}
+
+#[test]
 fn a_memory_of_zeros_gives_finite_gradients() {
     let recipe =
         recipe(r#"{"controller": {"hidden": 6}, "memory": {"rows": 8, "width": 4}, "init": {"memory": "learned"}}"#);
@@ -173,10 +228,16 @@ fn a_memory_of_zeros_gives_finite_gradients() {
     theta[layout.get("init.memory").range()].fill(0.0);
     let batch = batch(&recipe, &[6, 2], 4);
     let expected = composed(&recipe, &theta, &batch);
-    let mut gradient = vec![0.0; theta.len()];
-    let logits = fused(&recipe, 1).logits_and_gradient(&narrow(&theta), &batch, &mut gradient).to_vec();
-    let gradient: Vec<f64> = gradient.iter().map(|&value| value as f64).collect();
+    let (logits, gradient) = narrowly(&recipe, &theta, &batch);
     compare("zero memory", &recipe, &batch, &logits, &gradient, &expected, 1e-4);
+}
+
+#[test]
+#[should_panic(expected = "a sequence has no steps: [2, 0]")]
+fn a_sequence_without_steps_is_refused() {
+    let recipe = recipe(MACHINES[0].1);
+    let theta = narrow(&weights(&recipe.layout(), 0.3, 6));
+    fused(&recipe, 1).logits(&theta, &batch(&recipe, &[2, 0], 6));
 }
 
 #[test]
@@ -232,14 +293,6 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
         let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
         let mut composed = Composed::new(&recipe.model, recipe.task.input_width(), 3);
         let (traced, expected) =
-#[test]
-#[should_panic(expected = "a sequence has no steps: [2, 0]")]
-fn a_sequence_without_steps_is_refused() {
-    let recipe = recipe(MACHINES[0].1);
-    let theta = narrow(&weights(&recipe.layout(), 0.3, 6));
-    fused(&recipe, 1).logits(&theta, &batch(&recipe, &[2, 0], 6));
-}
-
             (Engine::trace(&mut fused(&recipe, 2), &theta, &batch).unwrap(), composed.trace(&theta, &batch).unwrap());
         assert_traces_close(name, &traced, &expected);
     }
