@@ -8,15 +8,12 @@ pub use math::Float;
 
 /// A set of instructions: what a kernel needs to know of it.
 pub trait Arch: Copy + 'static {
+    /// The one that runs it.
+    const LEVEL: Level;
     /// 512-bit registers, 32 of them.
     const WIDE: bool;
     /// a * b + c, in one instruction where there is one
     fn fma<F: Float>(a: F, b: F, c: F) -> F;
-    /// Runs work as a call of its own, compiled once, rather than inlined at each place.
-    ///
-    /// # Safety
-    /// The machine must have this set; code that runs as `Self` came through an entry point that made sure.
-    unsafe fn call(work: impl Work);
 }
 
 /// No more than the target's baseline.
@@ -33,43 +30,35 @@ pub struct Fma;
 pub struct Wide;
 
 impl Arch for Plain {
+    const LEVEL: Level = Level::Plain;
     const WIDE: bool = false;
     #[inline(always)]
     fn fma<F: Float>(a: F, b: F, c: F) -> F {
         a * b + c
     }
-    unsafe fn call(work: impl Work) {
-        run(Level::Plain, work);
-    }
 }
 
 impl Arch for Fma {
+    #[cfg(target_arch = "x86_64")]
+    const LEVEL: Level = Level::Avx2;
+    #[cfg(target_arch = "aarch64")]
+    const LEVEL: Level = Level::Neon;
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    const LEVEL: Level = Level::Plain; // nothing runs as Fma there
     const WIDE: bool = false;
     #[inline(always)]
     fn fma<F: Float>(a: F, b: F, c: F) -> F {
         a.mul_add(b, c)
     }
-    unsafe fn call(work: impl Work) {
-        // SAFETY: promised by the caller.
-        #[cfg(target_arch = "x86_64")]
-        unsafe {
-            avx2(work)
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        work.run::<Fma>();
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
 impl Arch for Wide {
+    const LEVEL: Level = Level::Avx512;
     const WIDE: bool = true;
     #[inline(always)]
     fn fma<F: Float>(a: F, b: F, c: F) -> F {
         a.mul_add(b, c)
-    }
-    unsafe fn call(work: impl Work) {
-        // SAFETY: promised by the caller.
-        unsafe { avx512(work) }
     }
 }
 
@@ -117,9 +106,7 @@ impl Level {
             Level::Neon => true, // part of every aarch64
         }
     }
-}
 
-impl Level {
     /// The fastest one that this machine can run.
     pub fn best() -> Level {
         *Level::available().last().expect("there is always the plain one")

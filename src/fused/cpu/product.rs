@@ -4,8 +4,7 @@
 //! Each element of C is one chain of multiply-adds in the order of i, however C is cut into blocks, so the
 //! result does not depend on how many sequences or threads share the work.
 
-use crate::simd::Float;
-use crate::simd::{Arch, Work};
+use crate::simd::{self, Arch, Float, Work};
 
 /// Columns of B that lie together: the width of a panel.
 pub const PANEL: usize = 16;
@@ -76,8 +75,7 @@ pub fn product<F: Float, A: Arch>(
         b_step: b.step,
         panel: b.panel,
     };
-    // SAFETY: this code runs as A already.
-    unsafe { A::call(Product { job, c_at, a_at: a.at, width }) };
+    simd::run(A::LEVEL, Product { job, c_at, a_at: a.at, width }); // a call of its own, compiled once, not at each place
 }
 
 /// A product whose rows are known to lie in their slices.
