@@ -5,7 +5,7 @@ use super::controller::{feedforward_backward, lstm_backward};
 use super::forward::{MICRO_BATCH, Slice, offsets};
 use super::memory::{add_scaled_rows, write, write_backward, write_into};
 use super::product::{Panels, Rows, product};
-use super::tape::{Field, Tape};
+use super::tape::{Field, Scratch, Tape};
 use super::vector::{axpy, dot_columns};
 use super::weights::{Packed, Weights};
 use crate::fused::plan::{Dense, Plan};
@@ -150,23 +150,24 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
     }
 }
 
-/// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
+/// The writes of one sequence in one step, backwards. On entry `d_memory` holds the gradient of M_t, on return that of M_{t-1} as
+/// far as it goes through the writes. `found`: the row of M_{t-1} in `replayed`.
 #[inline(always)]
-fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, m, at, segment, all) = (plan.n_step, plan.m, plan.emitted, tape.segment, plan.all_heads());
-    let (prev, row) = (tape.row(b, t - 1), tape.row(b, t));
-    let writes = plan.read_heads..all;
-    let scratch = &mut tape.scratch;
-    let memory = scratch.replayed.row(b * segment + (t - 1) % segment); // M_{t-1}
+fn writes<F: Float, A: Arch>(
+    plan: &Plan,
+    heads: &[F],
+    weightings: &[F],
+    scratch: &mut Scratch<F>,
+    b: usize,
+    found: usize,
+) {
+    let (n, at, first) = (plan.n_step, plan.emitted, plan.read_heads);
+    let memory = scratch.replayed.row(found);
     let d_memory = scratch.d_memory.row_mut(b);
     let d_weightings = scratch.d_weighting.row_mut(b);
-    let heads = tape.heads.row_mut(row);
-    let (prev_weightings, weightings) = tape.weighting.pair(prev, row);
-
     // Eq. 3, 4: the writes in reverse head order, each with the memory it found
-    for head in writes.clone().skip(1) {
-        let (place, writer) = (head - plan.read_heads - 1, head - 1);
-        let emitted = &heads[plan.head_at[writer]..];
+    for writer in first..plan.all_heads() - 1 {
+        let (place, emitted) = (writer - first, &heads[plan.head_at[writer]..]);
         let (weighting, erase, add) = (&weightings[writer * n..][..n], &emitted[at.erase()], &emitted[at.add()]);
         if place == 0 {
             write_into::<F, A>(memory, weighting, erase, add, scratch.between.row_mut(0));
@@ -175,13 +176,30 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
             write_into::<F, A>(before, weighting, erase, add, after);
         }
     }
-    for head in writes.clone().rev() {
-        let found = if head == writes.start { memory } else { scratch.between.row(head - writes.start - 1) };
+    for head in (first..plan.all_heads()).rev() {
+        let found = if head == first { memory } else { scratch.between.row(head - first - 1) };
         let emitted = &heads[plan.head_at[head]..];
         let (w, d_w) = (&weightings[head * n..][..n], &mut d_weightings[head * n..][..n]);
-        let (d_erase, d_add) = scratch.d_heads[plan.head_at[head]..][at.erase().start..at.add().end].split_at_mut(m);
+        let d_edit = &mut scratch.d_heads[plan.head_at[head]..][at.erase().start..at.add().end];
+        let (d_erase, d_add) = d_edit.split_at_mut(plan.m);
         write_backward::<F, A>(found, w, &emitted[at.erase()], &emitted[at.add()], d_memory, d_w, d_erase, d_add);
     }
+}
+
+/// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
+#[inline(always)]
+fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
+    let (n, m, at, all) = (plan.n_step, plan.m, plan.emitted, plan.all_heads());
+    let (prev, row) = (tape.row(b, t - 1), tape.row(b, t));
+    let found = b * tape.segment + (t - 1) % tape.segment;
+    let scratch = &mut tape.scratch;
+    let heads = tape.heads.row_mut(row);
+    let (prev_weightings, weightings) = tape.weighting.pair(prev, row);
+    writes::<F, A>(plan, heads, weightings, scratch, b, found);
+
+    let memory = scratch.replayed.row(found); // M_{t-1}
+    let d_memory = scratch.d_memory.row_mut(b);
+    let d_weightings = scratch.d_weighting.row_mut(b);
     // the gradients of reads: from the output, and from the controller's input at step t + 1
     let d_reads = scratch.d_reads.row_mut(b);
     for (d_read, d_shown) in d_reads.iter_mut().zip(&scratch.d_shown.row(b)[1 + plan.h..]) {
@@ -210,7 +228,7 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
         // k . M_i: d_k += sum_i d_(k . M_i) M_i
         dot_columns::<F, A>(true, &mut d[at.key()], d_dots, memory);
         scratch.factors[head * m..][..m].copy_from_slice(&emitted[at.key()]);
-        activate_backward::<F, A>(plan, emitted, d, writes.contains(&head), mix);
+        activate_backward::<F, A>(plan, emitted, d, head >= plan.read_heads, mix);
     }
     // M_{t-1} from all sides: d_M_i += sum_heads d_(k . M_i) k + sum_reads w(i) d_r + row_factor(i) M_i
     let reads = plan.read_heads;
