@@ -183,7 +183,7 @@ struct Team {
 
     METHOD static int warps(const Sizes &p) {
         int warps = 1;
-        while (WARPS < 31 && 2 * warps * p.together * p.heads() <= WARPS && warps * LANES < p.n && warps < MOST_TEAM) {
+        while (WARPS < 31 && WARPS % (2 * warps) == 0 && 2 * warps * p.together * p.heads() <= WARPS && warps * LANES < p.n && warps < MOST_TEAM) {
             warps *= 2;
         }
         return warps;
