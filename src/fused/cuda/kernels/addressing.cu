@@ -186,7 +186,7 @@ struct Staged {
 };
 
 // Eq. 9-5 backwards for one head. `d_weighting` (N) receives the gradient of the previous weighting, `d_w` holds that of the
-// weighting; `inverse_key` is 1 / |k|. `d` (emitted, S) receives the gradients of the head's scalars, that of the shift before
+// weighting; `inverse_key` is 1 / |k|. `d` (emitted, G) receives the gradients of the head's scalars, that of the shift before
 // its softmax. Returns what the key is multiplied by in its own gradient, through |k|.
 DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &at, const Rows &d_w, real inverse_key, real kept, real mixed, real *d_weighting, real *d) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];

@@ -3,25 +3,25 @@
 // What a block keeps in shared memory. d_weighting, d_memory, d_reads, d_hidden, d_cell pass from step to step.
 struct Backward {
     Sequences all;
-    real *d_weighting;                    // (S, R + W, N)
-    real *d_memory;                       // (S, M, N)
-    real *d_reads;                        // (S, R, M)
-    real *d_hidden, *d_cell;              // (S, L, H)
-    real *d, *d_gates;                    // (emitted, S), (outputs, S)
-    real *d_above;                        // (S, H)
-    real *through_norm;                   // (S, R + W)
+    real *d_weighting;                    // (G, R + W, N)
+    real *d_memory;                       // (G, M, N)
+    real *d_reads;                        // (G, R, M)
+    real *d_hidden, *d_cell;              // (G, L, H)
+    real *d, *d_gates;                    // (emitted, G), (outputs, G)
+    real *d_above;                        // (G, H)
+    real *through_norm;                   // (G, R + W)
     real *partial;
     real *resident;
     real *scratch; // of the teams
     // of the tape, what the next step needs, which is copied while this one runs
-    real *emitted;                        // (S, emitted)
-    real *similarity, *content, *shifted; // (S, R + W, N)
-    real *weightings;                     // w_t and w_{t-1} (2, S, R + W, N)
-    real *inverse_norm;                   // (S, N)
-    real *gates;                          // (S, L, outputs)
-    real *prev_cell, *tanh_cell;          // c_{t-1}, tanh(c_t) (S, L, H)
-    real *d_shown;                        // (S, H + R M)
-    real *memory;                         // M_{t-1} (S, M, N), where it is in shared memory
+    real *emitted;                        // (G, emitted)
+    real *similarity, *content, *shifted; // (G, R + W, N)
+    real *weightings;                     // w_t and w_{t-1} (2, G, R + W, N)
+    real *inverse_norm;                   // (G, N)
+    real *gates;                          // (G, L, outputs)
+    real *prev_cell, *tanh_cell;          // c_{t-1}, tanh(c_t) (G, L, H)
+    real *d_shown;                        // (G, H + R M)
+    real *memory;                         // M_{t-1} (G, M, N), where it is in shared memory
 
     METHOD real *weighting(const Sizes &p, int t) const { return weightings + t % 2 * p.together * p.heads() * p.n; }
 };

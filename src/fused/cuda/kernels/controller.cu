@@ -18,7 +18,7 @@ DEVICE real lstm(const Sizes &p, const Sums &sums, int s, int j, real *c, bool k
     return o * tanh_c;
 }
 
-// From d_h, and d_c from step t + 1, to the gradients before the gates' activation, in `d_gates` (4H, S) of this sequence and
+// From d_h, and d_c from step t + 1, to the gradients before the gates' activation, in `d_gates` (4H, G) of this sequence and
 // in `kept` (4H); d_c becomes the gradient of prev_c.
 DEVICE void lstm_backward(const Sizes &p, int j, const real *gates, real prev_c, real tanh_c, real d_h, real *d_c, real *d_gates, real *kept) {
     const real i = gates[j], f = gates[p.h + j], g = gates[2 * p.h + j], o = gates[3 * p.h + j];
@@ -41,7 +41,7 @@ DEVICE real feedforward(const Sums &sums, int s, int j, bool keep, real *gates) 
     return h;
 }
 
-// The gradient before the tanh, in `d_gates` (H, S) and in `kept`.
+// The gradient before the tanh, in `d_gates` (H, G) and in `kept`.
 DEVICE void feedforward_backward(const Sizes &p, int j, real h, real d_h, real *d_gates, real *kept) {
     kept[j] = d_gates[j * p.together] = d_h * (1 - h * h);
 }

@@ -4,13 +4,13 @@
 // What a block keeps in shared memory.
 struct Forward {
     Sequences all;
-    real *z;       // of all layers (.., S)
-    real *cell;    // (S, L, H)
-    real *shown;   // (1 + H + R M, S)
-    real *emitted; // (S, emitted)
+    real *z;       // of all layers (.., G)
+    real *cell;    // (G, L, H)
+    real *shown;   // (1 + H + R M, G)
+    real *emitted; // (G, emitted)
     real *partial;
-    real *gated, *weighting; // (S, R + W, N)
-    real *memory;            // M_t (S, M, N)
+    real *gated, *weighting; // (G, R + W, N)
+    real *memory;            // M_t (G, M, N)
     real *resident;
     real *scratch; // of the teams
 };

@@ -9,7 +9,7 @@
 //   rows      a team of warps a head of a sequence, its lanes over the rows i of the memory, which they keep in registers
 //   columns   a warp a few columns m of a sequence's memory: sums over the N rows, across its lanes
 // Memories are stored (M, N), so that neighbouring lanes touch neighbouring rows. Vectors that go into products are stored
-// (elements, S): next to each other is what the S sequences of the block have in one place.
+// (elements, G): next to each other is what the G sequences of the block have in one place.
 
 #ifndef REAL
 #define REAL float
@@ -72,7 +72,7 @@ struct Sizes {
     int recurrent; // LSTM layers, as opposed to feed-forward ones
     int key_tanh, add_tanh;
     int threads, blocks; // threads of a block, and blocks that a multiprocessor shall run at once
-    int together;        // sequences of a block, S: 1, 2, 4 or 8
+    int together;        // sequences of a block, G: 1, 2, 4 or 8
     // forward, backward: how many of a sequence's memories are in shared memory, the first of them instead of in `spare`
     int memories[2];
     int room[2]; // forward, backward: values of shared memory for weights

@@ -62,7 +62,7 @@ struct Shares {
     }
 };
 
-// What `product` leaves: partial sums, (parts, S, step).
+// What `product` leaves: partial sums, (parts, G, step).
 struct Sums {
     const real *partial;
     int parts, step, together;
@@ -137,7 +137,7 @@ DEVICE void accumulate(Four *sums, const Four &w, const real *in, int quad) {
     }
 }
 
-// out(s, o) = sum_i w(i, o) in(i, s), in (inputs, S). The first `count` rows of a thread beyond the resident ones are held.
+// out(s, o) = sum_i w(i, o) in(i, s), in (inputs, G). The first `count` rows of a thread beyond the resident ones are held.
 DEVICE Sums product(const Sizes &p, const Matrix &w, const Held &held, int count, const real *in, real *partial) {
     const Shares share(p, w.inputs, w.outputs);
     for (int e = THREAD; e < share.parts * share.units; e += THREADS) {

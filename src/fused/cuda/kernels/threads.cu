@@ -112,7 +112,7 @@ DEVICE void clear(real *values, int size) {
     }
 }
 
-// to (elements, S) <- from (elements), the same for all sequences
+// to (elements, G) <- from (elements), the same for all sequences
 DEVICE void spread(const Sizes &p, real *to, const real *from, int size) {
     for (int e = THREAD; e < size * p.together; e += THREADS) {
         to[e] = from[e / p.together];
