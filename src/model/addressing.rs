@@ -35,13 +35,13 @@ impl Addressing {
 
     /// memory (B, N, M), prev_weighting (B, N) -> weighting (B, N)
     pub fn weighting(&self, memory: &Tensor, prev_weighting: &Tensor) -> Tensor {
-        // Eq. 5, 6: content, softmax_i(strength * cosine(k, M_i))
+        // Eq. 5: content, softmax_i(strength K), K the cosine of Eq. 6
         let content = (&self.strength * cosine_similarity(&self.key, memory)).softmax(1, None::<Kind>);
         // Eq. 7: interpolation, g w^c + (1 - g) w_{t-1}
         let gated = &self.gate * content + (1.0 - &self.gate) * prev_weighting;
         // Eq. 8: circular convolution with the shift
         let shifted = circular_convolution(&gated, &self.shift);
-        // Eq. 9: sharpening, w^gamma / sum, as softmax(gamma log w)
+        // Eq. 9: sharpening, w^gamma / sum, as softmax(gamma log w), so that the elements sum to 1: Eq. 1
         (&self.sharpening * (shifted + SHARPEN_EPSILON).log()).softmax(1, None::<Kind>)
     }
 }

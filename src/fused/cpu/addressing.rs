@@ -109,6 +109,7 @@ pub fn address<F: Float, A: Arch>(
     let at = plan.emitted;
     let Kept { similarity, content, shifted, weighting } = kept;
     scores::<F, A>(head, at, inverse_norm, padding, similarity, content);
+    // Eq. 5: w^c = softmax(v)
     padded_softmax::<F, A>(content, plan.n);
     interpolate::<F, A>(head[at.gate()], content, prev_weighting, rows_of(gated, plan));
     close(gated, plan);
@@ -122,7 +123,7 @@ pub fn address<F: Float, A: Arch>(
     padded_softmax::<F, A>(weighting, plan.n);
 }
 
-/// Eq. 6: K = k . M_i / (|k| |M_i|), in place of k . M_i; then what Eq. 5 takes the softmax of, strength K.
+/// Eq. 6: K = k . M_i / (|k| |M_i|), in place of k . M_i; and the v of Eq. 5, strength K.
 #[inline(always)]
 fn scores<F: Float, A: Arch>(
     head: &[F],

@@ -225,12 +225,14 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
         let (d_w, d_dots) = (&mut d_weightings[range.clone()], &mut scratch.d_dots[range]);
         let row_factor = &mut scratch.row_factor;
         address_backward::<F, A>(plan, emitted, norms, prev_w, kept, d_w, d_dots, row_factor, d, rings);
-        // k . M_i: d_k += sum_i d_(k . M_i) M_i
+        // Eq. 6: d_k += sum_i d_(k . M_i) M_i
         dot_columns::<F, A>(true, &mut d[at.key()], d_dots, memory);
         scratch.factors[head * m..][..m].copy_from_slice(&emitted[at.key()]);
         activate_backward::<F, A>(plan, emitted, d, head >= plan.read_heads, mix);
     }
-    // M_{t-1} from all sides: d_M_i += sum_heads d_(k . M_i) k + sum_reads w(i) d_r + row_factor(i) M_i
+    // M_{t-1} from all sides, in one product and one pass
+    // Eq. 6: d_M_i += sum_heads d_(k . M_i) k + row_factor(i) M_i
+    // Eq. 2: d_M_i += sum_reads w(i) d_r
     let reads = plan.read_heads;
     scratch.d_dots[all * n..].copy_from_slice(&weightings[..reads * n]);
     scratch.factors[all * m..].copy_from_slice(d_reads);

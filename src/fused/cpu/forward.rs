@@ -182,12 +182,12 @@ fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut
         let (norms, prev, gated) = (tape.inverse_norm.row(row), &prev_weightings[range], &mut tape.scratch.gated);
         address::<F, A>(plan, &heads[*from..], norms, prev, kept, padding, gated);
     }
-    // Eq. 2
+    // Eq. 2: r = sum_i w(i) M_i
     let reads = &mut tape.shown.row_mut(row)[1 + plan.h..];
     for head in 0..plan.read_heads {
         read::<F, A>(memory, &weightings[head * n..(head + 1) * n], &mut reads[head * m..(head + 1) * m]);
     }
-    // Eq. 3, 4
+    // Eq. 3, 4: M_i <- M_i (1 - w(i) e) + w(i) a
     for head in plan.read_heads..plan.all_heads() {
         let emitted = &heads[plan.head_at[head]..];
         write::<F, A>(memory, &weightings[head * n..(head + 1) * n], &emitted[at.erase()], &emitted[at.add()]);

@@ -144,7 +144,7 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
     Rows cells[MOST_COLUMNS], d_cells[MOST_COLUMNS];
     load(p, columns, begin, found(p, b, at, s, t) + begin * p.n, cells);
     load(p, columns, begin, d_memory, d_cells);
-    // d_e = -sum_i w(i) d_M'_i M_i, d_a = sum_i w(i) d_M'_i, d_M_i = d_M'_i (1 - w(i) e), M as the head found it
+    // Eq. 3, 4: d_e = -sum_i w(i) d_M'_i M_i, d_a = sum_i w(i) d_M'_i, d_M_i = d_M'_i (1 - w(i) e), M as the head found it
     for (int head = p.heads() - 1; head >= p.reads; head--) {
         const real *values = emitted + p.head_at(head);
         real sums[2 * MOST_COLUMNS] = {0}; // erase, then add
@@ -165,7 +165,7 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
             }
         });
     }
-    // k . M_i: d_k += sum_i d_(k . M_i) M_i; d_M_i += sum_heads d_(k . M_i) k + row_factor(i) M_i
+    // Eq. 6: d_k += sum_i d_(k . M_i) M_i; d_M_i += sum_heads d_(k . M_i) k + row_factor(i) M_i
     for (int head = 0; head < p.heads(); head++) {
         const real *keys = emitted + p.head_at(head);
         real d_key[MOST_COLUMNS] = {0};
@@ -183,7 +183,7 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
             }
         });
     }
-    // d_M_i += sum_reads w(i) d_r
+    // Eq. 2: d_M_i += sum_reads w(i) d_r
     for (int head = 0; head < p.reads; head++) {
         const real *d_read = at.d_reads + (s * p.reads + head) * p.m + begin, *d_shown = at.d_shown + s * (p.shown() - 1) + p.h + head * p.m + begin;
         EACH_ROW(p, q, i) {
