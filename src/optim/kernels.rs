@@ -7,7 +7,7 @@ use anyhow::Result;
 use std::rc::Rc;
 use tch::Tensor;
 
-/// Of a block: no more than any block of the other kernels has, since all are compiled together.
+/// Of a block: the fewest that `Blocks::on_card` gives (see `Launcher::launch_update`).
 const THREADS: usize = 256;
 
 pub struct Kernels {

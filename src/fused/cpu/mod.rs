@@ -7,7 +7,6 @@ mod controller;
 mod forward;
 mod memory;
 mod parameter_gradients;
-
 mod product;
 mod tape;
 mod vector;

@@ -77,7 +77,7 @@ pub trait Launcher {
         Ok(())
     }
 
-    /// Queues `Norm` or `Update`, any number of threads a block.
+    /// Queues `Norm` or `Update`, with no more threads a block than `blocks` ever gives: all kernels are compiled for that many.
     fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()>;
 
     /// How blocks should run a batch of this many sequences.

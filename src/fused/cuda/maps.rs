@@ -2,7 +2,7 @@
 
 use crate::fused::plan::{Dense, Plan};
 
-/// One row of weight gradients d_W (outputs, inputs) in the flat vector of all gradients.
+/// The place of one matrix's gradient d_W (outputs, inputs) in the flat vector of all gradients.
 pub struct Slot {
     pub at: usize,
     pub outputs: usize,
