@@ -101,6 +101,16 @@ fn evaluation_sequences_do_not_depend_on_how_they_are_batched_and_are_none_of_tr
         assert_eq!(Drawn::of(&together, 2).input, Drawn::of(&third, 0).input, "{}", task.name());
         let inputs = |first| evaluation_batch(generator(&task), 1, &point, first, 1).inputs;
         assert_ne!(inputs(0), inputs(1), "{}", task.name());
+
+        // number by number, which one stream would make the same; of the longest, which chance does not
+        let longest = Point::new(task.axes().into_iter().map(|axis| (axis.axis, *axis.training.end())));
+        let pairs = (0..500).map(|number| {
+            let evaluated = evaluation_batch(generator(&task), 1, &longest, number, 1);
+            (training_batch(generator(&task), 1, number, 1, 1.0, 0..1), evaluated)
+        });
+        let pairs: Vec<_> = pairs.filter(|(trained, evaluated)| trained.steps == evaluated.steps).collect();
+        assert!(!pairs.is_empty(), "{}", task.name());
+        assert!(pairs.iter().all(|(trained, evaluated)| trained != evaluated), "{}", task.name());
     }
 }
 
