@@ -26,6 +26,7 @@ GRAPHS = ("sequence", "step", "init")
 
 def difference(found, expected):
     assert found.shape == expected.shape and found.dtype == expected.dtype == np.float32, (found.shape, expected.shape)
+    assert np.isfinite(found).all() and np.isfinite(expected).all()  # of NaN no comparison says anything
     return float(np.abs(found - expected).max() / max(1, np.abs(expected).max()))
 
 
@@ -83,7 +84,7 @@ def check_onnx(folder, recipe, progress):
         model = onnx.load(folder / f"{graph}.onnx")
         assert {p.key: p.value for p in model.metadata_props} == {"recipe": recipe, "progress": progress}
         free = {d.dim_param for v in [*model.graph.input, *model.graph.output] for d in v.type.tensor_type.shape.dim} - {""}
-        assert free == {"steps", "batch"} if graph == "sequence" else {"batch"}, (graph, free)
+        assert free == ({"steps", "batch"} if graph == "sequence" else {"batch"}), (graph, free)
 
 
 def sessions(folder):

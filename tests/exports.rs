@@ -22,9 +22,9 @@ const CASES: [(usize, usize); 7] = [(1, 1), (1, 5), (7, 1), (7, 5), (200, 1), (2
 const CHECKS: [(&str, f64); 5] = [
     ("torch", 1e-5),
     ("torch in f64", 1e-6), // what is left is the rounding of logits to f32
-    ("torch, steps", 1e-5),
+    ("torch, steps", 0.0), // from one call over all of them
     ("onnxruntime", 1e-5),
-    ("onnxruntime, steps", 1e-5),
+    ("onnxruntime, steps", 0.0),
 ];
 
 /// 200 steps of a machine with random weights can amplify the rounding of f32 past 1e-5: then the engine itself is as far
@@ -103,9 +103,10 @@ fn compare(directory: &Path) -> Value {
         println!("{name:40} {checks}");
         let figure = |check: &str| checks[check].as_f64().unwrap();
         for (check, allowed) in CHECKS {
-            let allowed = if check.contains("f64") { allowed } else { allowed.max(ROUNDING * figure("engine in f64")) };
+            let rounded = ["torch", "onnxruntime"].contains(&check);
+            let allowed = if rounded { allowed.max(ROUNDING * figure("engine in f64")) } else { allowed };
             let difference = figure(check);
-            assert!(difference < allowed, "{name}, {check}: difference {difference:e}, allowed {allowed:e}");
+            assert!(difference <= allowed, "{name}, {check}: difference {difference:e}, allowed {allowed:e}");
         }
     }
     found
