@@ -163,8 +163,12 @@ impl Checkpoint {
         self.progress.finished(&self.recipe)
     }
 
-    /// Writes to a temporary file in the same directory, syncs, renames: the name never holds half a checkpoint.
     pub fn save(&self, path: &Path) -> Result<()> {
+        write_atomically(path, &self.to_bytes()?)
+    }
+
+    /// The bytes of its file.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
         let mut metadata = HashMap::from([
             ("format".to_string(), FORMAT.to_string()),
             ("recipe".to_string(), serde_json::to_string(&self.recipe)?),
@@ -185,7 +189,7 @@ impl Checkpoint {
         let checksums: BTreeMap<&str, u32> =
             tensors.iter().map(|(name, _, data)| (name.as_str(), crc32fast::hash(data))).collect();
         metadata.insert("checksums".to_string(), serde_json::to_string(&checksums)?);
-        write_safetensors(path, &tensors, metadata)
+        safetensors_bytes(&tensors, metadata)
     }
 
     /// Reads a checkpoint and checks that every tensor its recipe needs is there, with its shape, and no other.
@@ -257,17 +261,16 @@ fn values(file: &SafeTensors, name: &str, shape: &[usize], checksums: &HashMap<S
     Ok(values)
 }
 
-/// Writes named f32 tensors (shape, bytes) atomically.
-pub fn write_safetensors(
-    path: &Path,
+/// The file of named f32 tensors (shape, bytes).
+pub fn safetensors_bytes(
     tensors: &[(String, Vec<usize>, &[u8])],
     metadata: HashMap<String, String>,
-) -> Result<()> {
+) -> Result<Vec<u8>> {
     let views: Vec<(&str, TensorView)> = tensors
         .iter()
         .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
         .collect::<Result<_, safetensors::SafeTensorError>>()?;
-    write_atomically(path, &safetensors::serialize(views, &Some(metadata))?)
+    Ok(safetensors::serialize(views, &Some(metadata))?)
 }
 
 /// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link stays one;
@@ -417,13 +420,9 @@ mod tests {
         let recipe = metadata["recipe"].replace("\"hidden\":3", "\"hidden\":65536");
         assert_ne!(recipe, metadata["recipe"]);
         let one = [("model.output.bias".to_string(), vec![1], bytes(&[0.0]))];
-        write_safetensors(
-            &path,
-            &one,
-            HashMap::from_iter(metadata.into_iter().chain([("recipe".to_string(), recipe)])),
-        )
-        .unwrap();
-        let error = format!("{:#}", Checkpoint::load(&path).err().expect("too few bytes"));
+        let metadata = HashMap::from_iter(metadata.into_iter().chain([("recipe".to_string(), recipe)]));
+        let file = safetensors_bytes(&one, metadata).unwrap();
+        let error = format!("{:#}", Checkpoint::parse(&file).err().expect("too few bytes"));
         assert!(error.contains("weights, more than a file of"), "{error}");
     }
 
@@ -470,8 +469,8 @@ mod tests {
             change(&mut tensors);
             let views: Vec<_> =
                 tensors.iter().map(|(name, shape, values)| (name.clone(), shape.clone(), bytes(values))).collect();
-            write_safetensors(&path, &views, metadata).unwrap();
-            let error = format!("{:#}", Checkpoint::load(&path).err().expect(expected));
+            let file = safetensors_bytes(&views, metadata).unwrap();
+            let error = format!("{:#}", Checkpoint::parse(&file).err().expect(expected));
             assert!(error.contains(expected), "{error}");
         }
         assert_eq!(original.recipe.layout().get("output.bias").shape, shape);

@@ -22,7 +22,7 @@ const CASES: [(usize, usize); 7] = [(1, 1), (1, 5), (7, 1), (7, 5), (200, 1), (2
 const CHECKS: [(&str, f64); 5] = [
     ("torch", 1e-5),
     ("torch in f64", 1e-6), // what is left is the rounding of logits to f32
-    ("torch, steps", 0.0), // from one call over all of them
+    ("torch, steps", 0.0),  // from one call over all of them
     ("onnxruntime", 1e-5),
     ("onnxruntime, steps", 0.0),
 ];
@@ -75,8 +75,8 @@ fn write_exports(checkpoint: &Checkpoint, folder: &Path) {
     write("sequence.onnx", onnx::sequence(checkpoint).unwrap());
     write("step.onnx", onnx::step(checkpoint).unwrap());
     write("init.onnx", onnx::init(checkpoint).unwrap());
-    safetensors::write(checkpoint, &folder.join("weights.safetensors")).unwrap();
-    npz::write(checkpoint, &folder.join("weights.npz")).unwrap();
+    write("weights.safetensors", safetensors::encode(checkpoint).unwrap());
+    write("weights.npz", npz::encode(checkpoint).unwrap());
 }
 
 /// The same through the program.

@@ -18,23 +18,21 @@ pub fn run(flags: Export) -> Result<()> {
         bail!("`{}` is the checkpoint itself\nhint: name another file", output.display());
     }
     let checkpoint = Checkpoint::load(&file)?;
-    match flags.format {
-        Format::Safetensors => safetensors::write(&checkpoint, output)?,
-        Format::Npz => npz::write(&checkpoint, output)?,
+    let bytes = match flags.format {
+        Format::Safetensors => safetensors::encode(&checkpoint)?,
+        Format::Npz => npz::encode(&checkpoint)?,
         Format::Torchscript => {
             let (bytes, difference) = torchscript::encode(&checkpoint)?;
-            write_atomically(output, &bytes)?;
             say(&format!("its logits differ from the engine's by at most {difference:.0e}"));
+            bytes
         }
-        Format::Onnx => {
-            let bytes = match flags.onnx_graph.unwrap_or(OnnxGraph::Sequence) {
-                OnnxGraph::Sequence => onnx::sequence(&checkpoint)?,
-                OnnxGraph::Step => onnx::step(&checkpoint)?,
-                OnnxGraph::Init => onnx::init(&checkpoint)?,
-            };
-            write_atomically(output, &bytes)?;
-        }
-    }
+        Format::Onnx => match flags.onnx_graph.unwrap_or(OnnxGraph::Sequence) {
+            OnnxGraph::Sequence => onnx::sequence(&checkpoint)?,
+            OnnxGraph::Step => onnx::step(&checkpoint)?,
+            OnnxGraph::Init => onnx::init(&checkpoint)?,
+        },
+    };
+    write_atomically(output, &bytes)?;
     say(&format!("wrote {}", output.display()));
     Ok(())
 }

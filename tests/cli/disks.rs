@@ -95,22 +95,43 @@ fn a_full_disk_ends_a_run_with_whole_checkpoints_and_with_space_it_goes_on() {
     assert_goes_on(&disk.0);
 }
 
-#[test]
-fn a_file_that_may_not_grow_ends_a_run_as_a_full_disk_does() {
-    let directory = tempfile::tempdir().unwrap();
-    let here = directory.path();
-    let mut limited = command(here, &train(1_000_000));
+/// Runs a command whose files may not grow beyond so many bytes.
+fn limited(here: &Path, line: &str, bytes: u64) -> Ran {
+    let mut limited = command(here, line);
     // SAFETY: both may be called between fork and exec. The signal would end the process before it could say why.
     unsafe {
-        limited.pre_exec(|| {
-            let most = libc::rlimit { rlim_cur: 100_000, rlim_max: 100_000 };
+        limited.pre_exec(move || {
+            let most = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
             libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
             if libc::setrlimit(libc::RLIMIT_FSIZE, &most) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         });
     }
-    let ran = Ran::new(limited.output().unwrap());
+    Ran::new(limited.output().unwrap())
+}
+
+#[test]
+fn a_file_that_may_not_grow_ends_a_run_as_a_full_disk_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let ran = limited(here, &train(1_000_000), 100_000);
     assert_ended_with(&ran, &["training stopped: cannot write", "File too large", "hint: the last good checkpoint is"]);
     assert_goes_on(here);
+}
+
+#[test]
+fn an_export_that_cannot_be_written_leaves_the_file_that_was_there() {
+    let directory = tiny_run();
+    let here = directory.path();
+    fs::write(here.join("out"), "precious").unwrap();
+    for format in ["safetensors", "npz", "torchscript", "onnx"] {
+        let line =
+            format!("export --checkpoint run/checkpoints/latest.safetensors --format {format} --output out --force");
+        let ran = limited(here, &line, 1000);
+        assert_ended_with(&ran, &["cannot write `out`: File too large"]);
+        assert!(!ran.stderr.contains("ZipWriter"), "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(here.join("out")).unwrap(), "precious", "{format}");
+        assert_eq!(fs::read_dir(here).unwrap().count(), 2, "{format}: run and out");
+    }
 }
 
 #[test]

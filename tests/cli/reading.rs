@@ -174,7 +174,7 @@ fn export_overwrites_a_file_only_when_told_to() {
 #[test]
 fn export_writes_the_same_bytes_every_time_and_no_file_beside() {
     let directory = tiny_run();
-    for format in ["safetensors", "torchscript", "onnx", "onnx --onnx-graph step", "onnx --onnx-graph init"] {
+    for format in ["safetensors", "npz", "torchscript", "onnx", "onnx --onnx-graph step", "onnx --onnx-graph init"] {
         let export = |output: &str| {
             let checkpoint = "--checkpoint run/checkpoints/latest.safetensors";
             succeeds(directory.path(), &format!("export {checkpoint} --format {format} --output {output} --force"));
