@@ -227,9 +227,9 @@ impl Run {
         self.logs.events.text("run/restarts", why, step)
     }
 
-    /// Tells TensorBoard that this session is over.
-    pub fn log_end(&mut self, finished: bool) -> Result<()> {
-        self.logs.events.ended(finished)
+    /// Tells TensorBoard that the run has come to its end.
+    pub fn log_end(&mut self) -> Result<()> {
+        self.logs.events.finished()
     }
 }
 

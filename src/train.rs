@@ -337,11 +337,10 @@ impl Trainer {
                 self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, regular)))?;
             }
             if let Some(signal) = stopped {
-                self.group.led(run.map_or(Ok(()), |run| run.log_end(false)))?;
                 return Ok(Ended::Stopped(signal));
             }
         }
-        self.group.led(run.map_or(Ok(()), |run| run.log_end(true)))?;
+        self.group.led(run.map_or(Ok(()), Run::log_end))?;
         Ok(Ended::Finished)
     }
 

@@ -2,7 +2,8 @@
 
     read_events.py DIRECTORY    {"scalars": {tag: [[step, value], ...]}, "histograms": {tag: [[step, number, sum], ...]},
                                  "images": {tag: [[step, width, height, gray pixels row by row], ...]},
-                                 "texts": {tag: [[step, text], ...]}, "parameters": {name: value}}
+                                 "texts": {tag: [[step, text], ...]}, "parameters": {name: value},
+                                 "status": how HPARAMS says that it ended, null where nothing is said}
 """
 
 import json
@@ -11,7 +12,7 @@ import sys
 from tensorboard.backend.event_processing.event_accumulator import (
     HISTOGRAMS, IMAGES, SCALARS, TENSORS, EventAccumulator,
 )
-from tensorboard.plugins.hparams import plugin_data_pb2
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 from png import gray
 
@@ -32,12 +33,14 @@ def histogram(event):
     return [event.step, value.num, value.sum]
 
 
-parameters = {}
+parameters, status = {}, None
 for content in events.summary_metadata.values():
     if content.plugin_data.plugin_name == "hparams":
         data = plugin_data_pb2.HParamsPluginData.FromString(content.plugin_data.content)
         for name, value in data.session_start_info.hparams.items():
             parameters[name] = getattr(value, value.WhichOneof("kind"))
+        if data.HasField("session_end_info"):
+            status = api_pb2.Status.Name(data.session_end_info.status)
 
 texts = {
     tag: [[event.step, event.tensor_proto.string_val[0].decode()] for event in events.Tensors(tag)]
@@ -49,4 +52,5 @@ print(json.dumps({
     "images": {tag: [image(event) for event in events.Images(tag)] for tag in tags[IMAGES]},
     "texts": texts,
     "parameters": parameters,
+    "status": status,
 }))

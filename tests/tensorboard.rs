@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{TINY, lines, python, succeeds, tiny_run};
+use common::{TINY, lines, python, send, start, succeeds, tiny_run, wait_for_reports};
 use ntm::checkpoint::Checkpoint;
 use ntm::engine::Engine;
 use ntm::model::Composed;
@@ -30,6 +30,7 @@ struct Read {
     /// Step and text.
     texts: BTreeMap<String, Vec<(u64, String)>>,
     parameters: BTreeMap<String, Value>,
+    status: Option<String>,
 }
 
 fn read(run: &Path) -> Read {
@@ -197,9 +198,31 @@ fn a_run_tells_tensorboard_its_recipe_its_command_and_its_parameters() {
     for words in ["--sequences 20 --run-dir run ``", env!("CARGO_PKG_VERSION"), "fused engine on cpu", "threads: 1"] {
         assert!(session.contains(words), "{session}");
     }
-    assert_eq!(parameters["training.sequences"], 20.0);
+    assert_eq!(parameters["training.batch_size"], 1.0);
     assert!(!parameters.keys().any(|name| name.starts_with("evaluation")), "{parameters:?}");
     assert_eq!(parameters["model.controller.kind"], "lstm");
+}
+
+#[test]
+fn hparams_show_of_a_run_that_was_stopped_and_resumed_how_it_ended_and_nothing_that_has_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    let mut child = start(directory.path(), &format!("train {TINY} --sequences 1000000 --run-dir run"));
+    wait_for_reports(&run, 2);
+    send(&child, libc::SIGTERM);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert_eq!(read(&run).status, None, "it may go on");
+    let seen = common::progress(directory.path(), "run")["sequences"].as_u64().unwrap();
+    let line = format!("train --resume run --sequences {} --on-nonfinite rollback --threads 1", seen + 5);
+    succeeds(directory.path(), &line);
+    let read = read(&run);
+    assert_eq!(read.status.as_deref(), Some("STATUS_SUCCESS"));
+    let shown = |of: &str| read.parameters.keys().any(|name| name.starts_with(of));
+    assert!(
+        shown("training.") && !shown("training.sequences") && !shown("training.on_nonfinite"),
+        "{:?}",
+        read.parameters
+    );
 }
 
 #[test]

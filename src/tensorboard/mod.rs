@@ -69,10 +69,11 @@ impl Events {
         self.add(summaries, 0)
     }
 
-    /// How a session ended, for the HPARAMS tab.
-    pub fn ended(&mut self, finished: bool) -> Result<()> {
+    /// That the run came to its end, for the HPARAMS tab, which keeps the first end that it reads: where a run is stopped,
+    /// nothing is said.
+    pub fn finished(&mut self) -> Result<()> {
         let mut summaries = Summaries::default();
-        summaries.ended(finished, seconds());
+        summaries.finished(seconds());
         self.add(summaries, 0)
     }
 

@@ -4,6 +4,7 @@ use super::look::Picture;
 use protobuf::well_known_types::Value as ProtoValue;
 use protobuf::{Message, RepeatedField};
 use serde_json::Value;
+use tensorboard_proto::api::Status;
 use tensorboard_proto::plugin_hparams::{HParamsPluginData, SessionEndInfo, SessionStartInfo};
 use tensorboard_proto::summary::{Summary, Summary_Value, SummaryMetadata, SummaryMetadata_PluginData};
 use tensorboard_proto::tensor::TensorProto;
@@ -12,6 +13,9 @@ use tensorboard_proto::types::DataType;
 use tensorboard_rs::summary;
 
 const BUCKETS: usize = 50;
+
+/// What a run may change when it goes on. TensorBoard shows the parameters of its first session for ever.
+const CHANGING: &[&str] = &["training.sequences", "training.on_nonfinite"];
 
 /// Values that share a step.
 #[derive(Default)]
@@ -73,15 +77,16 @@ impl Summaries {
         self.0.push(value);
     }
 
-    /// Every number, word and yes or no of a recipe's task, model and training by its path. What a run is measured at
-    /// makes no other run of it, and would fill the columns that HPARAMS shows first.
+    /// Every number, word and yes or no of a recipe's task, model and training by its path, but for those that change. What a
+    /// run is measured at makes no other run of it, and would fill the columns that HPARAMS shows first.
     pub fn parameters(&mut self, recipe: &Value, now: f64) {
         let mut start = SessionStartInfo::new();
         let mut leaves = vec![];
         for section in ["task", "model", "training"] {
             collect(section, &recipe[section], &mut leaves);
         }
-        for (path, leaf) in leaves {
+        for (path, leaf) in leaves.into_iter().filter(|(path, _)| !CHANGING.iter().any(|start| path.starts_with(start)))
+        {
             let mut value = ProtoValue::new();
             match leaf {
                 Value::Number(number) => value.set_number_value(number.as_f64().unwrap_or(f64::NAN)),
@@ -96,10 +101,9 @@ impl Summaries {
         self.plugin("_hparams_/session_start_info", &data);
     }
 
-    pub fn ended(&mut self, finished: bool, now: f64) {
-        use tensorboard_proto::api::Status;
+    pub fn finished(&mut self, now: f64) {
         let mut end = SessionEndInfo::new();
-        end.set_status(if finished { Status::STATUS_SUCCESS } else { Status::STATUS_UNKNOWN });
+        end.set_status(Status::STATUS_SUCCESS);
         end.set_end_time_secs(now);
         let mut data = HParamsPluginData::new();
         data.set_session_end_info(end);
