@@ -35,6 +35,12 @@ def torch_whole(module, inputs):
         return module(torch.from_numpy(inputs)).numpy()
 
 
+def torch_frozen(folder, inputs):
+    module = torch.jit.load(folder / "module.pt")
+    assert not any(part.training for part in module.modules())
+    return torch_whole(torch.jit.freeze(module), inputs)
+
+
 def torch_double(folder, inputs):
     module = torch.jit.load(folder / "module.pt").double()
     return torch_whole(module, inputs.astype(np.float64)).astype(np.float32)
@@ -109,6 +115,7 @@ def check(folder):
         differences["engine in f64"] = difference(logits, double)
         if len(inputs) == 100:
             differences["torch in f64"] = difference(torch_double(folder, inputs), double)
+            differences["torch, frozen"] = difference(torch_frozen(folder, inputs), whole["torch"])
             differences["torch, steps"] = difference(torch_steps(module, inputs), whole["torch"])
             differences["onnxruntime, steps"] = difference(onnx_steps(runtimes, inputs), whole["onnxruntime"])
         for name, value in differences.items():

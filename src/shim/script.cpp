@@ -10,8 +10,12 @@ using torch::jit::Module;
 
 extern "C" {
 
+// Every module of PyTorch has `training`; `torch.jit.freeze` asks for it.
 char *ntm_script_new(const char *type, Module **made) {
-  return caught([&] { *made = new Module(c10::QualifiedName(type)); });
+  return caught([&] {
+    *made = new Module(c10::QualifiedName(type));
+    (*made)->register_attribute("training", c10::BoolType::get(), false);
+  });
 }
 
 char *ntm_script_child(Module *module, const char *name, const Module *child) {
