@@ -124,17 +124,13 @@ impl std::str::FromStr for Seeds {
   ntm eval --checkpoint copy.safetensors --plot copy.png --animate copy.gif
   ntm eval --checkpoint copy.safetensors --lengths 20,50,120 --curve c.svg")]
 pub struct Eval {
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub trained: Trained,
     #[command(flatten)]
     pub axes: Axes,
     /// Sequences at each point [default: 100; of own data, all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequences: Option<u32>,
-    /// Memory rows, instead of as many as it was trained with
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
-    pub rows: Option<usize>,
     /// The seed of the sequences
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -145,6 +141,17 @@ pub struct Eval {
     pub pictures: Pictures,
     #[command(flatten)]
     pub machine: Machine,
+}
+
+/// A machine that has been trained.
+#[derive(Args)]
+pub struct Trained {
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
+    #[arg(long, value_name = "FILE")]
+    pub checkpoint: PathBuf,
+    /// Memory rows, instead of as many as it was trained with
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    pub rows: Option<usize>,
 }
 
 /// Where to measure: the axes that the task has; several give a grid [default: the recipe's evaluation].
@@ -210,11 +217,12 @@ pub struct Plot {
   ntm export --checkpoint best.safetensors --format onnx --onnx-graph step \\
              --output step.onnx
   ntm export --checkpoint best.safetensors --format torchscript --output c.pt
-  ntm export --checkpoint best.safetensors --format npz --output copy.npz")]
+  ntm export --checkpoint best.safetensors --format npz --output copy.npz
+  ntm export --checkpoint copy.safetensors --rows 1024 --format onnx \\
+             --output long.onnx")]
 pub struct Export {
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
-    #[arg(long, value_name = "FILE")]
-    pub checkpoint: PathBuf,
+    #[command(flatten)]
+    pub trained: Trained,
     /// What to write
     #[arg(long, value_name = "KIND")]
     pub format: Format,

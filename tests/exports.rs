@@ -10,6 +10,7 @@ use ntm::checkpoint::{Checkpoint, Progress};
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::export::{npz, onnx, safetensors, torchscript};
 use ntm::fused::Fused;
+use ntm::model::with_rows;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
@@ -23,7 +24,7 @@ const CHECKS: [(&str, f64); 6] = [
     ("torch", 1e-5),
     ("torch in f64", 1e-6), // what is left is the rounding of logits to f32
     ("torch, frozen", 0.0),
-    ("torch, steps", 0.0),  // from one call over all of them
+    ("torch, steps", 0.0), // from one call over all of them
     ("onnxruntime", 1e-5),
     ("onnxruntime, steps", 0.0),
 ];
@@ -81,7 +82,7 @@ fn write_exports(checkpoint: &Checkpoint, folder: &Path) {
 }
 
 /// The same through the program.
-fn export(checkpoint: &Checkpoint, folder: &Path) {
+fn export(checkpoint: &Checkpoint, folder: &Path, flags: &str) {
     let saved = folder.join("saved.safetensors");
     checkpoint.save(&saved).unwrap();
     for (format, output) in [
@@ -92,7 +93,8 @@ fn export(checkpoint: &Checkpoint, folder: &Path) {
         ("safetensors", "weights.safetensors"),
         ("npz", "weights.npz"),
     ] {
-        succeeds(folder, &format!("export --checkpoint saved.safetensors --format {format} --output {output}"));
+        let line = format!("export --checkpoint saved.safetensors --format {format} --output {output} {flags}");
+        succeeds(folder, &line);
     }
 }
 
@@ -120,7 +122,7 @@ fn every_recipe_exports_through_the_program_to_what_pytorch_and_onnxruntime_run(
         let folder = directory.path().join(name);
         fs::create_dir(&folder).unwrap();
         let checkpoint = checkpoint(Recipe::parse(text, &[]).unwrap(), 0.0);
-        export(&checkpoint, &folder);
+        export(&checkpoint, &folder, "");
         write_cases(&checkpoint, &folder);
     }
     for (name, checks) in compare(directory.path()).as_object().unwrap() {
@@ -129,6 +131,21 @@ fn every_recipe_exports_through_the_program_to_what_pytorch_and_onnxruntime_run(
         }
         assert!(checks["least gradient"].as_f64().unwrap() > 0.0, "{name}: a parameter gets no gradient");
     }
+}
+
+#[test]
+fn a_machine_exports_with_more_memory_rows_as_it_is_evaluated_with_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().join("plain, 14 rows instead of 9");
+    fs::create_dir(&folder).unwrap();
+    let mut checkpoint = checkpoint(recipe(MACHINES[0].1), 0.2);
+    export(&checkpoint, &folder, "--rows 14");
+    let (x, y) = (checkpoint.recipe.task.input_width(), checkpoint.recipe.task.output_width());
+    let (before, theta) = (checkpoint.recipe.model, checkpoint.theta);
+    (checkpoint.recipe.model, checkpoint.theta) = with_rows(&before, x, y, &theta, 14).unwrap();
+    assert!(checkpoint.theta.len() > theta.len(), "the learned first weighting grows");
+    write_cases(&checkpoint, &folder);
+    compare(directory.path());
 }
 
 #[test]

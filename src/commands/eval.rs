@@ -1,15 +1,14 @@
-use super::{grid, machine, machine_file, pictures};
+use super::{grid, machine, pictures, trained};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
 use crate::display::{print, say, table};
 use crate::distributed::Group;
 use crate::metrics::{self, Figure, Score};
-use crate::model::with_rows;
 use crate::replay::Shape;
 use crate::tasks::{Source, points};
 use crate::train::evaluate;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use serde::Serialize;
 use tch::Tensor;
 
@@ -28,18 +27,12 @@ struct Results<'a> {
 }
 
 pub fn run(flags: Eval) -> Result<()> {
-    let checkpoint = machine_file(&flags.checkpoint)?;
-    let Checkpoint { mut recipe, mut theta, .. } = Checkpoint::load(&checkpoint)?;
+    let (checkpoint, Checkpoint { recipe, theta, .. }) = trained(&flags.trained)?;
     let grid = grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?;
     if let Some((axis, _)) = grid.iter().find(|(_, values)| values.is_empty()) {
         bail!("the recipe names no {} to measure at\nhint: name some with --{}", axis.plural(), axis.plural());
     }
     let points = points(&grid);
-    if let Some(rows) = flags.rows {
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-        (recipe.model, theta) =
-            with_rows(&recipe.model, x, y, &theta, rows).with_context(|| format!("`--rows {rows}`"))?;
-    }
     let mut source = Source::open_for_evaluation(&recipe.task)?;
     source.check(&points)?;
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;

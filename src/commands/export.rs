@@ -1,5 +1,5 @@
-use super::{machine_file, usage};
-use crate::checkpoint::{Checkpoint, write_atomically};
+use super::{trained, usage};
+use crate::checkpoint::write_atomically;
 use crate::cli::{Export, Format, OnnxGraph};
 use crate::display::say;
 use crate::export::{npz, onnx, safetensors, torchscript};
@@ -13,11 +13,10 @@ pub fn run(flags: Export) -> Result<()> {
     if output.exists() && !flags.force {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
     }
-    let file = machine_file(&flags.checkpoint)?;
+    let (file, checkpoint) = trained(&flags.trained)?;
     if output.exists() && output.canonicalize()? == file.canonicalize()? {
         bail!("`{}` is the checkpoint itself\nhint: name another file", output.display());
     }
-    let checkpoint = Checkpoint::load(&file)?;
     let bytes = match flags.format {
         Format::Safetensors => safetensors::encode(&checkpoint)?,
         Format::Npz => npz::encode(&checkpoint)?,

@@ -10,7 +10,8 @@ mod signals;
 mod study;
 mod train;
 
-use crate::cli::{Axes, Command, EngineChoice, Machine};
+use crate::checkpoint::Checkpoint;
+use crate::cli::{Axes, Command, EngineChoice, Machine, Trained};
 use crate::config::Recipe;
 use crate::device;
 use crate::display::say;
@@ -18,10 +19,10 @@ use crate::distributed::Place;
 use crate::engine::Engine;
 use crate::fused::{CudaFused, Fused};
 use crate::limits::check;
-use crate::model::Composed;
+use crate::model::{Composed, with_rows};
 use crate::run::Run;
 use crate::tasks::{Axis, Grid, MOST, Task};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tch::Device;
@@ -54,6 +55,20 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
             path.display()
         ),
     }
+}
+
+/// The machine that the flags name, with as many memory rows as they say, and its file. To be run, not trained on: the
+/// optimizer's state is not resized.
+fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
+    let file = machine_file(&flags.checkpoint)?;
+    let mut checkpoint = Checkpoint::load(&file)?;
+    if let Some(rows) = flags.rows {
+        let (x, y) = (checkpoint.recipe.task.input_width(), checkpoint.recipe.task.output_width());
+        (checkpoint.recipe.model, checkpoint.theta) =
+            with_rows(&checkpoint.recipe.model, x, y, &checkpoint.theta, rows)
+                .with_context(|| format!("`--rows {rows}`"))?;
+    }
+    Ok((file, checkpoint))
 }
 
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.

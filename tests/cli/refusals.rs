@@ -54,6 +54,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
             1,
             &["`run/checkpoints/latest.safetensors` is the checkpoint itself", "hint: name another file"],
         ),
+        ("export CHECKPOINT --format npz --rows 0 --output out", 2, &["'0'", "--rows", "1..=1048576"]),
         ("export CHECKPOINT --format zip --output out", 2, &["'zip'", "--format", "npz"]),
         ("eval CHECKPOINT --plot a.jpg", 2, &["'a.jpg'", "--plot", "name a file that ends in .png or .svg"]),
         ("eval CHECKPOINT --animate a.png", 2, &["'a.png'", "name a file that ends in .gif"]),
