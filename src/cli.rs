@@ -28,6 +28,7 @@ pub struct Cli {
 pub enum Command {
     Train(Train),
     Eval(Eval),
+    Predict(Predict),
     Plot(Plot),
     Export(Export),
     Info(Info),
@@ -139,6 +140,24 @@ pub struct Eval {
     pub json: bool,
     #[command(flatten)]
     pub pictures: Pictures,
+    #[command(flatten)]
+    pub machine: Machine,
+}
+
+/// Print a machine's outputs for your own inputs, JSON Lines in and out
+///
+/// Each line has an `input`, a list of steps, each a list of numbers. Its answer is printed before the next line is read: an
+/// `output`, as many steps, with the probability of a 1 for each output channel, or its value where the loss is squared. A `target`
+/// and a `mask`, as the lines of a data file have them, are passed over.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  ntm predict --checkpoint best.safetensors data.jsonl > outputs.jsonl
+  echo '{\"input\": [[0, 1], [1, 0]]}' | ntm predict --checkpoint my.safetensors")]
+pub struct Predict {
+    #[command(flatten)]
+    pub trained: Trained,
+    /// The file with the inputs, - for stdin [default: -]
+    pub input: Option<PathBuf>,
     #[command(flatten)]
     pub machine: Machine,
 }

@@ -5,6 +5,7 @@ mod export;
 mod info;
 mod pictures;
 mod plot;
+mod predict;
 mod shell;
 mod signals;
 mod study;
@@ -35,6 +36,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     device::guarded(|| match command {
         Command::Train(flags) => train::run(flags),
         Command::Eval(flags) => eval::run(flags).map(|()| ExitCode::SUCCESS),
+        Command::Predict(flags) => predict::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Plot(flags) => plot::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Export(flags) => export::run(flags).map(|()| ExitCode::SUCCESS),
         Command::Info(flags) => info::run(flags).map(|()| ExitCode::SUCCESS),

@@ -1,9 +1,9 @@
 //! A data file: read through once, when every line is checked and its place noted; then sequences are read where they
 //! stand, so the file may be larger than memory.
 
-use super::line::{Line, Wrong, parse};
+use super::line::{Line, Wrong};
 use super::{Batch, Loss};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 
@@ -43,9 +43,8 @@ impl File {
             number += 1;
             checksum = text.iter().fold(checksum, |sum, byte| (sum ^ *byte as u64).wrapping_mul(FNV_PRIME));
             if !text.trim_ascii().is_empty() {
-                let line = parse(text.trim_ascii_end(), loss, widths).map_err(|Wrong { column, what }| {
-                    anyhow::anyhow!("`{path}`, line {number}, column {column}: {what}")
-                })?;
+                let line = Line::parse(text.trim_ascii_end(), Some(loss), widths)
+                    .map_err(|wrong| anyhow!("`{path}`, line {number}, {wrong}"))?;
                 widths = Some(line.widths);
                 max_steps = max_steps.max(line.steps);
                 let length =
@@ -88,8 +87,8 @@ impl File {
         let mut text = vec![0; length as usize];
         let line = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut text));
         line.with_context(|| format!("cannot read sequence {} of `{}`", index + 1, self.path))?;
-        parse(text.trim_ascii_end(), self.loss, Some(self.widths)).map_err(|Wrong { what, .. }| {
-            anyhow::anyhow!("sequence {} of `{}` changed after it was checked: {what}", index + 1, self.path)
+        Line::parse(text.trim_ascii_end(), Some(self.loss), Some(self.widths)).map_err(|Wrong { what, .. }| {
+            anyhow!("sequence {} of `{}` changed after it was checked: {what}", index + 1, self.path)
         })
     }
 }

@@ -22,19 +22,28 @@ pub struct Wrong {
     pub what: String,
 }
 
-/// Reads a line whose widths, if they are known, must be these.
-pub fn parse(text: &[u8], loss: Loss, widths: Option<(usize, usize)>) -> Result<Line, Wrong> {
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let line = (&mut json).deserialize_any(Whole { loss, widths }).and_then(|line| json.end().map(|()| line));
-    line.map_err(|error| {
-        let what = error.to_string();
-        let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
-        Wrong { column: error.column().max(1), what: what.to_string() }
-    })
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "column {}: {}", self.column, self.what)
+    }
+}
+
+impl Line {
+    /// Reads a line whose widths, if they are known, must be these. `loss`: what the targets are for; none where the inputs
+    /// alone are wanted, and what stands beside them is passed over.
+    pub fn parse(text: &[u8], loss: Option<Loss>, widths: Option<(usize, usize)>) -> Result<Line, Wrong> {
+        let mut json = serde_json::Deserializer::from_slice(text);
+        let line = (&mut json).deserialize_any(Whole { loss, widths }).and_then(|line| json.end().map(|()| line));
+        line.map_err(|error| {
+            let what = error.to_string();
+            let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
+            Wrong { column: error.column().max(1), what: what.to_string() }
+        })
+    }
 }
 
 struct Whole {
-    loss: Loss,
+    loss: Option<Loss>,
     widths: Option<(usize, usize)>,
 }
 
@@ -42,17 +51,24 @@ impl<'de> Visitor<'de> for Whole {
     type Value = Line;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object with `input`, `target` and perhaps `mask`")
+        f.write_str(match self.loss {
+            Some(_) => "an object with `input`, `target` and perhaps `mask`",
+            None => "an object with `input`",
+        })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Line, A::Error> {
         let (mut input, mut target, mut mask) = (None, None, None);
-        let binary = self.loss == Loss::CrossEntropy;
+        let binary = self.loss == Some(Loss::CrossEntropy);
         while let Some(key) = map.next_key::<String>()? {
             let repeated = match key.as_str() {
                 "input" => {
                     let table = Table { key: "input", width: self.widths.map(|widths| widths.0), binary: false };
                     input.replace(map.next_value_seed(table)?).is_some()
+                }
+                "target" | "mask" if self.loss.is_none() => {
+                    map.next_value::<IgnoredAny>()?;
+                    false
                 }
                 "target" => {
                     let table = Table { key: "target", width: self.widths.map(|widths| widths.1), binary };
@@ -71,6 +87,9 @@ impl<'de> Visitor<'de> for Whole {
         }
         let missing = |key| A::Error::custom(format!("there is no `{key}`"));
         let input: Values = input.ok_or_else(|| missing("input"))?;
+        if self.loss.is_none() {
+            return Ok(Line { steps: input.steps, inputs: input.values, widths: (input.width, 0), ..Line::default() });
+        }
         let target: Values = target.ok_or_else(|| missing("target"))?;
         let (steps, answers) = (input.steps, target.steps);
         if steps != answers {

@@ -23,6 +23,7 @@ pub use batch::{Batch, Column, Loss};
 pub use copy::Copy;
 pub use curriculum::{Curriculum, Lesson};
 pub use generator::Generator;
+pub use line::Line;
 pub use ngrams::{Ngrams, optimal_predictions, optimum};
 pub use picture::picture;
 pub use priority_sort::PrioritySort;
@@ -151,6 +152,14 @@ impl Task {
         match self.origin() {
             Origin::Generated(task) => task.scoring(),
             Origin::Files(task) => task.scoring(),
+        }
+    }
+
+    /// What its outputs are trained by, which says how they are read.
+    pub fn loss(&self) -> Loss {
+        match self.origin() {
+            Origin::Generated(_) => Loss::CrossEntropy,
+            Origin::Files(task) => task.loss,
         }
     }
 

@@ -10,6 +10,7 @@ mod kills;
 mod nonfinite;
 mod own_data;
 mod pictures;
+mod predict;
 mod reading;
 mod refusals;
 mod restarts;

@@ -22,7 +22,7 @@ fn write(path: &Path, count: usize, scale: &str) {
 }
 
 /// A directory with data and a recipe of batches that no epoch is a multiple of.
-fn with_data(task: &str, scale: &str) -> tempfile::TempDir {
+pub fn with_data(task: &str, scale: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     write(&directory.path().join("train.jsonl"), 23, scale);
     write(&directory.path().join("eval.jsonl"), 9, scale);
@@ -33,7 +33,7 @@ fn with_data(task: &str, scale: &str) -> tempfile::TempDir {
     directory
 }
 
-fn train(sequences: usize, run: &str) -> String {
+pub fn train(sequences: usize, run: &str) -> String {
     format!("train my.json {TINY} --sequences {sequences} --run-dir {run}")
 }
 

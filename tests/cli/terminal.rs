@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-const SUBCOMMANDS: [&str; 7] = ["train", "eval", "plot", "export", "info", "completions", "man"];
+const SUBCOMMANDS: [&str; 8] = ["train", "eval", "predict", "plot", "export", "info", "completions", "man"];
 
 const EVAL: &str = "eval --checkpoint run/checkpoints/latest.safetensors --threads 1 --sequences 3";
 
