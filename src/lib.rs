@@ -27,5 +27,6 @@ pub mod simd;
 pub mod study;
 pub mod tasks;
 pub mod tensorboard;
+pub mod terminal;
 pub mod train;
 pub mod unique;

@@ -1,5 +1,5 @@
 use clap::Parser;
-use ntm::{cli::Cli, commands, display::say};
+use ntm::{cli::Cli, commands, terminal::say};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -2,10 +2,10 @@
 
 use crate::checkpoint::{Checkpoint, TEMPORARY, write_atomically};
 use crate::config::Recipe;
-use crate::display::{shell_path, shell_words};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
 use crate::tensorboard::{Events, Look};
+use crate::terminal::{shell_path, shell_words};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

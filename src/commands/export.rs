@@ -1,8 +1,8 @@
 use super::{trained, usage};
 use crate::checkpoint::write_atomically;
 use crate::cli::{Export, Format, OnnxGraph};
-use crate::display::say;
 use crate::export::{npz, onnx, safetensors, torchscript};
+use crate::terminal::say;
 use anyhow::{Result, bail};
 
 pub fn run(flags: Export) -> Result<()> {

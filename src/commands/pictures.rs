@@ -2,12 +2,12 @@
 
 use crate::cli::Pictures;
 use crate::config::Recipe;
-use crate::display::say;
 use crate::engine::Engine;
 use crate::metrics::Score;
 use crate::plot::{Beside, Curve, SequenceFigure, Shown, animate, can_be_written, save};
 use crate::replay::{Memory, Shape};
 use crate::tasks::{Axis, Batch, Point, Source, Task, optimal_predictions};
+use crate::terminal::say;
 use anyhow::{Result, bail};
 use std::path::Path;
 use tch::{Device, Kind, Tensor};

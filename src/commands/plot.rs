@@ -1,6 +1,6 @@
 use crate::cli::Plot;
-use crate::display::say;
 use crate::plot::{LearningCurves, can_be_written, read_runs, save};
+use crate::terminal::say;
 use anyhow::Result;
 
 pub fn run(flags: Plot) -> Result<()> {

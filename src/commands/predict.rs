@@ -1,8 +1,8 @@
 use super::{machine, trained};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Predict;
-use crate::display::{print, say};
 use crate::tasks::{Batch, Line};
+use crate::terminal::{print, say};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 use std::fs::File;

@@ -1,7 +1,7 @@
 //! What a shell and `man` know of the program, written from its command line.
 
 use crate::cli::{Cli, Completions, Man};
-use crate::display::{print, say, shell_path};
+use crate::terminal::{print, say, shell_path};
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use std::fs;

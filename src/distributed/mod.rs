@@ -7,8 +7,8 @@ mod place;
 pub use board::Board;
 pub use place::{Place, launched};
 
-use crate::display::say;
 use crate::shim::{Nccl, ProcessGroup};
+use crate::terminal::say;
 use anyhow::{Context, Error, Result, bail};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

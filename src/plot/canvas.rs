@@ -2,7 +2,7 @@
 
 use super::colour::INK;
 use crate::checkpoint::write_atomically;
-use crate::display::shell_path;
+use crate::terminal::shell_path;
 use anyhow::{Result, anyhow, bail};
 use image::{ColorType, ImageFormat};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};

@@ -1,8 +1,8 @@
 //! A study under torchrun: every rank trains its seeds without the others, and the one that leads gathers how they went.
 
-use crate::display::say;
 use crate::distributed::{Board, Group};
 use crate::study::{Outcome, Study};
+use crate::terminal::say;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicI32, Ordering};
