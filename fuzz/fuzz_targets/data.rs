@@ -1,4 +1,4 @@
-//! A data file is refused with an error, or every sequence in it makes a batch of finite numbers.
+//! A data file is refused with an error, or sequences in it make a batch of finite numbers.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
