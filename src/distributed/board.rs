@@ -1,6 +1,7 @@
 //! The job's store, as a board on which every rank posts and reads.
 
-use super::{Place, lost, plain};
+use super::Place;
+use super::lost::{lost, plain};
 use crate::shim::Store;
 use anyhow::{Result, anyhow, bail};
 use std::path::Path;

@@ -1,0 +1,109 @@
+//! What ranks decide together: all alike, or as the one that leads has it.
+
+use super::Board;
+use super::group::{Group, Joined};
+use super::lost::{lost, plain};
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+use tch::Tensor;
+
+impl Group {
+    /// What each rank has come to, which all must describe alike; else all end with an error that says who differs in what, or
+    /// what failed where. `about`: a name of its own for each agreement.
+    pub fn agree<T>(&self, about: &str, come_to: Result<T>, describe: impl Fn(&T) -> Value) -> Result<T> {
+        let Some(Joined { board, .. }) = &self.joined else { return come_to };
+        let own = match &come_to {
+            Ok(value) => json!({ "value": describe(value) }),
+            Err(error) => json!({ "failed": format!("{error:#}") }),
+        };
+        let said = board.exchange(about, own.to_string().as_bytes());
+        let agreed = come_to.and_then(|value| {
+            for (rank, text) in said?.iter().enumerate() {
+                let said: Value = serde_json::from_slice(text).context("from a rank")?;
+                if let Some(failed) = said["failed"].as_str() {
+                    bail!("rank {rank} failed: {failed}");
+                }
+                if let Some((path, here, there)) = first_difference("", &own["value"], &said["value"]) {
+                    bail!(
+                        "the ranks differ in `{path}`: {here} here, {there} on rank {rank}\n\
+                         hint: give all ranks the same command line and files"
+                    );
+                }
+            }
+            Ok(value)
+        });
+        agreed.inspect_err(|_| board.last_words(about))
+    }
+
+    /// What the rank that leads makes; if it fails there, it fails everywhere.
+    pub fn lead<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+        let mut made = None;
+        self.share(|| {
+            made = Some(make()?);
+            Ok(vec![])
+        })?;
+        Ok(made)
+    }
+
+    /// How something went that the rank that leads has done; no rank goes on before it is done. The others say that all is well.
+    pub fn led(&self, done: Result<()>) -> Result<()> {
+        self.lead(|| done).map(|_| ())
+    }
+
+    /// What the rank that leads finds.
+    pub fn finds(&self, find: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        Ok(self.share(|| Ok(vec![find()? as u8]))? == [1])
+    }
+
+    /// What rank 0 makes, on all ranks. If it fails there, it fails on all.
+    pub fn share(&self, make: impl FnOnce() -> Result<Vec<u8>>) -> Result<Vec<u8>> {
+        let Some(Joined { gloo, .. }) = &self.joined else { return make() };
+        let made = if self.leads() { make() } else { Ok(vec![]) };
+        let (failed, mut bytes) = match &made {
+            Ok(bytes) => (0, bytes.clone()),
+            Err(error) => (1, format!("{error:#}").into_bytes()),
+        };
+        let mut head = Tensor::from_slice(&[failed, bytes.len() as i64]);
+        let mut tell = || -> Result<Vec<u8>> {
+            gloo.broadcast(&mut head)?;
+            bytes.resize(head.int64_value(&[1]) as usize, 0);
+            if bytes.is_empty() {
+                return Ok(vec![]);
+            }
+            let mut all = Tensor::from_slice(&bytes);
+            gloo.broadcast(&mut all)?;
+            Ok(Vec::try_from(all)?)
+        };
+        let told = tell();
+        made?; // first: the others may have gone at once over it, which is not what went wrong
+        let bytes = told.map_err(|error| lost(&error))?;
+        match head.int64_value(&[0]) {
+            0 => Ok(bytes),
+            _ => bail!("rank 0 failed: {}", String::from_utf8_lossy(&bytes)),
+        }
+    }
+}
+
+/// What has failed on the first of the ranks on which it did.
+pub fn first_failure<T>(board: &Board, about: &str, come_to: &Result<T>) -> Result<Option<String>> {
+    let failed = come_to.as_ref().err().map(plain).unwrap_or_default();
+    let said = board.exchange(about, failed.as_bytes())?;
+    let first = said.iter().enumerate().find(|(_, failed)| !failed.is_empty());
+    Ok(first.map(|(rank, failed)| format!("rank {rank}: {}", String::from_utf8_lossy(failed))))
+}
+
+/// The first place where two values differ, and what they have there.
+fn first_difference(path: &str, first: &Value, other: &Value) -> Option<(String, String, String)> {
+    let nothing = Value::Null;
+    match (first, other) {
+        (Value::Object(left), Value::Object(right)) => {
+            let keys = left.keys().chain(right.keys().filter(|key| !left.contains_key(*key)));
+            keys.into_iter().find_map(|key| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                first_difference(&path, left.get(key).unwrap_or(&nothing), right.get(key).unwrap_or(&nothing))
+            })
+        }
+        _ if first == other => None,
+        _ => Some((path.to_string(), first.to_string(), other.to_string())),
+    }
+}

@@ -1,0 +1,123 @@
+//! The ranks of a job: how they meet, and which of them leads.
+
+use super::agree::first_failure;
+use super::lost::lost;
+use super::{Board, Place, place};
+use crate::terminal::say;
+use crate::shim::{Nccl, ProcessGroup};
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::time::Duration;
+use tch::{Device, Kind, Tensor};
+
+/// The ranks of a job. One process alone is a group too, for which every call here changes nothing.
+pub struct Group {
+    pub rank: usize,
+    /// K, the number of ranks.
+    pub size: usize,
+    pub(super) joined: Option<Joined>,
+}
+
+pub(super) struct Joined {
+    pub gloo: ProcessGroup,
+    /// Where all ranks train on cards.
+    pub nccl: Option<ProcessGroup>,
+    pub board: Board,
+}
+
+impl Group {
+    /// A process of its own.
+    pub fn alone() -> Group {
+        Group { rank: 0, size: 1, joined: None }
+    }
+
+    /// Waits until all ranks of the job are there, at most `timeout`, which holds for every later wait too.
+    pub fn join(place: &Place, timeout: Duration) -> Result<Group> {
+        Group::join_as(env!("CARGO_PKG_VERSION"), place, timeout)
+    }
+
+    fn join_as(version: &str, place: &Place, timeout: Duration) -> Result<Group> {
+        let Place { rank, size, .. } = *place;
+        let board = Board::open(place, timeout)?;
+        let versions = board.exchange("version", version.as_bytes())?;
+        if let Some(other) = (1..size).find(|&other| versions[other] != versions[0]) {
+            board.last_words("version");
+            let [first, second] = [0, other].map(|rank| String::from_utf8_lossy(&versions[rank]).into_owned());
+            bail!("rank 0 is ntm {first}, rank {other} is ntm {second}\nhint: the same binary everywhere");
+        }
+        let interfaces = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
+        let gloo =
+            ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), &interfaces, &place.own_address()?, timeout)
+                .map_err(|error| lost(&error))?;
+        Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
+    }
+
+    /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where it fails on some rank.
+    pub fn use_cards(&mut self, card: Device) -> Result<()> {
+        let Some(Joined { nccl, board, .. }) = &mut self.joined else { return Ok(()) };
+        let library = Nccl::load();
+        // first what a rank knows by itself: those that have NCCL would wait for those that have not
+        let mut failure = first_failure(board, "nccl here", &library)?;
+        if failure.is_none() {
+            let tried = library.and_then(|library| {
+                let group = library.group(&board.store, &board.prefix, (self.rank, self.size), board.timeout)?;
+                group.sum(&mut Tensor::ones([1], (Kind::Float, card)))?; // connects the cards
+                Ok(group)
+            });
+            failure = first_failure(board, "nccl", &tried)?;
+            *nccl = tried.ok().filter(|_| failure.is_none());
+        }
+        if let Some(why) = failure {
+            self.say(&format!("gradients are summed on the host, not by NCCL: {why}"));
+        }
+        Ok(())
+    }
+
+    pub fn leads(&self) -> bool {
+        self.rank == 0
+    }
+
+    pub fn is_alone(&self) -> bool {
+        self.joined.is_none()
+    }
+
+    /// None for a process alone.
+    pub fn board(&self) -> Option<&Board> {
+        self.joined.as_ref().map(|joined| &joined.board)
+    }
+
+    /// Words of the rank that leads.
+    pub fn say(&self, text: &str) {
+        if self.leads() {
+            say(text);
+        }
+    }
+
+    /// Of the rank that leads: notes that this job has a directory for its own.
+    pub fn claim(&self, directory: &Path) -> Result<()> {
+        self.board().map_or(Ok(()), |board| board.claim(directory))
+    }
+
+    /// Of the rank that leads: whether torchrun has started this job again, and the directory was its own before. Of a process
+    /// alone nobody knows the latter, and it is taken for granted.
+    pub fn goes_on_with(&self, directory: &Path) -> Result<bool> {
+        Ok(place::restarted() && self.board().map_or(Ok(true), |board| board.has_claimed(directory))?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distributed::testing::ranks;
+
+    #[test]
+    fn ranks_of_other_versions_are_refused_by_all() {
+        let messages = ranks(3, |place| {
+            let version = if place.rank == 2 { "9.9.9" } else { "0.1.0" };
+            Group::join_as(version, &place, Duration::from_secs(20)).err().unwrap().to_string()
+        });
+        for message in messages {
+            assert_eq!(message, "rank 0 is ntm 0.1.0, rank 2 is ntm 9.9.9\nhint: the same binary everywhere");
+        }
+    }
+}
