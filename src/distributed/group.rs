@@ -46,9 +46,8 @@ impl Group {
             bail!("rank 0 is ntm {first}, rank {other} is ntm {second}\nhint: the same binary everywhere");
         }
         let interfaces = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
-        let gloo =
-            ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), &interfaces, &place.own_address()?, timeout)
-                .map_err(|error| lost(&error))?;
+        let gloo = ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), &interfaces, &place.own_address()?)
+            .map_err(|error| lost(&error))?;
         Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
     }
 
@@ -60,7 +59,7 @@ impl Group {
         let mut failure = first_failure(board, "nccl here", &library)?;
         if failure.is_none() {
             let tried = library.and_then(|library| {
-                let group = library.group(&board.store, &board.prefix, (self.rank, self.size), board.timeout)?;
+                let group = library.group(&board.store, &board.prefix, (self.rank, self.size))?;
                 group.sum(&mut Tensor::ones([1], (Kind::Float, card)))?; // connects the cards
                 Ok(group)
             });

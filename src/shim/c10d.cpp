@@ -20,7 +20,7 @@ char *ntm_store_open(const char *host, uint16_t port, bool serves, uint64_t time
     // c10d writes warnings with C++ traces to stderr; what they tell comes back as a message too
     if (!getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = c10::GLOG_FATAL;
     // each wait for NCCL then ends with an error of its own at the time-out, where a watchdog would end the process by a trace;
-    // set here, before there are threads
+    // set here, while nothing else runs
     setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);
     c10d::TCPStoreOptions options;
     options.port = port;

@@ -1,10 +1,13 @@
-//! The engine of torch.distributed, c10d: what the processes of a job share. Every call here may wait for the others, up to
-//! the time-out that its object was made with.
+//! The engine of torch.distributed, c10d: what the processes of a job share. Every call here waits for the others at most as
+//! long as the time-out of its store, but for the first sum of NCCL.
 
 use super::{check, take, text};
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -42,45 +45,83 @@ unsafe extern "C" {
 }
 
 /// A TCPStore: keys and values that one process, or torchrun's agent, keeps for all.
-pub struct Store(pub(super) *mut c_void);
+pub struct Store {
+    pub(super) handle: Arc<Handle>,
+    pub(super) timeout: Duration,
+    /// Whether a call has had no answer in that time: TCPStore lets no other through behind it.
+    silent: AtomicBool,
+}
+
+pub(super) struct Handle(pub(super) *mut c_void);
 
 // SAFETY: c10d's TCPStore takes a lock of its own in each operation.
-unsafe impl Send for Store {}
+unsafe impl Send for Handle {}
 // SAFETY: as above.
-unsafe impl Sync for Store {}
+unsafe impl Sync for Handle {}
+
+/// What a call comes to, in a thread of its own: c10d reads what a store answers without a deadline, and the machine that keeps
+/// it may be frozen or cut off. None if it takes longer.
+fn within<T: Send + 'static>(time: Duration, call: impl FnOnce() -> Result<T> + Send + 'static) -> Option<Result<T>> {
+    let (done, answer) = mpsc::channel();
+    thread::spawn(move || done.send(call()));
+    answer.recv_timeout(time).ok()
+}
 
 impl Store {
     /// Connects to the store at an address, or serves it there.
     pub fn open(host: &str, port: u16, serves: bool, timeout: Duration) -> Result<Store> {
-        let (host, mut made) = (text(host)?, null_mut());
-        // SAFETY: `host` is a C string, `made` a place for a pointer.
-        check(unsafe { ntm_store_open(host.as_ptr(), port, serves, timeout.as_millis() as u64, &mut made) })?;
-        Ok(Store(made))
+        let host = text(host)?;
+        let opened = within(timeout, move || {
+            let mut made = null_mut();
+            // SAFETY: `host` is a C string, `made` a place for a pointer.
+            check(unsafe { ntm_store_open(host.as_ptr(), port, serves, timeout.as_millis() as u64, &mut made) })?;
+            Ok(Handle(made))
+        });
+        let handle = Arc::new(opened.context("no answer")??);
+        Ok(Store { handle, timeout, silent: AtomicBool::new(false) })
+    }
+
+    /// What a call comes to, if the store answers in time.
+    fn answered<T: Send + 'static>(&self, call: impl FnOnce(&Handle) -> Result<T> + Send + 'static) -> Result<T> {
+        if !self.silent.load(Ordering::Relaxed) {
+            let handle = self.handle.clone();
+            if let Some(answer) = within(self.timeout, move || call(&handle)) {
+                return answer;
+            }
+            self.silent.store(true, Ordering::Relaxed);
+        }
+        bail!("no answer within {} s", self.timeout.as_secs())
     }
 
     pub fn set(&self, key: &str, value: &[u8]) -> Result<()> {
-        let key = text(key)?;
+        let (key, value) = (text(key)?, value.to_vec());
         // SAFETY: the store lives; `key` is a C string, and the value has the size that is told.
-        check(unsafe { ntm_store_set(self.0, key.as_ptr(), value.as_ptr(), value.len()) })
+        self.answered(move |store| check(unsafe { ntm_store_set(store.0, key.as_ptr(), value.as_ptr(), value.len()) }))
     }
 
     pub fn has(&self, key: &str) -> Result<bool> {
-        let (key, mut has) = (text(key)?, false);
-        // SAFETY: the store lives, `key` is a C string, `has` a place for a bool.
-        check(unsafe { ntm_store_has(self.0, key.as_ptr(), &mut has) })?;
-        Ok(has)
+        let key = text(key)?;
+        self.answered(move |store| {
+            let mut has = false;
+            // SAFETY: the store lives, `key` is a C string, `has` a place for a bool.
+            check(unsafe { ntm_store_has(store.0, key.as_ptr(), &mut has) })?;
+            Ok(has)
+        })
     }
 
     /// The value of a key; waits until some process has set it.
     pub fn get(&self, key: &str) -> Result<Vec<u8>> {
-        let (key, mut value) = (text(key)?, vec![]);
-        // SAFETY: the store lives, `key` is a C string, and `take` gets `value` back.
-        check(unsafe { ntm_store_get(self.0, key.as_ptr(), take, (&raw mut value).cast()) })?;
-        Ok(value)
+        let key = text(key)?;
+        self.answered(move |store| {
+            let mut value = vec![];
+            // SAFETY: the store lives, `key` is a C string, and `take` gets `value` back.
+            check(unsafe { ntm_store_get(store.0, key.as_ptr(), take, (&raw mut value).cast()) })?;
+            Ok(value)
+        })
     }
 }
 
-impl Drop for Store {
+impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: `ntm_store_open` made it; process groups that use it hold references of their own.
         unsafe { ntm_store_close(self.0) }
@@ -89,6 +130,9 @@ impl Drop for Store {
 
 /// Processes that work on tensors together; all must make the same calls in the same order.
 pub struct ProcessGroup(pub(super) *mut c_void);
+
+// SAFETY: c10d's process groups belong to no thread.
+unsafe impl Send for ProcessGroup {}
 
 impl ProcessGroup {
     /// Gloo, for tensors on the CPU: over `interfaces` (names of network interfaces, comma-separated), or if that is empty over
@@ -99,15 +143,16 @@ impl ProcessGroup {
         (rank, size): (usize, usize),
         interfaces: &str,
         address: &str,
-        timeout: Duration,
     ) -> Result<ProcessGroup> {
         let (prefix, interfaces, address) = (text(prefix)?, text(interfaces)?, text(address)?);
-        let (prefix, names, host) = (prefix.as_ptr(), interfaces.as_ptr(), address.as_ptr());
-        let (rank, size, timeout) = (rank as c_int, size as c_int, timeout.as_millis() as u64);
-        let mut made = null_mut();
-        // SAFETY: the store lives, the three are C strings, `made` is a place for a pointer.
-        check(unsafe { ntm_group_gloo(store.0, prefix, rank, size, names, host, timeout, &mut made) })?;
-        Ok(ProcessGroup(made))
+        let (rank, size, timeout) = (rank as c_int, size as c_int, store.timeout.as_millis() as u64);
+        store.answered(move |store| {
+            let (prefix, names, host) = (prefix.as_ptr(), interfaces.as_ptr(), address.as_ptr());
+            let mut made = null_mut();
+            // SAFETY: the store lives, the three are C strings, `made` is a place for a pointer.
+            check(unsafe { ntm_group_gloo(store.0, prefix, rank, size, names, host, timeout, &mut made) })?;
+            Ok(ProcessGroup(made))
+        })
     }
 
     /// Makes each element the sum over all processes, in place, the same bits everywhere.

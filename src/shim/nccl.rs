@@ -8,7 +8,6 @@ use std::io::Write;
 use std::mem::transmute;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::ptr::null_mut;
-use std::time::Duration;
 
 include!(concat!(env!("OUT_DIR"), "/nccl.rs")); // LIBRARY
 
@@ -45,18 +44,13 @@ impl Nccl {
         }
     }
 
-    /// For tensors on cards, a card a process. `prefix`: what its keys in the store start with.
-    pub fn group(
-        &self,
-        store: &Store,
-        prefix: &str,
-        (rank, size): (usize, usize),
-        timeout: Duration,
-    ) -> Result<ProcessGroup> {
+    /// For tensors on cards, a card a process. `prefix`: what its keys in the store start with. The first sum connects the cards,
+    /// for which NCCL has no time-out.
+    pub fn group(&self, store: &Store, prefix: &str, (rank, size): (usize, usize)) -> Result<ProcessGroup> {
         let (prefix, mut made) = (text(prefix)?, null_mut());
-        let (rank, size, timeout) = (rank as c_int, size as c_int, timeout.as_millis() as u64);
+        let (rank, size, timeout) = (rank as c_int, size as c_int, store.timeout.as_millis() as u64);
         // SAFETY: the store lives, `prefix` is a C string, `made` a place for a pointer.
-        check(unsafe { (self.0)(store.0, prefix.as_ptr(), rank, size, timeout, &mut made) })?;
+        check(unsafe { (self.0)(store.handle.0, prefix.as_ptr(), rank, size, timeout, &mut made) })?;
         Ok(ProcessGroup(made))
     }
 }
@@ -65,6 +59,7 @@ impl Nccl {
 mod tests {
     use super::*;
     use std::net::TcpListener;
+    use std::time::Duration;
     use tch::{Cuda, Device, Kind, Tensor};
 
     #[test]
@@ -75,7 +70,7 @@ mod tests {
         };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let store = Store::open("127.0.0.1", port, true, Duration::from_secs(20)).unwrap();
-        let group = nccl.group(&store, "test", (0, 1), Duration::from_secs(20));
+        let group = nccl.group(&store, "test", (0, 1));
         if Cuda::device_count() == 0 {
             let message = group.err().expect("there is no card").to_string();
             println!("{message}");

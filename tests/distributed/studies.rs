@@ -1,10 +1,11 @@
 //! Seed studies dealt to ranks.
 
-use crate::common::{TINY, assert_same_tensors, json_of, lines, send, succeeds, wait_for_file};
+use crate::common::{Ran, TINY, assert_same_tensors, json_of, lines, send, succeeds, wait_for_file, wait_for_reports};
 use crate::{ended, start, together};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Child;
+use std::time::{Duration, Instant};
 
 fn study(flags: &str, run: &str) -> String {
     format!("train {TINY} --seeds 1..5 --jobs 1 --peer-timeout 2 --run-dir {run} {flags}")
@@ -74,6 +75,30 @@ fn a_study_that_outlives_the_rank_that_leads_still_trains_its_seeds() {
     assert_eq!(other.code, Some(1));
     assert!(other.stderr.contains("error: rank 1: rank 0 has no summary of this rank's seeds"), "{}", other.stderr);
     assert!([2, 4].iter().all(|seed| lines(&here.join(format!("run/seed-{seed}/metrics.jsonl"))).len() == 800));
+}
+
+#[test]
+fn a_rank_whose_leader_no_longer_answers_ends_within_the_time_out_once_its_seeds_are_trained_or_it_is_asked_to_stop() {
+    for asked in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let here = directory.path();
+        let mut all = two_ranks_at_work(here, if asked { 1_000_000_000 } else { 4000 });
+        send(&all[0], libc::SIGSTOP); // as a machine that is frozen, or cut off: its connections stay open
+        if asked {
+            send(&all[1], libc::SIGTERM);
+        } else {
+            wait_for_reports(&here.join("run/seed-4"), 800);
+        }
+        let since = Instant::now();
+        let other = Ran::new(all.remove(1).wait_with_output().unwrap());
+        println!("asked: {asked}, ended after {:.1} s\n{}", since.elapsed().as_secs_f64(), other.stderr);
+        all[0].kill().unwrap();
+        all[0].wait().unwrap();
+        assert_eq!(other.code, Some(1));
+        assert!(other.stderr.contains("error: rank 1: rank 0 has no summary of this rank's seeds"), "{}", other.stderr);
+        assert!(other.stderr.contains("lost touch with the other ranks: no answer within 2 s"), "{}", other.stderr);
+        assert!(since.elapsed() < Duration::from_secs(10));
+    }
 }
 
 #[test]
