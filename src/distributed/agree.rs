@@ -11,28 +11,10 @@ impl Group {
     /// What each rank has come to, which all must describe alike; else all end with an error that says who differs in what, or
     /// what failed where. `about`: a name of its own for each agreement.
     pub fn agree<T>(&self, about: &str, come_to: Result<T>, describe: impl Fn(&T) -> Value) -> Result<T> {
-        let Some(Joined { board, .. }) = &self.joined else { return come_to };
-        let own = match &come_to {
-            Ok(value) => json!({ "value": describe(value) }),
-            Err(error) => json!({ "failed": format!("{error:#}") }),
-        };
-        let said = board.exchange(about, own.to_string().as_bytes());
-        let agreed = come_to.and_then(|value| {
-            for (rank, text) in said?.iter().enumerate() {
-                let said: Value = serde_json::from_slice(text).context("from a rank")?;
-                if let Some(failed) = said["failed"].as_str() {
-                    bail!("rank {rank} failed: {failed}");
-                }
-                if let Some((path, here, there)) = first_difference("", &own["value"], &said["value"]) {
-                    bail!(
-                        "the ranks differ in `{path}`: {here} here, {there} on rank {rank}\n\
-                         hint: give all ranks the same command line and files"
-                    );
-                }
-            }
-            Ok(value)
-        });
-        agreed.inspect_err(|_| board.last_words(about))
+        match &self.joined {
+            Some(Joined { board, .. }) => agree(board, about, come_to, describe),
+            None => come_to,
+        }
     }
 
     /// What the rank that leads makes; if it fails there, it fails everywhere.
@@ -82,6 +64,31 @@ impl Group {
             _ => bail!("rank 0 failed: {}", String::from_utf8_lossy(&bytes)),
         }
     }
+}
+
+/// See `Group::agree`.
+pub fn agree<T>(board: &Board, about: &str, come_to: Result<T>, describe: impl Fn(&T) -> Value) -> Result<T> {
+    let own = match &come_to {
+        Ok(value) => json!({ "value": describe(value) }),
+        Err(error) => json!({ "failed": format!("{error:#}") }),
+    };
+    let said = board.exchange(about, own.to_string().as_bytes());
+    let agreed = come_to.and_then(|value| {
+        for (rank, text) in said?.iter().enumerate() {
+            let said: Value = serde_json::from_slice(text).context("from a rank")?;
+            if let Some(failed) = said["failed"].as_str() {
+                bail!("rank {rank} failed: {failed}");
+            }
+            if let Some((path, here, there)) = first_difference("", &own["value"], &said["value"]) {
+                bail!(
+                    "the ranks differ in `{path}`: {here} here, {there} on rank {rank}\n\
+                     hint: give all ranks the same command line and files"
+                );
+            }
+        }
+        Ok(value)
+    });
+    agreed.inspect_err(|_| board.last_words(about))
 }
 
 /// What has failed on the first of the ranks on which it did.

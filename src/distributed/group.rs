@@ -1,11 +1,12 @@
 //! The ranks of a job: how they meet, and which of them leads.
 
-use super::agree::first_failure;
-use super::lost::lost;
+use super::agree::{agree, first_failure};
+use super::lost::{lost, plain};
 use super::{Board, Place, place};
 use crate::terminal::say;
-use crate::shim::{Nccl, ProcessGroup};
-use anyhow::{Result, bail};
+use crate::shim::{Interfaces, Nccl, ProcessGroup};
+use anyhow::{Result, anyhow, bail};
+use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use tch::{Device, Kind, Tensor};
@@ -45,9 +46,10 @@ impl Group {
             let [first, second] = [0, other].map(|rank| String::from_utf8_lossy(&versions[rank]).into_owned());
             bail!("rank 0 is ntm {first}, rank {other} is ntm {second}\nhint: the same binary everywhere");
         }
-        let interfaces = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
-        let gloo = ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), &interfaces, &place.own_address()?)
-            .map_err(|error| lost(&error))?;
+        // first what a rank can know by itself: the others would wait for it
+        let interfaces = agree(&board, "interfaces", interfaces(place), |_| Value::Null)?;
+        let gloo =
+            ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), interfaces).map_err(|error| lost(&error))?;
         Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
     }
 
@@ -102,6 +104,19 @@ impl Group {
     pub fn goes_on_with(&self, directory: &Path) -> Result<bool> {
         Ok(place::restarted() && self.board().map_or(Ok(true), |board| board.has_claimed(directory))?)
     }
+}
+
+/// The network interfaces for Gloo: those that GLOO_SOCKET_IFNAME names, or the one towards the store.
+fn interfaces(place: &Place) -> Result<Interfaces> {
+    let names = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
+    Interfaces::open(&names, &place.own_address()?).map_err(|error| match names.as_str() {
+        "" => anyhow!("no network for Gloo: {}\nhint: name an interface in GLOO_SOCKET_IFNAME", plain(&error)),
+        names => anyhow!(
+            "no network for Gloo at GLOO_SOCKET_IFNAME, which is `{names}`: {}\n\
+             hint: `ip -brief address` lists the interfaces; without it the one that leads to MASTER_ADDR is used",
+            plain(&error)
+        ),
+    })
 }
 
 #[cfg(test)]

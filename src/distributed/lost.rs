@@ -22,9 +22,11 @@ pub fn lost(error: &Error) -> Error {
 pub fn plain(error: &Error) -> String {
     let text = error.to_string();
     let mut line = text.lines().next().unwrap_or_default().to_string();
-    while let Some((before, after)) = line.split_once("[/") {
-        let Some((_, words)) = after.split_once("] ") else { break };
-        line = format!("{before}{words}");
+    for place in ["[enforce fail at ", "[/"] {
+        while let Some((before, after)) = line.split_once(place) {
+            let Some((_, words)) = after.split_once("] ") else { break };
+            line = format!("{before}{words}");
+        }
     }
     line.trim_end_matches('.').to_string()
 }
@@ -35,7 +37,17 @@ mod tests {
 
     #[test]
     fn places_in_libtorchs_sources_are_taken_out_of_its_messages() {
-        let said = "Gloo failed with [/pytorch/gloo/pair.cc:152] timed out: refused, remote=[127.0.0.1]:3.\nmore";
-        assert_eq!(plain(&anyhow::anyhow!(said)), "Gloo failed with timed out: refused, remote=[127.0.0.1]:3");
+        for (said, told) in [
+            (
+                "Gloo failed with [/pytorch/gloo/pair.cc:152] timed out: refused, remote=[127.0.0.1]:3.\nmore",
+                "Gloo failed with timed out: refused, remote=[127.0.0.1]:3",
+            ),
+            (
+                "[enforce fail at /pytorch/gloo/device.cc:84] ifa != nullptr. Unable to find address for: nope0",
+                "ifa != nullptr. Unable to find address for: nope0",
+            ),
+        ] {
+            assert_eq!(plain(&anyhow::anyhow!(said)), told);
+        }
     }
 }

@@ -12,6 +12,7 @@ C10_DECLARE_int(caffe2_log_level);
 using c10d::Backend, c10d::ProcessGroupGloo, c10d::Store;
 using std::chrono::milliseconds;
 using Pointer = c10::intrusive_ptr<Backend>;
+using Interfaces = std::vector<std::shared_ptr<::gloo::transport::Device>>;
 
 extern "C" {
 
@@ -50,17 +51,26 @@ char *ntm_store_get(c10::intrusive_ptr<Store> *store, const char *key, void (*ta
   });
 }
 
-// A Gloo process group over the network interfaces of the given names (comma-separated), or if there are none over the one
-// with the address of this name.
-char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, const char *prefix, int rank, int size, const char *interfaces,
-                     const char *address, uint64_t timeout, Pointer **made) {
+// The network interfaces of the given names (comma-separated), or if there are none the one with this address.
+char *ntm_interfaces_open(const char *names, const char *address, Interfaces **made) {
+  return caught([&] {
+    auto opened = std::make_unique<Interfaces>();
+    std::stringstream list(names);
+    for (std::string name; std::getline(list, name, ',');)
+      opened->push_back(ProcessGroupGloo::createDeviceForInterface(name));
+    if (opened->empty()) opened->push_back(ProcessGroupGloo::createDeviceForHostname(address));
+    *made = opened.release();
+  });
+}
+
+void ntm_interfaces_close(Interfaces *interfaces) { delete interfaces; }
+
+char *ntm_group_gloo(c10::intrusive_ptr<Store> *store, const char *prefix, int rank, int size,
+                     const Interfaces *interfaces, uint64_t timeout, Pointer **made) {
   return caught([&] {
     auto options = ProcessGroupGloo::Options::create(milliseconds(timeout));
-    std::stringstream names(interfaces);
-    for (std::string name; std::getline(names, name, ',');)
-      options->devices.push_back(ProcessGroupGloo::createDeviceForInterface(name));
-    if (options->devices.empty()) options->devices.push_back(ProcessGroupGloo::createDeviceForHostname(address));
-    options->threads = options->devices.size() * 2;
+    options->devices = *interfaces;
+    options->threads = interfaces->size() * 2;
     auto prefixed = c10::make_intrusive<c10d::PrefixStore>(std::string(prefix) + "/gloo", *store);
     *made = new Pointer(c10::make_intrusive<ProcessGroupGloo>(prefixed, rank, size, options));
   });

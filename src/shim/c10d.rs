@@ -29,13 +29,14 @@ unsafe extern "C" {
         take: extern "C" fn(*mut c_void, *const u8, usize),
         to: *mut c_void,
     ) -> *mut c_char;
+    fn ntm_interfaces_open(names: *const c_char, address: *const c_char, made: *mut *mut c_void) -> *mut c_char;
+    fn ntm_interfaces_close(interfaces: *mut c_void);
     fn ntm_group_gloo(
         store: *mut c_void,
         prefix: *const c_char,
         rank: c_int,
         size: c_int,
-        interfaces: *const c_char,
-        address: *const c_char,
+        interfaces: *const c_void,
         timeout: u64,
         made: *mut *mut c_void,
     ) -> *mut c_char;
@@ -128,6 +129,29 @@ impl Drop for Handle {
     }
 }
 
+/// The network interfaces of this machine that Gloo is to use.
+pub struct Interfaces(*mut c_void);
+
+// SAFETY: nothing but names and addresses, and what Gloo shares among threads of its own.
+unsafe impl Send for Interfaces {}
+
+impl Interfaces {
+    /// Those of these names (comma-separated), or if there are none the one that has `address`.
+    pub fn open(names: &str, address: &str) -> Result<Interfaces> {
+        let (names, address, mut made) = (text(names)?, text(address)?, null_mut());
+        // SAFETY: two C strings, and a place for a pointer.
+        check(unsafe { ntm_interfaces_open(names.as_ptr(), address.as_ptr(), &mut made) })?;
+        Ok(Interfaces(made))
+    }
+}
+
+impl Drop for Interfaces {
+    fn drop(&mut self) {
+        // SAFETY: `ntm_interfaces_open` made it; process groups that use them hold references of their own.
+        unsafe { ntm_interfaces_close(self.0) }
+    }
+}
+
 /// Processes that work on tensors together; all must make the same calls in the same order.
 pub struct ProcessGroup(pub(super) *mut c_void);
 
@@ -135,22 +159,19 @@ pub struct ProcessGroup(pub(super) *mut c_void);
 unsafe impl Send for ProcessGroup {}
 
 impl ProcessGroup {
-    /// Gloo, for tensors on the CPU: over `interfaces` (names of network interfaces, comma-separated), or if that is empty over
-    /// the one that has `address`. `prefix`: what its keys in the store start with.
+    /// Gloo, for tensors on the CPU. `prefix`: what its keys in the store start with.
     pub fn gloo(
         store: &Store,
         prefix: &str,
         (rank, size): (usize, usize),
-        interfaces: &str,
-        address: &str,
+        interfaces: Interfaces,
     ) -> Result<ProcessGroup> {
-        let (prefix, interfaces, address) = (text(prefix)?, text(interfaces)?, text(address)?);
+        let prefix = text(prefix)?;
         let (rank, size, timeout) = (rank as c_int, size as c_int, store.timeout.as_millis() as u64);
         store.answered(move |store| {
-            let (prefix, names, host) = (prefix.as_ptr(), interfaces.as_ptr(), address.as_ptr());
-            let mut made = null_mut();
-            // SAFETY: the store lives, the three are C strings, `made` is a place for a pointer.
-            check(unsafe { ntm_group_gloo(store.0, prefix, rank, size, names, host, timeout, &mut made) })?;
+            let (own, mut made) = (&interfaces, null_mut());
+            // SAFETY: store and interfaces live, `prefix` is a C string, `made` a place for a pointer.
+            check(unsafe { ntm_group_gloo(store.0, prefix.as_ptr(), rank, size, own.0, timeout, &mut made) })?;
             Ok(ProcessGroup(made))
         })
     }

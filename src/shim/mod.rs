@@ -4,7 +4,7 @@ mod c10d;
 mod nccl;
 mod script;
 
-pub use c10d::{ProcessGroup, Store};
+pub use c10d::{Interfaces, ProcessGroup, Store};
 pub use nccl::Nccl;
 pub use script::Script;
 

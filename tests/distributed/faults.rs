@@ -133,6 +133,24 @@ fn what_fails_on_one_rank_is_said_by_all() {
 }
 
 #[test]
+fn an_interface_that_a_rank_does_not_have_is_named_by_all_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (line, port, since) = (train("--sequences 60", "run"), free_port(), Instant::now());
+    let rank = |rank| {
+        let mut command = as_rank(command(directory.path(), &line), rank, 3, port);
+        if rank == 1 { command.env("GLOO_SOCKET_IFNAME", "nope0") } else { &mut command }.spawn().unwrap()
+    };
+    let all = ended((0..3).map(rank).collect());
+    let named = "no network for Gloo at GLOO_SOCKET_IFNAME, which is `nope0`: ";
+    let elsewhere = format!("rank 1 failed: {named}");
+    assert_failed(&all, &[&elsewhere, named, &elsewhere]);
+    assert!(
+        all.iter().all(|ran| ran.stderr.contains("\nhint: `ip -brief address`") && !ran.stderr.contains("enforce"))
+    );
+    assert!(since.elapsed() < Duration::from_secs(15), "the time-out is 20 s");
+}
+
+#[test]
 fn a_batch_smaller_than_the_ranks_is_refused_with_the_cure() {
     let directory = tempfile::tempdir().unwrap();
     let line = train("--sequences 60", "run").replace("training.batch_size=6", "training.batch_size=2");
