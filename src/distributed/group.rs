@@ -2,11 +2,13 @@
 
 use super::agree::{agree, first_failure};
 use super::lost::{lost, plain};
-use super::{Board, Place, place};
+use super::place::{self, reachable};
+use super::{Board, Place};
 use crate::terminal::say;
 use crate::shim::{Interfaces, Nccl, ProcessGroup};
 use anyhow::{Result, anyhow, bail};
 use serde_json::Value;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 use tch::{Device, Kind, Tensor};
@@ -46,8 +48,12 @@ impl Group {
             let [first, second] = [0, other].map(|rank| String::from_utf8_lossy(&versions[rank]).into_owned());
             bail!("rank 0 is ntm {first}, rank {other} is ntm {second}\nhint: the same binary everywhere");
         }
-        // first what a rank can know by itself: the others would wait for it
-        let interfaces = agree(&board, "interfaces", interfaces(place), |_| Value::Null)?;
+        let own = place.own_address();
+        let posted = board.exchange("address", own.as_ref().map_or(String::new(), IpAddr::to_string).as_bytes())?;
+        let all = posted.iter().filter_map(|text| str::from_utf8(text).ok()?.parse().ok());
+        // before Gloo looks for the others, what a rank can know by itself: they would wait for it
+        let interfaces = own.and_then(|own| interfaces(reachable(own, all)?));
+        let interfaces = agree(&board, "interfaces", interfaces, |_| Value::Null)?;
         let gloo =
             ProcessGroup::gloo(&board.store, &board.prefix, (rank, size), interfaces).map_err(|error| lost(&error))?;
         Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
@@ -106,10 +112,10 @@ impl Group {
     }
 }
 
-/// The network interfaces for Gloo: those that GLOO_SOCKET_IFNAME names, or the one towards the store.
-fn interfaces(place: &Place) -> Result<Interfaces> {
+/// The network interfaces for Gloo: those that GLOO_SOCKET_IFNAME names, or the one with this address.
+fn interfaces(address: IpAddr) -> Result<Interfaces> {
     let names = std::env::var("GLOO_SOCKET_IFNAME").unwrap_or_default();
-    Interfaces::open(&names, &place.own_address()?).map_err(|error| match names.as_str() {
+    Interfaces::open(&names, &address.to_string()).map_err(|error| match names.as_str() {
         "" => anyhow!("no network for Gloo: {}\nhint: name an interface in GLOO_SOCKET_IFNAME", plain(&error)),
         names => anyhow!(
             "no network for Gloo at GLOO_SOCKET_IFNAME, which is `{names}`: {}\n\

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use std::env::var;
-use std::net::UdpSocket;
+use std::net::{IpAddr, UdpSocket};
 
 /// What the environment says of this process.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,22 +77,34 @@ impl Place {
         }))
     }
 
-    /// The address by which this machine reaches the store, so by which the others reach this machine. (A machine's host name,
-    /// which PyTorch takes, often means its loopback.)
-    pub fn own_address(&self) -> Result<String> {
-        let find = || -> std::io::Result<String> {
-            let any = if self.host.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
-            let socket = UdpSocket::bind(any)?;
-            socket.connect((self.host.trim_matches(['[', ']']), self.port))?; // sends nothing
-            Ok(socket.local_addr()?.ip().to_string())
-        };
-        find().with_context(|| format!("this machine has no way to {} (MASTER_ADDR)", self.host))
+    /// The address by which this machine reaches the store.
+    pub fn own_address(&self) -> Result<IpAddr> {
+        towards(&self.host, self.port)
+            .with_context(|| format!("this machine has no way to {} (MASTER_ADDR)", self.host))
     }
+}
+
+/// The address by which the other ranks reach this machine, of all own addresses. Where MASTER_ADDR means the loopback here, as
+/// on rank 0's machine if its /etc/hosts says `127.0.1.1 name`, it is that towards a rank which has come over a network.
+pub fn reachable(own: IpAddr, all: impl IntoIterator<Item = IpAddr>) -> Result<IpAddr> {
+    match all.into_iter().find(|other| own.is_loopback() && !other.is_loopback()) {
+        None => Ok(own),
+        Some(other) => towards(&other.to_string(), 1).with_context(|| format!("this machine has no way to {other}")),
+    }
+}
+
+/// The address of the interface that leads to a host.
+fn towards(host: &str, port: u16) -> std::io::Result<IpAddr> {
+    let any = if host.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect((host.trim_matches(['[', ']']), port))?; // sends nothing
+    Ok(socket.local_addr()?.ip())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv4Addr;
 
     fn read(variables: &[(&str, &str)]) -> Result<Option<Place>> {
         let find = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.to_string());
@@ -143,9 +155,20 @@ mod tests {
     #[test]
     fn the_own_address_is_the_one_towards_the_store() {
         let place = read(&PLAIN).unwrap().unwrap();
-        assert_eq!(place.own_address().unwrap(), "127.0.0.1");
+        assert_eq!(place.own_address().unwrap(), Ipv4Addr::LOCALHOST);
         let nowhere = Place { host: "no-such-host.invalid".to_string(), ..place };
         let message = nowhere.own_address().unwrap_err().to_string();
         assert_eq!(message, "this machine has no way to no-such-host.invalid (MASTER_ADDR)");
+    }
+
+    #[test]
+    fn a_loopback_is_given_up_only_where_another_rank_has_come_over_a_network() {
+        let addresses = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpAddr>>();
+        for (all, reached) in [(["127.0.0.1", "127.0.0.1"], "127.0.0.1"), (["10.0.0.1", "10.0.0.2"], "10.0.0.1")] {
+            let all = addresses(&all);
+            assert_eq!(reachable(all[0], all.clone()).unwrap().to_string(), reached);
+        }
+        let all = addresses(&["127.0.0.1", "192.0.2.1"]); // an address of no machine
+        assert!(reachable(all[0], all.clone()).map_or(true, |reached| !reached.is_loopback()));
     }
 }
