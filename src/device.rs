@@ -5,17 +5,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use tch::{Cuda, Device};
 
 /// The device a flag names, and for `auto` a word on why: a card if every process of this machine has one. `own`: the number of
-/// this process among the `processes`, and of its card where the flag names none.
-pub fn choose(flag: &str, own: usize, processes: usize) -> Result<(Device, &'static str)> {
+/// this process among the `processes`, if it is known, and of its card where the flag names none.
+pub fn choose(flag: &str, own: Option<usize>, processes: usize) -> Result<(Device, &'static str)> {
     match flag {
         "cpu" => Ok((Device::Cpu, "as asked")),
-        "auto" => Ok(match cuda_devices() {
-            0 if !opened(c"libcuda.so.1") => (Device::Cpu, "there is no NVIDIA driver"),
-            0 => (Device::Cpu, why_no_cuda()),
-            count if count < processes.max(own + 1) => (Device::Cpu, "there are fewer cards than processes"),
-            _ => (Device::Cuda(own), "a card was found"),
+        "auto" => Ok(match (cuda_devices(), own) {
+            (0, _) if !opened(c"libcuda.so.1") => (Device::Cpu, "there is no NVIDIA driver"),
+            (0, _) => (Device::Cpu, why_no_cuda()),
+            (_, None) => (Device::Cpu, "LOCAL_RANK does not say which card"),
+            (count, Some(own)) if count < processes.max(own + 1) => {
+                (Device::Cpu, "there are fewer cards than processes")
+            }
+            (_, Some(own)) => (Device::Cuda(own), "a card was found"),
         }),
-        "cuda" => cuda(own),
+        "cuda" => match own {
+            Some(own) => cuda(own),
+            None => bail!(
+                "`--device cuda` is the card LOCAL_RANK, which is not set\n\
+                 hint: set it, as torchrun does, or name a card: `--device cuda:I`"
+            ),
+        },
         _ => match flag.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
             Some(index) => cuda(index),
             None => bail!("`--device {flag}` is not a device\nhint: auto, cpu, cuda, or cuda:I with I = 0, 1, ..."),
@@ -114,6 +123,13 @@ pub fn name(device: Device) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_card_is_taken_for_a_process_that_does_not_know_its_number_on_this_machine() {
+        let message = choose("cuda", None, 2).unwrap_err().to_string();
+        assert!(message.starts_with("`--device cuda` is the card LOCAL_RANK, which is not set\nhint: "), "{message}");
+        assert_eq!(choose("auto", None, 2).unwrap().0, Device::Cpu);
+    }
 
     #[test]
     fn a_device_without_memory_is_an_error_of_two_lines_whether_libtorch_panics_or_returns_it() {

@@ -112,9 +112,7 @@ struct Choice {
 impl Choice {
     /// `threads` where no flag says how many.
     fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
-        // where nobody says how many of a job's processes are on this machine, it may be all
-        let processes = |place: &Place| if place.local_size > 1 { place.local_size } else { place.size };
-        let (own, processes) = place.map_or((0, 1), |place| (place.local_rank, processes(place)));
+        let (own, processes) = place.map_or((Some(0), 1), |place| (place.local_rank, place.local_size));
         let (device, why) = device::choose(&flags.device, own, processes)?;
         let fused = flags.engine != EngineChoice::Composed;
         Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())

@@ -11,8 +11,9 @@ pub struct Place {
     pub rank: usize,
     /// WORLD_SIZE, the processes of the job.
     pub size: usize,
-    /// LOCAL_RANK and LOCAL_WORLD_SIZE: the same among the processes of this machine. Rank itself, and 1, where they are not set.
-    pub local_rank: usize,
+    /// LOCAL_RANK, the same among the processes of this machine.
+    pub local_rank: Option<usize>,
+    /// LOCAL_WORLD_SIZE, the processes of this machine; where it is not set, all of the job may be.
     pub local_size: usize,
     /// MASTER_ADDR and MASTER_PORT: where the store is served.
     pub host: String,
@@ -64,11 +65,11 @@ impl Place {
             Some(size) => size,
         };
         let rank = number("RANK", 0, size - 1)?.with_context(|| needed("RANK"))?;
-        let local_size = number("LOCAL_WORLD_SIZE", 1, size)?.unwrap_or(1);
+        let local_size = number("LOCAL_WORLD_SIZE", 1, size)?.unwrap_or(size);
         Ok(Some(Place {
             rank,
             size,
-            local_rank: number("LOCAL_RANK", 0, size - 1)?.unwrap_or(0),
+            local_rank: number("LOCAL_RANK", 0, size - 1)?,
             local_size,
             host: variable("MASTER_ADDR").with_context(|| needed("MASTER_ADDR"))?,
             port: number("MASTER_PORT", 1, u16::MAX.into())?.with_context(|| needed("MASTER_PORT"))? as u16,
@@ -124,11 +125,11 @@ mod tests {
     #[test]
     fn four_variables_are_enough_and_torchruns_others_are_read() {
         let (host, port) = ("127.0.0.1".to_string(), 29500);
-        let plain = Place { rank: 1, size: 2, local_rank: 0, local_size: 1, host, port, agent: false, attempt: 0 };
+        let plain = Place { rank: 1, size: 2, local_rank: None, local_size: 2, host, port, agent: false, attempt: 0 };
         assert_eq!(read(&PLAIN).unwrap(), Some(plain.clone()));
-        let own = [("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2"), ("TORCHELASTIC_USE_AGENT_STORE", "True")];
+        let own = [("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"), ("TORCHELASTIC_USE_AGENT_STORE", "True")];
         let all = [&PLAIN[..], &own, &[("TORCHELASTIC_RESTART_COUNT", "3")]].concat();
-        let place = Place { local_rank: 1, local_size: 2, agent: true, attempt: 3, ..plain };
+        let place = Place { local_rank: Some(0), local_size: 1, agent: true, attempt: 3, ..plain };
         assert_eq!(read(&all).unwrap(), Some(place));
     }
 

@@ -9,8 +9,16 @@ use std::time::Duration;
 pub fn ranks<T: Send>(size: usize, run: impl Fn(Place) -> T + Sync) -> Vec<T> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let host = "127.0.0.1".to_string();
-    let place =
-        |rank| Place { rank, size, local_rank: 0, local_size: 1, host: host.clone(), port, agent: false, attempt: 0 };
+    let place = |rank| Place {
+        rank,
+        size,
+        local_rank: None,
+        local_size: size,
+        host: host.clone(),
+        port,
+        agent: false,
+        attempt: 0,
+    };
     thread::scope(|scope| {
         let run = &run;
         let started: Vec<_> = (0..size).map(place).map(|place| scope.spawn(move || run(place))).collect();

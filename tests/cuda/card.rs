@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 /// The first card, or a line that says why not.
 fn card() -> Option<Device> {
-    device::choose("cuda", 0, 1).inspect_err(|error| eprintln!("skipped: {error}")).ok().map(|(device, _)| device)
+    device::choose("cuda", Some(0), 1).inspect_err(|error| eprintln!("skipped: {error}")).ok().map(|(device, _)| device)
 }
 
 fn engine(recipe: &Recipe) -> CudaFused {
