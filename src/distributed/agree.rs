@@ -91,12 +91,13 @@ pub fn agree<T>(board: &Board, about: &str, come_to: Result<T>, describe: impl F
     agreed.inspect_err(|_| board.last_words(about))
 }
 
-/// What has failed on the first of the ranks on which it did.
-pub fn first_failure<T>(board: &Board, about: &str, come_to: &Result<T>) -> Result<Option<String>> {
+/// What this rank has come to where all have come to something; else, on all, what failed on the first of those that have not.
+pub fn everywhere<T>(board: &Board, about: &str, come_to: Result<T>) -> Result<Result<T, String>> {
     let failed = come_to.as_ref().err().map(plain).unwrap_or_default();
     let said = board.exchange(about, failed.as_bytes())?;
     let first = said.iter().enumerate().find(|(_, failed)| !failed.is_empty());
-    Ok(first.map(|(rank, failed)| format!("rank {rank}: {}", String::from_utf8_lossy(failed))))
+    let failure = first.map(|(rank, failed)| format!("rank {rank}: {}", String::from_utf8_lossy(failed)));
+    Ok(failure.map_or_else(|| come_to.map_err(|error| plain(&error)), Err))
 }
 
 /// The first place where two values differ, and what they have there.
@@ -112,5 +113,27 @@ fn first_difference(path: &str, first: &Value, other: &Value) -> Option<(String,
         }
         _ if first == other => None,
         _ => Some((path.to_string(), first.to_string(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distributed::testing::ranks;
+    use std::time::Duration;
+
+    #[test]
+    fn what_fails_on_one_rank_is_gone_on_with_by_none() {
+        let all = ranks(3, |place| {
+            let board = Board::open(&place, Duration::from_secs(20)).unwrap();
+            let here = everywhere(&board, "library", Ok(place.rank)).unwrap();
+            let group = if place.rank == 0 { Ok(()) } else { Err(anyhow::anyhow!("no card {}", place.rank)) };
+            let there = everywhere(&board, "group", group).unwrap();
+            board.last_words("group");
+            (here, there)
+        });
+        for (rank, (here, there)) in all.into_iter().enumerate() {
+            assert_eq!((here, there), (Ok(rank), Err("rank 1: no card 1".to_string())));
+        }
     }
 }

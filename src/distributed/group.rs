@@ -1,6 +1,6 @@
 //! The ranks of a job: how they meet, and which of them leads.
 
-use super::agree::{agree, first_failure};
+use super::agree::{agree, everywhere};
 use super::lost::{lost, plain};
 use super::place::{self, reachable};
 use super::{Board, Place};
@@ -62,20 +62,25 @@ impl Group {
     /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where it fails on some rank.
     pub fn use_cards(&mut self, card: Device) -> Result<()> {
         let Some(Joined { nccl, board, .. }) = &mut self.joined else { return Ok(()) };
-        let library = Nccl::load();
-        // first what a rank knows by itself: those that have NCCL would wait for those that have not
-        let mut failure = first_failure(board, "nccl here", &library)?;
-        if failure.is_none() {
-            let tried = library.and_then(|library| {
-                let group = library.group(&board.store, &board.prefix, (self.rank, self.size))?;
-                group.sum(&mut Tensor::ones([1], (Kind::Float, card)))?; // connects the cards
-                Ok(group)
-            });
-            failure = first_failure(board, "nccl", &tried)?;
-            *nccl = tried.ok().filter(|_| failure.is_none());
-        }
-        if let Some(why) = failure {
-            self.say(&format!("gradients are summed on the host, not by NCCL: {why}"));
+        // all take a step or none: those that got further would wait for those that did not
+        let library = everywhere(board, "nccl's library", Nccl::load())?;
+        let made = match library {
+            Ok(library) => {
+                let group = library.group(&board.store, &board.prefix, (self.rank, self.size));
+                everywhere(board, "nccl's group", group)?
+            }
+            Err(why) => Err(why),
+        };
+        let connected = match made {
+            Ok(group) => {
+                let summed = group.sum(&mut Tensor::ones([1], (Kind::Float, card))); // connects the cards
+                everywhere(board, "nccl", summed.map(|()| group))?
+            }
+            Err(why) => Err(why),
+        };
+        match connected {
+            Ok(group) => *nccl = Some(group),
+            Err(why) => self.say(&format!("gradients are summed on the host, not by NCCL: {why}")),
         }
         Ok(())
     }
