@@ -168,23 +168,23 @@ impl Trainer {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();
                 totals.add(self.recipe.task.scoring(), logits, batch);
-                let all = self.reduce(batch, || Tensor::from(totals.loss))?;
-                let loss = all.unwrap_or(totals.loss);
-                if !loss.is_finite() {
-                    return Err(self.not_finite(batch, loss));
+                let sound = self.reduce(batch, || Tensor::from(totals.loss))?.unwrap_or(totals.loss.is_finite());
+                if !sound {
+                    return Err(self.not_finite(batch, false));
                 }
                 let clip = &self.recipe.training.clip;
                 let norm = self.optimizer.update(clip, factor, &mut self.theta, &self.gradient, step);
                 if !norm.is_finite() {
-                    return Err(self.not_finite(batch, loss));
+                    return Err(self.not_finite(batch, true));
                 }
                 self.count(totals, norm);
                 self.follow(step, None);
             }
             Logits::Device(logits) => {
-                let all = self.reduce(batch, || logits.sum(logits.kind()) * 0.0)?;
-                let all = all.map(|loss| Tensor::from(loss).to_kind(logits.kind()).to_device(logits.device()));
-                let (clip, sound) = (&self.recipe.training.clip, all.as_ref().unwrap_or(&logits));
+                let finite = self.reduce(batch, || logits.sum(logits.kind()) * 0.0)?;
+                let told = finite.map(|finite| Tensor::from(if finite { 0.0 } else { f64::NAN }));
+                let told = told.map(|told| told.to_kind(logits.kind()).to_device(logits.device()));
+                let (clip, sound) = (&self.recipe.training.clip, told.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
                 let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
                 self.follow(step, Some(&norm));
@@ -193,22 +193,23 @@ impl Trainer {
         }
         self.progress.step += 1;
         self.progress.sequences += self.recipe.training.batch_size as u64;
-        let waiting = || self.waiting.iter().map(|waiting| waiting.logits.numel()).sum::<usize>();
-        if self.group.is_alone() && waiting() > WAITING {
+        // by a bound that is the same on all ranks: what is not finite must end the same update on each
+        let most = self.recipe.training.batch_size * self.recipe.task.max_steps() * self.recipe.task.output_width();
+        if self.waiting.len() * most > WAITING {
             self.read_waiting()?;
         }
         Ok(())
     }
 
-    /// The all-reduce of a step: makes the gradient of a slice that of the batch. The loss of all ranks, of use for whether it
-    /// is finite; none, and nothing done, in a process alone.
-    fn reduce(&mut self, slice: &Batch, loss: impl FnOnce() -> Tensor) -> Result<Option<f64>> {
+    /// The all-reduce of a step: makes the gradient of a slice that of the batch. Whether the loss of every rank is finite; none,
+    /// and nothing done, in a process alone.
+    fn reduce(&mut self, slice: &Batch, loss: impl FnOnce() -> Tensor) -> Result<Option<bool>> {
         if self.group.is_alone() {
             return Ok(None);
         }
         let part = slice.size() as f64 / self.recipe.training.batch_size as f64;
         let all = self.group.step(&mut self.gradient, part, &loss(), self.asked)?;
-        Ok(Some(self.step.insert(all).loss))
+        Ok(Some(self.step.insert(all).finite))
     }
 
     /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.
@@ -245,7 +246,7 @@ impl Trainer {
                 self.progress.sequences -= lost * self.recipe.training.batch_size as u64;
                 self.optimizer.recover();
                 self.engine.gradient(&self.theta, &batch, &mut self.gradient)?; // which a later update has overwritten
-                return Err(self.not_finite(&batch, totals.loss));
+                return Err(self.not_finite(&batch, totals.loss.is_finite()));
             }
             self.count(totals, norm);
         }

@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 /// What a step has come to on all ranks together.
 #[derive(Clone, Copy)]
 pub struct Step {
-    /// Not finite if the loss of any rank is not; of no other use.
-    pub loss: f64,
+    /// Whether the loss of every rank is.
+    pub finite: bool,
     /// The signal that asked a rank to stop, the first of `STOPS` if several did.
     pub stopped: Option<i32>,
 }
@@ -40,7 +40,7 @@ impl Group {
         gradient.copy_(&all.narrow(0, 0, size));
         let beside: Vec<f64> = Vec::try_from(all.slice(0, size, None, 1).to_kind(Kind::Double))?;
         let asked = STOPS.into_iter().zip(&beside[1..]).find(|(_, ranks)| **ranks > 0.0);
-        Ok(Step { loss: beside[0], stopped: asked.map(|(signal, _)| signal) })
+        Ok(Step { finite: beside[0].is_finite(), stopped: asked.map(|(signal, _)| signal) })
     }
 
     /// Makes each row the sum of that row on all ranks, the values that a rank has none of being 0. All have as many rows.
@@ -71,20 +71,22 @@ mod tests {
     use signal_hook::consts::{SIGINT, SIGTERM};
 
     #[test]
-    fn a_step_makes_gradients_of_slices_that_of_the_batch_and_tells_all_who_was_asked_to_stop() {
+    fn a_step_makes_gradients_of_slices_that_of_the_batch_and_tells_all_of_a_stop_and_of_a_loss_that_is_not_finite() {
         let steps = ranks(3, |place| {
             let group = joined(&place);
             let part = group.slice(4).len() as f64 / 4.0;
             let mut gradient = Tensor::from_slice(&[1.0 + place.rank as f32, 8.0]);
             let stop = [None, Some(SIGTERM), Some(SIGINT)][place.rank];
-            let step = group.step(&mut gradient, part, &Tensor::from(2.5f32), stop).unwrap();
+            let loss = if place.rank == 1 { f32::NAN } else { 2.5 };
+            let step = group.step(&mut gradient, part, &Tensor::from(loss), stop).unwrap();
             let gradient: Vec<f32> = Vec::try_from(&gradient).unwrap();
             let quiet =
                 group.step(&mut Tensor::zeros([1], (Kind::Float, Device::Cpu)), part, &Tensor::from(0f32), None);
-            (gradient, step.loss, step.stopped, quiet.unwrap().stopped)
+            let quiet = quiet.unwrap();
+            (gradient, [step.finite, quiet.finite], [step.stopped, quiet.stopped])
         });
         for step in steps {
-            assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], 7.5, Some(SIGINT), None));
+            assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], [false, true], [Some(SIGINT), None]));
         }
     }
 

@@ -32,8 +32,8 @@ impl Trainer {
 
     /// The error of an update in which a number was not finite, which names the first of them: a weight, the optimizer's
     /// state, a gradient, the loss, or the gradient's norm, whose square a device has in 32 bits.
-    pub(super) fn not_finite(&self, batch: &Batch, loss: f64) -> Error {
-        let sum = if loss.is_finite() { "the gradient's norm" } else { "the loss" };
+    pub(super) fn not_finite(&self, batch: &Batch, loss_is_finite: bool) -> Error {
+        let sum = if loss_is_finite { "the gradient's norm" } else { "the loss" };
         let what = self.first_not_finite().unwrap_or_else(|| sum.to_string());
         NotFinite(format!("{what} is not a finite number {}", self.place(batch))).into()
     }
