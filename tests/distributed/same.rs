@@ -7,16 +7,21 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 
+/// The larger of two; not a number if one is none, which `f64::max` would drop.
+fn larger(left: f64, right: f64) -> f64 {
+    if left.is_nan() || left > right { left } else { right }
+}
+
 /// The largest difference of two numbers in the same place, relative to what is above 1.
 fn difference(left: &Value, right: &Value) -> f64 {
     match (left, right) {
         (Value::Object(left), Value::Object(right)) => {
             assert!(left.keys().eq(right.keys()), "{left:?}\n{right:?}");
-            left.keys().map(|key| difference(&left[key], &right[key])).fold(0.0, f64::max)
+            left.keys().map(|key| difference(&left[key], &right[key])).fold(0.0, larger)
         }
         (Value::Array(left), Value::Array(right)) => {
             assert_eq!(left.len(), right.len());
-            left.iter().zip(right).map(|(left, right)| difference(left, right)).fold(0.0, f64::max)
+            left.iter().zip(right).map(|(left, right)| difference(left, right)).fold(0.0, larger)
         }
         _ => match (left.as_f64(), right.as_f64()) {
             (Some(left), Some(right)) => (left - right).abs() / left.abs().max(1.0),
@@ -37,9 +42,9 @@ fn differences(left: &Path, right: &Path) -> [f64; 2] {
     let values = |bytes: &[u8]| bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let weights = ours.iter().map(|(name, (_, bytes))| {
         let (ours, theirs): (Vec<f32>, Vec<f32>) = (values(bytes), values(&theirs[name].1));
-        ours.iter().zip(&theirs).map(|(x, y)| (x - y).abs() as f64).fold(0.0, f64::max)
+        ours.iter().zip(&theirs).map(|(x, y)| (x - y).abs() as f64).fold(0.0, larger)
     });
-    [log("metrics.jsonl").max(log("evaluations.jsonl")), weights.fold(0.0, f64::max)]
+    [larger(log("metrics.jsonl"), log("evaluations.jsonl")), weights.fold(0.0, larger)]
 }
 
 #[test]
