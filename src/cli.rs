@@ -341,6 +341,9 @@ pub struct Machine {
     /// CPU threads [default: all cores; 1 for each of several seeds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// No flag: a run that goes on began on the CPU, and `device` leaves that open.
+    #[arg(skip)]
+    pub began_on_cpu: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

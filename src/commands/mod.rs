@@ -113,7 +113,10 @@ impl Choice {
     /// `threads` where no flag says how many.
     fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
         let (own, processes) = place.map_or((Some(0), 1), |place| (place.local_rank, place.local_size));
-        let (device, why) = device::choose(&flags.device, own, processes)?;
+        let (device, why) = match flags.began_on_cpu {
+            true => (Device::Cpu, "where it began"),
+            false => device::choose(&flags.device, own, processes)?,
+        };
         let fused = flags.engine != EngineChoice::Composed;
         Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
     }

@@ -281,8 +281,6 @@ pub fn as_begun(flags: &Machine, checkpoint: Option<&Checkpoint>) -> Machine {
     if flags.engine == EngineChoice::Auto && progress.engine == "composed" {
         flags.engine = EngineChoice::Composed;
     }
-    if flags.device == "auto" && progress.device == "cpu" {
-        flags.device = "cpu".to_string();
-    }
+    flags.began_on_cpu = flags.device == "auto" && progress.device == "cpu";
     flags
 }

@@ -118,7 +118,8 @@ fn resuming_a_finished_run_says_so_and_changes_no_result() {
 #[test]
 fn a_finished_run_goes_on_to_more_sequences_as_if_it_had_been_asked_for_them_at_once() {
     let directory = tiny_run();
-    succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
+    let ran = succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
+    assert!(ran.stderr.starts_with("fused engine on cpu (where it began), threads: 1\n"), "{}", ran.stderr);
     succeeds(directory.path(), &format!("train {TINY} --sequences 40 --run-dir at-once"));
     let (run, at_once) = (directory.path().join("run"), directory.path().join("at-once"));
     assert_same_tensors(&run.join(LATEST), &at_once.join(LATEST));
