@@ -119,8 +119,23 @@ fn first_difference(path: &str, first: &Value, other: &Value) -> Option<(String,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distributed::testing::ranks;
+    use crate::distributed::testing::{joined, ranks};
     use std::time::Duration;
+
+    #[test]
+    fn bytes_and_errors_of_rank_0_come_to_all() {
+        let all = ranks(3, |place| {
+            let group = joined(&place);
+            let shared = group.share(|| Ok(vec![place.rank as u8; 5])).unwrap();
+            let nothing = group.share(|| Ok(vec![])).unwrap();
+            let failed = group.share(|| bail!("a full disk")).unwrap_err().to_string();
+            (shared, nothing, failed)
+        });
+        for (rank, (shared, nothing, failed)) in all.into_iter().enumerate() {
+            assert_eq!((shared, nothing), (vec![0; 5], vec![]));
+            assert_eq!(failed, if rank == 0 { "a full disk" } else { "rank 0 failed: a full disk" });
+        }
+    }
 
     #[test]
     fn what_fails_on_one_rank_is_gone_on_with_by_none() {
