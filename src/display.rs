@@ -25,7 +25,7 @@ impl Display {
         }
         let bar = ProgressBar::new(total).with_position(done);
         bar.set_style(
-            ProgressStyle::with_template("{bar:30} {human_pos}/{human_len} sequences, {eta} left  {msg}")
+            ProgressStyle::with_template("{bar:16} {human_pos}/{human_len}, {eta} left  {wide_msg}")
                 .expect("a fixed template"),
         );
         bar.reset_eta();

@@ -3,9 +3,13 @@
 use crate::distributed::STOPS;
 use anyhow::Result;
 use signal_hook::low_level;
+use std::io::IsTerminal;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
+
+/// Said to a terminal when the first signal comes: an update or an evaluation may take a while.
+const STOPPING: &[u8] = b"\nstopping, and saving first; the same again ends it at once, unsaved\n";
 
 /// Gives the number of the first of `STOPS` once it has come. A second one that comes later than `grace` after it ends the
 /// process at once; until then it is a repetition, as where scheduler and torchrun both pass one on.
@@ -13,17 +17,22 @@ pub fn stop_signal(grace: Duration) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
     let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`
     let (began, grace) = (Instant::now(), grace.as_micros() as u64);
+    let told = if std::io::stderr().is_terminal() { STOPPING } else { &[] };
     for signal in STOPS.into_iter().filter(|&signal| !ignored(signal)) {
         let (stop, first) = (stop.clone(), first.clone());
         let came = move || {
             let now = began.elapsed().as_micros() as u64 + 1;
             match first.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => stop.store(signal as usize, Ordering::Relaxed),
+                Ok(_) => {
+                    stop.store(signal as usize, Ordering::Relaxed);
+                    // SAFETY: bytes of a constant.
+                    unsafe { libc::write(libc::STDERR_FILENO, told.as_ptr().cast(), told.len()) };
+                }
                 Err(then) if now.saturating_sub(then) >= grace => low_level::exit(128 + signal),
                 Err(_) => {}
             }
         };
-        // SAFETY: a handler may use atomics, the monotonic clock and `_exit`, and this one does nothing else.
+        // SAFETY: a handler may use atomics, the monotonic clock, `write` and `_exit`, and this one does nothing else.
         unsafe { low_level::register(signal, came) }?;
     }
     Ok(move || Some(stop.load(Ordering::Relaxed) as i32).filter(|&signal| signal != 0))

@@ -48,6 +48,27 @@ fn the_list_of_recipes_is_wrapped_to_the_terminal_and_a_line_a_recipe_in_a_pipe(
 }
 
 #[test]
+fn the_bar_of_a_run_keeps_to_the_line_of_its_terminal() {
+    let directory = tempfile::tempdir().unwrap();
+    for columns in [80, 100] {
+        let run = directory.path().join(columns.to_string()).display().to_string();
+        let shown = on_a_terminal(columns, &format!("train {TINY} --sequences 1000 --run-dir {run}"), "A=B");
+        // what stands before and after the bar: such lines fill the terminal's, and have no end of their own
+        let bar =
+            |part: &str| without_colours(part).trim_start_matches(|glyph| !['█', '░'].contains(&glyph)).to_string();
+        let bars: Vec<String> = shown
+            .replace("trained", "\n")
+            .split(['\r', '\n'])
+            .map(bar)
+            .filter(|bar| bar.contains("/1,000, "))
+            .collect();
+        assert!(bars.iter().any(|bar| bar.contains("wrong bits")), "{columns} columns, {:?}", bars.last());
+        let long = bars.iter().find(|bar| bar.chars().count() > columns);
+        assert!(long.is_none(), "{columns} columns, {long:?}");
+    }
+}
+
+#[test]
 fn colours_are_for_a_terminal_alone_unless_the_environment_says_otherwise() {
     let directory = tiny_run();
     let here = directory.path();
