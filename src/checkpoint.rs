@@ -401,7 +401,7 @@ mod tests {
         let data = fs::read(&path).unwrap();
         let twice = r#"{"model.output.bias":{"dtype":"F32","shape":[8],"data_offsets":[0,32]},"#;
         for (from, to, expected) in [
-            ("{", twice, "its header has `model.output.bias` twice"),
+            ("{", twice, "in its header: `model.output.bias` stands there twice"),
             ("ntm/1", "ntm/2", "its format is `ntm/2`, this program reads `ntm/1`\nhint: use the version"),
             (
                 r#"given_up\":0"#,
