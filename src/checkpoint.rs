@@ -274,9 +274,12 @@ pub fn safetensors_bytes(
     Ok(safetensors::serialize(views, &Some(metadata))?)
 }
 
-/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link stays one;
-/// what is no file, such as /dev/stdout, is written to as it is.
+/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link to a
+/// file stays one; what is no file, such as a pipe, is written to as it is.
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
+    if path == Path::new("/dev/stdout") {
+        return std::io::stdout().write_all(data).context("cannot write to stdout");
+    }
     if fs::metadata(path).is_ok_and(|at| !at.is_file() && !at.is_dir()) {
         return fs::write(path, data).with_context(|| format!("cannot write `{}`", path.display()));
     }

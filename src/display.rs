@@ -2,9 +2,10 @@
 
 use crate::metrics::{Report, Score};
 use crate::terminal::say;
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
+use terminal_size::terminal_size_of;
 
 /// What shows the progress of a run.
 pub enum Display {
@@ -25,7 +26,7 @@ impl Display {
         }
         let bar = ProgressBar::new(total).with_position(done);
         bar.set_style(
-            ProgressStyle::with_template("{bar:16} {human_pos}/{human_len}, {eta} left  {wide_msg}")
+            ProgressStyle::with_template("{bar:12} {human_pos}/{human_len}, {eta} left  {wide_msg}")
                 .expect("a fixed template"),
         );
         bar.reset_eta();
@@ -50,12 +51,17 @@ impl Display {
 
     pub fn report(&self, report: &Report) {
         let Report { sequences, figures, sequences_per_second: rate, .. } = report;
-        let figures = format!("{}, {rate:.0} sequences/s", figures.said());
+        let figures = figures.said();
         match self {
-            Display::Bar(bar) => bar.set_message(figures),
+            Display::Bar(bar) => {
+                let total = HumanCount(bar.length().unwrap_or(0)).to_string().len();
+                let columns = terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0 as usize);
+                let room = columns.saturating_sub("bar of twelve / , 59m left  ".len() + 2 * total);
+                bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
+            }
             Display::Lines { total } => {
                 let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
-                say(&format!("{sequences} sequences: {figures}, {} left", HumanDuration(left)));
+                say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s, {} left", HumanDuration(left)));
             }
             Display::Silent => {}
         }
@@ -80,6 +86,27 @@ impl Display {
     pub fn close(&self) {
         if let Display::Bar(bar) = self {
             bar.abandon();
+            say(""); // it leaves the cursor at its end
         }
+    }
+}
+
+/// The first of the figures, separated by commas, that have room in so many columns.
+fn fitting(figures: &str, room: usize) -> String {
+    let ends = figures.match_indices(", ").map(|(at, _)| at).chain([figures.len()]);
+    figures[..ends.take_while(|&end| end <= room).last().unwrap_or(0)].to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitting;
+
+    #[test]
+    fn figures_that_have_no_room_are_left_out_whole() {
+        let figures = "loss 53.420 bits, 32.61 wrong bits, 1159/s";
+        assert_eq!(fitting(figures, 42), figures);
+        assert_eq!(fitting(figures, 41), "loss 53.420 bits, 32.61 wrong bits");
+        assert_eq!(fitting(figures, 33), "loss 53.420 bits");
+        assert_eq!(fitting(figures, 5), "");
     }
 }

@@ -201,8 +201,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// The all-reduce of a step: makes the gradient of a slice that of the batch. Whether the loss of every rank is finite; none,
-    /// and nothing done, in a process alone.
+    /// The all-reduce of a step: makes the gradient of a slice that of the batch. Whether the loss of every rank is finite. In
+    /// a process alone it does nothing, and gives none.
     fn reduce(&mut self, slice: &Batch, loss: impl FnOnce() -> Tensor) -> Result<Option<bool>> {
         if self.group.is_alone() {
             return Ok(None);

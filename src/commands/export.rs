@@ -4,6 +4,9 @@ use crate::cli::{Export, Format, OnnxGraph};
 use crate::export::{npz, onnx, safetensors, torchscript};
 use crate::terminal::say;
 use anyhow::{Result, bail};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 pub fn run(flags: Export) -> Result<()> {
     if flags.onnx_graph.is_some() && flags.format != Format::Onnx {
@@ -14,7 +17,8 @@ pub fn run(flags: Export) -> Result<()> {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
     }
     let (file, checkpoint) = trained(&flags.trained)?;
-    if output.exists() && output.canonicalize()? == file.canonicalize()? {
+    let place = |path: &Path| fs::metadata(path).ok().map(|at| (at.dev(), at.ino()));
+    if output.exists() && place(output) == place(&file) {
         bail!("`{}` is the checkpoint itself\nhint: name another file", output.display());
     }
     let bytes = match flags.format {

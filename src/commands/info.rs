@@ -112,7 +112,8 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.of_start())?;
         }
         if let Some(best) = &progress.best {
-            writeln!(out, "best evaluation: loss {:.4} at update {}", best.mean.unwrap_or(best.loss), best.step)?;
+            let (what, loss) = best.mean.map_or(("sum", best.loss), |mean| ("geometric mean", mean));
+            writeln!(out, "best evaluation: {what} of the losses {loss:.4} at update {}", best.step)?;
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Said to a terminal when the first signal comes: an update or an evaluation may take a while.
+/// Said to a terminal when the first signal comes, since an update or an evaluation may take a while; by a process that nothing
+/// launched, where a second signal is no repetition.
 const STOPPING: &[u8] = b"\nstopping, and saving first; the same again ends it at once, unsaved\n";
 
 /// Gives the number of the first of `STOPS` once it has come. A second one that comes later than `grace` after it ends the
@@ -17,7 +18,7 @@ pub fn stop_signal(grace: Duration) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
     let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`
     let (began, grace) = (Instant::now(), grace.as_micros() as u64);
-    let told = if std::io::stderr().is_terminal() { STOPPING } else { &[] };
+    let told = if grace == 0 && std::io::stderr().is_terminal() { STOPPING } else { &[] };
     for signal in STOPS.into_iter().filter(|&signal| !ignored(signal)) {
         let (stop, first) = (stop.clone(), first.clone());
         let came = move || {

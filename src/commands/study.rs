@@ -113,8 +113,9 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
     let (lock, saved) = Run::hold(&directory)?;
     let mut checkpoint = Run::read(&directory, &saved)?;
     let seen = checkpoint.progress.of_start() * checkpoint.recipe.training.batch_size as u64;
-    let training = study.recipe_of(seed).training;
-    checkpoint.recipe.training = Training { sequences: training.sequences.max(seen), ..training }; // it may have gone on by itself
+    let (own, training) = (checkpoint.recipe.training.sequences, study.recipe_of(seed).training);
+    let sequences = if seen > training.sequences { own } else { training.sequences }; // it may have gone on by itself
+    checkpoint.recipe.training = Training { sequences, ..training };
     if checkpoint.finished() {
         return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }

@@ -187,7 +187,13 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
     let (key, text) = setting
         .split_once('=')
         .with_context(|| format!("`--set {setting}` has no `=`\nhint: for instance --set training.batch_size=16"))?;
-    let value = serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_string()));
+    let value = match serde_json::from_str(text) {
+        Ok(value) => {
+            serde_json::from_str::<Unique>(text).with_context(|| format!("`--set {key}`"))?;
+            value
+        }
+        Err(_) => Value::String(text.to_string()),
+    };
     if key.split('.').any(str::is_empty) {
         bail!("`--set {setting}`: `{key}` is no path\nhint: for instance --set training.batch_size=16");
     }
@@ -217,7 +223,7 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path.
+/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, if they are few.
 fn elsewhere(path: &str) -> Result<Option<String>> {
     fn below(path: &str, value: &Value, paths: &mut Vec<String>) {
         for (name, value) in value.as_object().into_iter().flatten() {
@@ -231,7 +237,7 @@ fn elsewhere(path: &str) -> Result<Option<String>> {
     let found =
         paths.into_iter().filter(|known| known.strip_suffix(path).is_some_and(|section| section.ends_with('.')));
     let quoted: Vec<String> = found.map(|path| format!("`{path}`")).collect();
-    Ok((!quoted.is_empty()).then(|| format!("; did you mean {}?", quoted.join(" or "))))
+    Ok((1..=3).contains(&quoted.len()).then(|| format!("; did you mean {}?", quoted.join(" or "))))
 }
 
 /// The known name most like `name`, if any is like it.
@@ -319,6 +325,7 @@ mod tests {
                 vec![],
                 "unknown field `memory`; did you mean `model.memory` or `model.init.memory`?",
             ),
+            ("{}", vec![r#"training={"seed": 1, "seed": 2}"#], "`--set training`: `seed` stands there twice"),
             ("{}", vec!["training..seed=3"], "`training..seed` is no path"),
             ("{}", vec!["evaluation.lengths=10,20"], "expected a list of whole numbers\nhint: for instance [10,20]"),
             ("{}", vec!["training.clip=none"], "expected an object\nhint: `training.clip.kind` chooses one"),

@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 /// What a step has come to on all ranks together.
 #[derive(Clone, Copy)]
 pub struct Step {
-    /// Whether the loss of every rank is.
+    /// Whether the loss of every rank is a finite number.
     pub finite: bool,
     /// The signal that asked a rank to stop, the first of `STOPS` if several did.
     pub stopped: Option<i32>,

@@ -64,8 +64,10 @@ unsafe impl Sync for Handle {}
 /// it may be frozen or cut off. None if it takes longer.
 fn within<T: Send + 'static>(time: Duration, call: impl FnOnce() -> Result<T> + Send + 'static) -> Option<Result<T>> {
     let (done, answer) = mpsc::channel();
-    thread::spawn(move || done.send(call()));
-    answer.recv_timeout(time).ok()
+    match thread::Builder::new().spawn(move || done.send(call())) {
+        Ok(_) => answer.recv_timeout(time).ok(),
+        Err(error) => Some(Err(error).context("cannot start a thread")),
+    }
 }
 
 impl Store {
@@ -168,12 +170,15 @@ impl ProcessGroup {
     ) -> Result<ProcessGroup> {
         let prefix = text(prefix)?;
         let (rank, size, timeout) = (rank as c_int, size as c_int, store.timeout.as_millis() as u64);
-        store.answered(move |store| {
-            let (own, mut made) = (&interfaces, null_mut());
+        // Gloo waits for each of the others in turn, with that time-out of its own, where the store answers
+        let (handle, most) = (store.handle.clone(), 2 * store.timeout);
+        let made = within(most, move || {
+            let (own, store, mut made) = (&interfaces, &handle, null_mut());
             // SAFETY: store and interfaces live, `prefix` is a C string, `made` a place for a pointer.
             check(unsafe { ntm_group_gloo(store.0, prefix.as_ptr(), rank, size, own.0, timeout, &mut made) })?;
             Ok(ProcessGroup(made))
-        })
+        });
+        made.with_context(|| format!("no answer within {} s", most.as_secs()))?
     }
 
     /// Makes each element the sum over all processes, in place, the same bits everywhere.

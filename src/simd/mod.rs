@@ -8,7 +8,7 @@ pub use math::Float;
 
 /// A set of instructions: what a kernel needs to know of it.
 pub trait Arch: Copy + 'static {
-    /// The one that runs it.
+    /// The level that runs code written for this set.
     const LEVEL: Level;
     /// 512-bit registers, 32 of them.
     const WIDE: bool;
