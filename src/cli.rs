@@ -122,6 +122,7 @@ impl std::str::FromStr for Seeds {
   ntm eval --checkpoint copy.safetensors --lengths 10,20,50,120 --json
   ntm eval --checkpoint repeat.safetensors --lengths 10,20 --repeats 10,20
   ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024
+  ntm eval --checkpoint runs/reverse-1 --data test.jsonl
   ntm eval --checkpoint copy.safetensors --plot copy.png --animate copy.gif
   ntm eval --checkpoint copy.safetensors --lengths 20,50,120 --curve c.svg")]
 pub struct Eval {
@@ -129,6 +130,9 @@ pub struct Eval {
     pub trained: Trained,
     #[command(flatten)]
     pub axes: Axes,
+    /// Of a machine of your own sequences: another file of them than the recipe's `task.eval`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["lengths", "repeats", "items", "vectors"])]
+    pub data: Option<String>,
     /// Sequences at each point [default: 100; of own data, all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequences: Option<u32>,

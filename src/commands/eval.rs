@@ -5,7 +5,7 @@ use crate::device;
 use crate::distributed::Group;
 use crate::metrics::{self, Figure, Score};
 use crate::replay::Shape;
-use crate::tasks::{Source, points};
+use crate::tasks::{Source, Task, points};
 use crate::terminal::{print, say, table};
 use crate::train::evaluate;
 use anyhow::{Result, bail};
@@ -27,7 +27,14 @@ struct Results<'a> {
 }
 
 pub fn run(flags: Eval) -> Result<()> {
-    let (checkpoint, Checkpoint { recipe, theta, .. }) = trained(&flags.trained)?;
+    let (checkpoint, Checkpoint { mut recipe, theta, .. }) = trained(&flags.trained)?;
+    match (&flags.data, &mut recipe.task) {
+        (None, _) => {}
+        (Some(data), Task::Sequences(task)) => task.eval = data.clone(),
+        (Some(data), task) => {
+            bail!("`--data {data}`: {} draws its sequences\nhint: `ntm predict` takes inputs of yours", task.name())
+        }
+    }
     let grid = grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?;
     if let Some((axis, _)) = grid.iter().find(|(_, values)| values.is_empty()) {
         bail!("the recipe names no {} to measure at\nhint: name some with --{}", axis.plural(), axis.plural());

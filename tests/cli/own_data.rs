@@ -83,6 +83,26 @@ fn eval_goes_over_the_evaluation_file_and_needs_no_other() {
 }
 
 #[test]
+fn eval_takes_another_file_than_the_recipes() {
+    let directory = with_data("", "");
+    let here = directory.path();
+    succeeds(here, &train(20, "run"));
+    write(&here.join("test.jsonl"), 13, "");
+    fs::remove_file(here.join("eval.jsonl")).unwrap();
+    let of = |data: &str| {
+        let ran = succeeds(here, &format!("eval --checkpoint run --threads 1 --json --data {data}"));
+        ran.json()["results"][0].clone()
+    };
+    assert_eq!(of("test.jsonl")["sequences"], 13);
+    fs::write(here.join("wide.jsonl"), "{\"input\": [[1, 2, 3]], \"target\": [[0]]}\n").unwrap();
+    let message = refused(here, "eval --checkpoint run --threads 1 --data wide.jsonl", 1);
+    assert!(message.contains("`wide.jsonl`, line 1, column"), "{message}");
+    succeeds(here, "train copy-feedforward --threads 1 --sequences 1 --set evaluation.sequences=1 --run-dir copy");
+    let message = refused(here, "eval --checkpoint copy --data test.jsonl", 1);
+    assert!(message.contains("`--data test.jsonl`: copy draws its sequences\nhint: `ntm predict`"), "{message}");
+}
+
+#[test]
 fn real_targets_train_by_squared_error_on_both_engines() {
     let directory = with_data(r#", "loss": "squared""#, ".5");
     let here = directory.path();
