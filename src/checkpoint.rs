@@ -4,6 +4,7 @@
 mod header;
 
 use crate::config::{MOST_RESTARTS, Recipe};
+use crate::files::write_atomically;
 use crate::metrics::Totals;
 use crate::optim::Clip;
 use crate::tasks::Lesson;
@@ -11,13 +12,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::fs;
 use std::path::Path;
 
 pub const FORMAT: &str = "ntm/1";
-/// The extension of a file that is being written.
-pub const TEMPORARY: &str = "tmp";
 
 /// How far a run has come.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -272,42 +270,6 @@ pub fn safetensors_bytes(
         .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data)?)))
         .collect::<Result<_, safetensors::SafeTensorError>>()?;
     Ok(safetensors::serialize(views, &Some(metadata))?)
-}
-
-/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link to a
-/// file stays one; what is no file, such as a pipe, is written to as it is.
-pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
-    if path == Path::new("/dev/stdout") {
-        return std::io::stdout().write_all(data).context("cannot write to stdout");
-    }
-    if fs::metadata(path).is_ok_and(|at| !at.is_file() && !at.is_dir()) {
-        return fs::write(path, data).with_context(|| format!("cannot write `{}`", path.display()));
-    }
-    let file = fs::canonicalize(path).unwrap_or(path.to_path_buf());
-    let mut temporary = file.as_os_str().to_owned();
-    temporary.push(format!(".{}.{TEMPORARY}", std::process::id()));
-    let write = || -> std::io::Result<()> {
-        let mut written = File::create(&temporary)?;
-        written.write_all(data)?;
-        written.sync_all()?;
-        fs::rename(&temporary, &file)?;
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
-    };
-    write().or_else(|error| {
-        let _ = fs::remove_file(&temporary);
-        Err(error).with_context(|| format!("cannot write `{}`", path.display()))
-    })
-}
-
-/// Removes a file, if it is there.
-pub fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// The bytes of f32 values in the file's order, little endian.

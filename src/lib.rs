@@ -11,6 +11,7 @@ pub mod display;
 pub mod distributed;
 pub mod engine;
 pub mod export;
+pub mod files;
 pub mod flat;
 pub mod fused;
 pub mod limits;

@@ -1,7 +1,8 @@
 //! A run directory: the resolved recipe, metrics.jsonl, TensorBoard events and checkpoints.
 
-use crate::checkpoint::{Checkpoint, TEMPORARY, write_atomically};
+use crate::checkpoint::Checkpoint;
 use crate::config::Recipe;
+use crate::files::{TEMPORARY, write_atomically};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
 use crate::tensorboard::{Events, Look};

@@ -1,9 +1,10 @@
 //! A seed study: one recipe trained from several seeds, side by side, a run directory each under one parent.
 
-use crate::checkpoint::{Progress, Solved, remove, write_atomically};
+use crate::checkpoint::{Progress, Solved};
 use crate::config::Recipe;
 use crate::device;
 use crate::display::Display;
+use crate::files::{remove, write_atomically};
 use crate::metrics::{Score, Spread};
 use crate::run::{Lock, Run, lock, occupied};
 use crate::train::{Ended, Trainer};

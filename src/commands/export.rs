@@ -1,7 +1,7 @@
 use super::{trained, usage};
-use crate::checkpoint::write_atomically;
 use crate::cli::{Export, Format, OnnxGraph};
 use crate::export::{npz, onnx, safetensors, torchscript};
+use crate::files::write_atomically;
 use crate::terminal::say;
 use anyhow::{Result, bail};
 use std::fs;

@@ -1,7 +1,7 @@
 //! From a picture to a file: PNG or SVG by its extension, or pixels for an animation.
 
 use super::colour::INK;
-use crate::checkpoint::write_atomically;
+use crate::files::write_atomically;
 use crate::terminal::shell_path;
 use anyhow::{Result, anyhow, bail};
 use image::{ColorType, ImageFormat};

@@ -1,8 +1,9 @@
 //! Numbers that are not finite: found in the update that makes them, named, and perhaps gone back from.
 
 use super::{Trainer, host};
-use crate::checkpoint::{Checkpoint, Progress, remove};
+use crate::checkpoint::{Checkpoint, Progress};
 use crate::display::Display;
+use crate::files::remove;
 use crate::run::Run;
 use crate::tasks::Batch;
 use anyhow::{Context, Error, Result};
