@@ -1,11 +1,10 @@
 //! What training shows: a bar on a terminal, a line per report elsewhere.
 
 use crate::metrics::{Report, Score};
-use crate::terminal::say;
+use crate::terminal::{say, terminal_columns};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
-use terminal_size::terminal_size_of;
 
 /// What shows the progress of a run.
 pub enum Display {
@@ -54,9 +53,9 @@ impl Display {
         let figures = figures.said();
         match self {
             Display::Bar(bar) => {
-                let total = HumanCount(bar.length().unwrap_or(0)).to_string().len();
-                let columns = terminal_size_of(std::io::stderr()).map_or(80, |(width, _)| width.0 as usize);
-                let room = columns.saturating_sub("bar of twelve / , 59m left  ".len() + 2 * total);
+                let total = HumanCount(bar.length().unwrap_or(0)).to_string();
+                let before = format!("{:12} {total}/{total}, 59m left  ", ""); // at most, as the template has it
+                let room = terminal_columns(std::io::stderr()).unwrap_or(80).saturating_sub(before.len());
                 bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
             }
             Display::Lines { total } => {

@@ -5,6 +5,7 @@ use anstream::{AutoStream, ColorChoice};
 use anyhow::{Context, Result};
 use std::ffi::OsStr;
 use std::io::{ErrorKind, Write};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 const BOLD: &str = "\x1b[1m";
@@ -63,9 +64,9 @@ pub fn heading(line: &str) -> String {
     format!("{BOLD}{line}{PLAIN}\n")
 }
 
-/// The columns of the terminal that stdout is, if it is one.
-pub fn terminal_columns() -> Option<usize> {
-    let (width, _) = terminal_size::terminal_size_of(std::io::stdout())?;
+/// The columns of the terminal that a stream is, if it is one.
+pub fn terminal_columns(stream: impl AsFd) -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(stream)?;
     Some(width.0 as usize)
 }
 

@@ -66,7 +66,8 @@ fn list(as_json: bool, out: &mut String) -> Result<()> {
     out.push_str(&heading(&format!("{:<30}  {:>8}  about", "recipe", "weights")));
     for (name, weights, about) in recipes {
         let mut left = format!("{name:<30}  {weights:>8}  ");
-        let room = terminal_columns().map_or(usize::MAX, |columns| columns.saturating_sub(left.len()).max(24));
+        let room = terminal_columns(std::io::stdout())
+            .map_or(usize::MAX, |columns| columns.saturating_sub(left.len()).max(24));
         for line in wrapped(&about, room) {
             writeln!(out, "{left}{line}")?;
             left = " ".repeat(left.len());

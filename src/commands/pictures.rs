@@ -38,12 +38,12 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
     if let (Some(flag), true) = (shown, steps > MAX_STEPS) {
         bail!("`{flag}`: the largest point makes {steps} steps, allowed: up to {MAX_STEPS}");
     }
-    let weights =
-        Shape::of(&recipe.model).map_or(0, |shape| steps * shape.rows * (shape.read_heads + shape.write_heads));
+    let shape = Shape::of(&recipe.model);
+    let weights = shape.map_or(0, |shape| steps * shape.rows * (shape.read_heads + shape.write_heads));
     if let (Some(flag), true) = (shown, weights > MAX_WEIGHTS) {
         bail!("`{flag}`: {steps} steps are too many to draw with so many memory rows\nhint: fewer of one or the other");
     }
-    if flags.animate.is_some() && Shape::of(&recipe.model).is_none() {
+    if flags.animate.is_some() && shape.is_none() {
         bail!("`--animate`: this network has no memory to show\nhint: --plot draws its inputs and outputs");
     }
     if flags.curve.is_some() && recipe.task.axes().is_empty() {

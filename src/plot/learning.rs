@@ -168,8 +168,9 @@ impl LearningCurves {
             let median: Vec<(f64, f64)> = line(1).collect();
             let piece = |ends: &[(f64, f64)]| PathElement::new(ends.to_vec(), series(index).stroke_width(2));
             chart.draw_series(median.windows(2).map(piece))?;
-            let alone = median.iter().filter(|_| median.len() == 1);
-            chart.draw_series(alone.map(|at| Circle::new(*at, 4, series(index).filled())))?;
+            if let [alone] = median[..] {
+                chart.draw_series([Circle::new(alone, 4, series(index).filled())])?;
+            }
         }
         Ok(())
     }

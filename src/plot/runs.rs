@@ -65,10 +65,10 @@ fn runs_in(directory: &Path) -> Result<Vec<PathBuf>> {
     }
     let mut runs = vec![];
     for entry in entries(directory)? {
-        match () {
-            () if is_run(&entry) => runs.push(entry),
-            () if Study::is_in(&entry) => runs.extend(entries(&entry)?.into_iter().filter(|path| is_run(path))),
-            () => {}
+        if is_run(&entry) {
+            runs.push(entry);
+        } else if Study::is_in(&entry) {
+            runs.extend(entries(&entry)?.into_iter().filter(|path| is_run(path)));
         }
     }
     if runs.is_empty() {
