@@ -1,8 +1,9 @@
 //! What training shows: a bar on a terminal, a line per report elsewhere.
 
+use crate::checkpoint::Solved;
 use crate::metrics::{Report, Score};
 use crate::terminal::{say, terminal_columns};
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -13,8 +14,52 @@ pub enum Display {
     Lines {
         total: u64,
     },
-    /// For a run that is one of many.
+    /// For a run that is one of many: what it says begins with its label, and on a terminal it has a bar below those of the others.
+    Labelled {
+        label: String,
+        bar: Option<ProgressBar>,
+    },
     Silent,
+}
+
+/// What shows the progress of runs side by side.
+pub struct SideBySide {
+    /// On a terminal.
+    bars: Option<MultiProgress>,
+}
+
+impl SideBySide {
+    /// Several processes on one terminal cannot have bars there.
+    pub fn new(alone: bool) -> SideBySide {
+        SideBySide { bars: (alone && std::io::stderr().is_terminal()).then(MultiProgress::new) }
+    }
+
+    /// For one of them, of `total` sequences, `done` of them behind it.
+    pub fn display(&self, label: String, total: u64, done: u64) -> Display {
+        let bar = self.bars.as_ref().map(|bars| drawn(bars.add(ProgressBar::new(total)), format!("{label}  "), done));
+        Display::Labelled { label, bar }
+    }
+
+    /// A line above the bars.
+    pub fn line(&self, text: &str) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| say(text)),
+            None => say(text),
+        }
+    }
+}
+
+/// A bar with words before it.
+fn drawn(bar: ProgressBar, before: String, done: u64) -> ProgressBar {
+    bar.set_style(
+        ProgressStyle::with_template("{prefix}{bar:12} {human_pos}/{human_len}, {eta} left  {wide_msg}")
+            .expect("a fixed template"),
+    );
+    bar.set_prefix(before);
+    bar.set_position(done);
+    bar.reset_eta();
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
 }
 
 impl Display {
@@ -23,27 +68,20 @@ impl Display {
         if !std::io::stderr().is_terminal() {
             return Display::Lines { total };
         }
-        let bar = ProgressBar::new(total).with_position(done);
-        bar.set_style(
-            ProgressStyle::with_template("{bar:12} {human_pos}/{human_len}, {eta} left  {wide_msg}")
-                .expect("a fixed template"),
-        );
-        bar.reset_eta();
-        bar.enable_steady_tick(Duration::from_millis(200));
-        Display::Bar(bar)
+        Display::Bar(drawn(ProgressBar::new(total), String::new(), done))
     }
 
     /// Another number of sequences in all: the run has begun anew.
     pub fn expect(&mut self, sequences: u64) {
         match self {
-            Display::Bar(bar) => bar.set_length(sequences),
+            Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } => bar.set_length(sequences),
             Display::Lines { total } => *total = sequences,
-            Display::Silent => {}
+            _ => {}
         }
     }
 
     pub fn tick(&self, sequences: u64) {
-        if let Display::Bar(bar) = self {
+        if let Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } = self {
             bar.set_position(sequences);
         }
     }
@@ -52,9 +90,9 @@ impl Display {
         let Report { sequences, figures, sequences_per_second: rate, .. } = report;
         let figures = figures.said();
         match self {
-            Display::Bar(bar) => {
+            Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } => {
                 let total = HumanCount(bar.length().unwrap_or(0)).to_string();
-                let before = format!("{:12} {total}/{total}, 59m left  ", ""); // at most, as the template has it
+                let before = format!("{}{:12} {total}/{total}, 59m left  ", bar.prefix(), ""); // at most, as the template has it
                 let room = terminal_columns(std::io::stderr()).unwrap_or(80).saturating_sub(before.len());
                 bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
             }
@@ -62,30 +100,43 @@ impl Display {
                 let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
                 say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s, {} left", HumanDuration(left)));
             }
-            Display::Silent => {}
+            _ => {}
         }
     }
 
-    pub fn evaluation(&self, scores: &[Score]) {
+    /// What an evaluation has found, and whether the run is solved by it; one of many runs has them in its logs.
+    pub fn evaluation(&self, scores: &[Score], solved: Option<&Solved>) {
+        if let Display::Labelled { .. } = self {
+            return;
+        }
         for score in scores {
-            self.line(&format!("  evaluation{}: {}", score.point.place(), score.figures.said()));
+            self.line(&format!("evaluation{}: {}", score.point.place(), score.figures.said()));
+        }
+        if let Some(Solved { sequences, seconds, .. }) = solved {
+            self.line(&format!("solved after {sequences} sequences, {seconds:.1} s"));
         }
     }
 
-    /// A line above the bar.
+    /// A line between the reports.
     pub fn line(&self, text: &str) {
         match self {
-            Display::Bar(bar) => bar.println(text),
-            Display::Lines { .. } => say(text),
+            Display::Bar(bar) => bar.println(format!("  {text}")),
+            Display::Lines { .. } => say(&format!("  {text}")),
+            Display::Labelled { label, bar: Some(bar) } => bar.suspend(|| say(&format!("{label}: {text}"))),
+            Display::Labelled { label, bar: None } => say(&format!("{label}: {text}")),
             Display::Silent => {}
         }
     }
 
-    /// Ends the bar and leaves its last state on the screen.
+    /// Ends the bar; that of a single run leaves its last state on the screen.
     pub fn close(&self) {
-        if let Display::Bar(bar) = self {
-            bar.abandon();
-            say(""); // it leaves the cursor at its end
+        match self {
+            Display::Bar(bar) => {
+                bar.abandon();
+                say(""); // it leaves the cursor at its end
+            }
+            Display::Labelled { bar: Some(bar), .. } => bar.finish_and_clear(),
+            _ => {}
         }
     }
 }

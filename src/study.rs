@@ -136,12 +136,13 @@ impl Study {
     }
 
     /// Trains some of the seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
-    /// `said` sees each outcome as it comes. The outcomes, or the signal that asked to stop.
+    /// `show` what shows its progress, `said` sees each outcome as it comes. The outcomes, or the signal that asked to stop.
     pub fn run(
         &self,
         seeds: &[u64],
         jobs: usize,
         start: impl Fn(u64) -> Result<Start> + Sync,
+        show: impl Fn(&Trainer) -> Display + Sync,
         stop: impl Fn() -> Option<i32> + Sync,
         said: impl Fn(&Outcome),
     ) -> Result<Vec<Outcome>, i32> {
@@ -150,10 +151,10 @@ impl Study {
         let (mut outcomes, mut stopped) = (vec![], None);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(seeds.len()) {
-                let (sender, next, start, stop) = (sender.clone(), &next, &start, &stop);
+                let (sender, next, start, show, stop) = (sender.clone(), &next, &start, &show, &stop);
                 scope.spawn(move || {
                     while let (None, Some(&seed)) = (stop(), seeds.get(next.fetch_add(1, Ordering::Relaxed))) {
-                        let _ = sender.send(self.train(seed, start, stop)); // the receiver outlives the threads
+                        let _ = sender.send(self.train(seed, start, show, stop)); // the receiver outlives the threads
                     }
                 });
             }
@@ -179,6 +180,7 @@ impl Study {
         &self,
         seed: u64,
         start: &impl Fn(u64) -> Result<Start>,
+        show: &impl Fn(&Trainer) -> Display,
         stop: &impl Fn() -> Option<i32>,
     ) -> (Option<Ended>, Outcome) {
         let mut outcome = Outcome::of(seed);
@@ -187,7 +189,10 @@ impl Study {
                 Start::Finished(progress) => (Ok(Ended::Finished), *progress),
                 Start::Train(both) => {
                     let (mut trainer, mut run) = *both;
-                    (trainer.run(Some(&mut run), &mut Display::Silent, stop), trainer.progress)
+                    let mut display = show(&trainer);
+                    let ended = trainer.run(Some(&mut run), &mut display, stop);
+                    display.close();
+                    (ended, trainer.progress)
                 }
             };
             let results = Run::last_evaluation(&self.run_directory(seed));

@@ -7,6 +7,7 @@ use super::{Choice, cores};
 use crate::cli::Train;
 use crate::config::{Metric, Recipe, Training};
 use crate::device;
+use crate::display::SideBySide;
 use crate::distributed::{Group, Place};
 use crate::metrics::{self, Spread};
 use crate::run::Run;
@@ -38,9 +39,15 @@ pub fn run(
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
     let start = |seed| start(&study, seed, flags, place, &choice);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
-    let said = |outcome: &Outcome| say(&format!("{rank}{}", described(outcome)));
+    let displays = SideBySide::new(group.is_alone());
+    let show = |trainer: &Trainer| {
+        let (recipe, progress) = (&trainer.recipe, &trainer.progress);
+        let label = format!("{rank}seed {}", recipe.training.seed);
+        displays.display(label, progress.expected(recipe), progress.sequences)
+    };
+    let said = |outcome: &Outcome| displays.line(&format!("{rank}{}", described(outcome)));
     let gathered = gather::beating(group, stop, |stop| {
-        let ended = study.run(&seeds, jobs, start, stop, said);
+        let ended = study.run(&seeds, jobs, start, show, stop, said);
         gather::outcomes(group, &study, ended, stop)
     });
     let outcomes = match gathered? {

@@ -118,10 +118,7 @@ impl Trainer {
     pub(super) fn log(&mut self, run: &mut Run, display: &Display, scores: &[Score], best: bool) -> Result<()> {
         let step = self.progress.step;
         run.log_evaluation(step, scores)?;
-        display.evaluation(scores);
-        if let Some(Solved { sequences, seconds, .. }) = self.progress.solved.as_ref().filter(|at| at.step == step) {
-            display.line(&format!("  solved after {sequences} sequences, {seconds:.1} s"));
-        }
+        display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step));
         if best {
             self.checkpoint().save(&run.best())?;
         }

@@ -95,8 +95,8 @@ impl Trainer {
         });
         self.group.led(written)?;
         let (step, most) = (self.progress.step, self.most_rollbacks());
-        display.line(&format!("  {error}"));
-        display.line(&format!("  back to update {step} with half the learning rate, rollback {rollbacks} of {most}"));
+        display.line(&error.to_string());
+        display.line(&format!("back to update {step} with half the learning rate, rollback {rollbacks} of {most}"));
         Ok(())
     }
 }

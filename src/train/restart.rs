@@ -43,7 +43,7 @@ impl Trainer {
         let begun = Progress { restarts, given_up: step, ..Progress::default() };
         self.progress = Progress { step, sequences, seconds, best, ..begun };
         let said = format!("{why}: beginning anew, restart {restarts} of at most {times}");
-        display.line(&format!("  {said}"));
+        display.line(&said);
         display.expect(self.progress.expected(&self.recipe));
         self.group.led(run.map_or(Ok(()), |run| run.log_restart(step, &said)))
     }

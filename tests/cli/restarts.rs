@@ -119,6 +119,10 @@ fn a_study_tells_of_restarts_and_a_new_total_is_that_of_the_last_start() {
     let ran = succeeds(here, &format!("train {TINY} {NEVER_REACHED} --seeds 1..2 --run-dir study"));
     assert!(ran.stderr.contains("seed 1: not solved in 51 sequences, "), "{}", ran.stderr);
     assert!(ran.stderr.contains(", 2 restarts\n"), "{}", ran.stderr);
+    for seed in 1..=2 {
+        let told = ran.stderr.lines().filter(|line| line.starts_with(&format!("seed {seed}: ")));
+        assert_eq!(told.filter(|line| line.contains(": beginning anew, restart ")).count(), 2, "{}", ran.stderr);
+    }
     assert_eq!(json_of(&here.join("study/summary.json"))["outcomes"][1]["restarts"], 2);
     let message = refused(here, "train --resume study/seed-1 --sequences 20", 1);
     assert!(

@@ -65,6 +65,21 @@ fn the_bar_of_a_run_keeps_to_the_line_of_its_terminal() {
 }
 
 #[test]
+fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_above() {
+    let directory = tempfile::tempdir().unwrap();
+    let study = directory.path().join("study").display().to_string();
+    let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences 1000 --run-dir {study}");
+    let shown = without_colours(&on_a_terminal(80, &line, "A=B"));
+    for seed in 1..=3 {
+        let bar = shown.split(['\r', '\n']).find(|part| part.contains(&format!("seed {seed}  █")));
+        assert!(bar.is_some_and(|bar| bar.contains("/1,000, ") && bar.contains("  loss ")), "{shown}");
+        let ended = format!("seed {seed}: not solved in 1000 sequences, ");
+        assert_eq!(shown.matches(&ended).count(), 1, "{shown}");
+    }
+    assert!(shown.contains("seed 1  ") && !shown.contains("evaluation"), "its evaluations are in its logs\n{shown}");
+}
+
+#[test]
 fn colours_are_for_a_terminal_alone_unless_the_environment_says_otherwise() {
     let directory = tiny_run();
     let here = directory.path();
