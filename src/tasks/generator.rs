@@ -28,6 +28,10 @@ pub trait Generator {
     fn steps(&self, point: &Point) -> usize;
     /// Writes one sequence into a column of zeros.
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column);
+    /// The same of a sequence to be trained on, where a task draws some of these otherwise.
+    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
+        self.draw(point, rng, column);
+    }
 }
 
 /// The sequences of a `slice` of the batch of training step `step`, each drawn from (seed, step) and its place in the batch
@@ -49,20 +53,24 @@ pub fn training_batch(
     // at batch size 1 both are `step`
     let index = |b| if task.mixed_lengths() { first + b } else { step };
     let points: Vec<Point> = (0..slice.len() as u64).map(|b| shape(index(b))).collect();
-    batch(task, &points, |b| stream(seed, Purpose::TrainingSequence, first + b))
+    batch(task, &points, |b, point, column| {
+        task.draw_for_training(point, &mut stream(seed, Purpose::TrainingSequence, first + b), column)
+    })
 }
 
 /// The evaluation sequences `first..first + size` at a point: no training run ever draws them.
 pub fn evaluation_batch(task: &dyn Generator, seed: u64, point: &Point, first: u64, size: usize) -> Batch {
-    batch(task, &vec![point.clone(); size], |b| stream(seed, Purpose::EvaluationSequence, first + b))
+    batch(task, &vec![point.clone(); size], |b, point, column| {
+        task.draw(point, &mut stream(seed, Purpose::EvaluationSequence, first + b), column)
+    })
 }
 
-/// A sequence at each point, number b drawn from its own stream.
-fn batch(task: &dyn Generator, points: &[Point], stream: impl Fn(u64) -> ChaCha8Rng) -> Batch {
+/// A sequence at each point, number b written by `draw` from a stream of its own.
+fn batch(task: &dyn Generator, points: &[Point], draw: impl Fn(u64, &Point, &mut Column)) -> Batch {
     let lengths = points.iter().map(|point| task.steps(point)).collect();
     let mut batch = Batch::zeros(lengths, Channels::width(&task.inputs()), Channels::width(&task.outputs()));
     for (b, point) in points.iter().enumerate() {
-        task.draw(point, &mut stream(b as u64), &mut batch.column(b));
+        draw(b as u64, point, &mut batch.column(b));
     }
     batch
 }

@@ -27,6 +27,7 @@ use super::batch::bits;
 use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
 use crate::limits::check;
 use anyhow::Result;
+use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +40,8 @@ pub struct RepeatCopy {
     pub min_repeats: usize,
     pub max_repeats: usize,
     pub count: Count,
+    /// The share of training sequences whose vectors are alike (see `make_alike`). Evaluation draws all bits uniformly.
+    pub alike: f64,
     pub mixed_lengths: bool,
 }
 
@@ -64,6 +67,7 @@ impl Default for RepeatCopy {
             min_repeats: 1,
             max_repeats: 10,
             count: Count::Number,
+            alike: 0.0,
             mixed_lengths: true,
         }
     }
@@ -115,7 +119,8 @@ impl Generator for RepeatCopy {
         check("task.min_length", self.min_length, 1, MOST)?;
         check("task.max_length", self.max_length, self.min_length, MOST)?;
         check("task.min_repeats", self.min_repeats, 1, MOST)?;
-        check("task.max_repeats", self.max_repeats, self.min_repeats, MOST)
+        check("task.max_repeats", self.max_repeats, self.min_repeats, MOST)?;
+        check("task.alike", self.alike, 0.0, 1.0)
     }
 
     fn steps(&self, point: &Point) -> usize {
@@ -124,13 +129,33 @@ impl Generator for RepeatCopy {
     }
 
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let (length, repeats, width) = (point.at(Axis::Length), point.at(Axis::Repeats), self.width);
+        let vectors = self.vectors(point, rng);
+        self.write(&vectors, point, column);
+    }
+
+    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let mut vectors = self.vectors(point, rng);
+        if self.alike > 0.0 && rng.random::<f64>() < self.alike {
+            make_alike(&mut vectors, rng);
+        }
+        self.write(&vectors, point, column);
+    }
+}
+
+impl RepeatCopy {
+    /// Vectors of uniform bits.
+    fn vectors(&self, point: &Point, rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
+        (0..point.at(Axis::Length)).map(|_| bits(rng, self.width)).collect()
+    }
+
+    /// Writes the sequence of these vectors.
+    fn write(&self, vectors: &[Vec<f32>], point: &Point, column: &mut Column) {
+        let (length, repeats, width) = (vectors.len(), point.at(Axis::Repeats), self.width);
         let shown = self.shown(length, repeats);
-        for t in 0..length {
-            let data = bits(rng, width);
-            column.input(t)[..width].copy_from_slice(&data);
+        for (t, data) in vectors.iter().enumerate() {
+            column.input(t)[..width].copy_from_slice(data);
             for repeat in 0..repeats {
-                column.answer(shown + repeat * length + t)[..width].copy_from_slice(&data);
+                column.answer(shown + repeat * length + t)[..width].copy_from_slice(data);
             }
         }
         column.input(length)[width] = 1.0;
@@ -142,11 +167,28 @@ impl Generator for RepeatCopy {
     }
 }
 
+/// Makes half of the vectors equal to one before them or different from it in one bit, and a quarter nearly or wholly zero (each
+/// bit is 1 once in ten). What a head that looks up by content takes one for another is rare among uniform bits.
+fn make_alike(vectors: &mut [Vec<f32>], rng: &mut impl Rng) {
+    for t in 0..vectors.len() {
+        let kind = rng.random::<f64>();
+        if kind < 0.5 && t > 0 {
+            vectors[t] = vectors[rng.random_range(0..t)].clone();
+            if rng.random::<f64>() < 0.5 {
+                let bit = rng.random_range(0..vectors[t].len());
+                vectors[t][bit] = 1.0 - vectors[t][bit];
+            }
+        } else if kind < 0.75 {
+            vectors[t].fill_with(|| (rng.random::<f64>() < 0.1) as u8 as f32);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Count, RepeatCopy};
-    use crate::tasks::Task;
     use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
+    use crate::tasks::{Axis, Point, Source, Task};
 
     fn length(drawn: &Drawn) -> usize {
         drawn.input.iter().position(|input| input[8] == 1.0).expect("an end marker")
@@ -198,5 +240,41 @@ mod tests {
         assert!(values.iter().sum::<f32>().abs() < 1e-6, "{values:?}");
         assert!((values.iter().map(|value| value * value).sum::<f32>() / 7.0 - 1.0).abs() < 1e-6, "{values:?}");
         assert_eq!(RepeatCopy { max_repeats: 3, ..task }.normalised(3), 0.0);
+    }
+
+    /// Of the sequences drawn with a share of alike ones, how many of a vector's ones, and of the pairs of neighbours that differ in at most
+    /// one bit, there are.
+    fn likeness(alike: f64, training: bool) -> (f64, f64) {
+        let task = RepeatCopy { alike, min_length: 8, max_length: 8, max_repeats: 2, ..RepeatCopy::default() };
+        let mut source = Source::open(&Task::RepeatCopy(task.clone())).unwrap();
+        let point = Point::new([(Axis::Length, 8), (Axis::Repeats, 1)]);
+        let batch = match training {
+            true => source.training_batch(1, 0, 500, 1.0),
+            false => source.evaluation_batch(1, &point, 0, 500),
+        };
+        let batch = batch.unwrap();
+        let vector = |b: usize, t: usize| &batch.inputs[(t * 500 + b) * 10..][..8];
+        let near = |b: usize, t: usize| {
+            let differing = vector(b, t).iter().zip(vector(b, t - 1)).filter(|(a, b)| a != b).count();
+            (differing <= 1) as u32 as f64
+        };
+        let ones: f32 =
+            (0..500).flat_map(|b| (0..8).map(move |t| (b, t))).map(|(b, t)| vector(b, t).iter().sum::<f32>()).sum();
+        let pairs: f64 = (0..500).flat_map(|b| (1..8).map(move |t| (b, t))).map(|(b, t)| near(b, t)).sum();
+        (ones as f64 / (500.0 * 8.0 * 8.0), pairs / (500.0 * 7.0))
+    }
+
+    #[test]
+    fn a_share_of_training_sequences_has_vectors_alike_and_evaluation_none() {
+        let (ones, pairs) = likeness(0.0, true); // 9 of 256 vectors differ from one in at most a bit
+        assert!((ones - 0.5).abs() < 0.02 && (pairs - 9.0 / 256.0).abs() < 0.015, "{ones} {pairs}");
+        assert_eq!(likeness(1.0, false), likeness(0.0, false));
+        let (ones, pairs) = likeness(1.0, true);
+        assert!(ones < 0.45 && pairs > 0.2, "{ones} {pairs}");
+        let (half_ones, half_pairs) = likeness(0.5, true);
+        assert!(
+            ones < half_ones && half_ones < 0.5 && half_pairs < pairs && half_pairs > 0.1,
+            "{half_ones} {half_pairs}"
+        );
     }
 }
