@@ -1,10 +1,10 @@
-//! What training shows: a bar on a terminal, a line per report elsewhere.
+//! What training shows: a bar on a terminal, elsewhere a line per report; of many runs side by side a bar each, elsewhere only
+//! what happens between the reports.
 
 use crate::checkpoint::Solved;
 use crate::metrics::{Report, Score};
 use crate::terminal::{say, terminal_columns};
 use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
 use std::time::Duration;
 
 /// What shows the progress of a run.
@@ -26,24 +26,31 @@ pub enum Display {
 pub struct SideBySide {
     /// On a terminal.
     bars: Option<MultiProgress>,
+    /// The characters of the longest label.
+    width: usize,
 }
 
 impl SideBySide {
     /// Several processes on one terminal cannot have bars there.
-    pub fn new(alone: bool) -> SideBySide {
-        SideBySide { bars: (alone && std::io::stderr().is_terminal()).then(MultiProgress::new) }
+    pub fn new(alone: bool, width: usize) -> SideBySide {
+        SideBySide { bars: Some(MultiProgress::new()).filter(|bars| alone && !bars.is_hidden()), width }
+    }
+
+    pub fn has_bars(&self) -> bool {
+        self.bars.is_some()
     }
 
     /// For one of them, of `total` sequences, `done` of them behind it.
     pub fn display(&self, label: String, total: u64, done: u64) -> Display {
-        let bar = self.bars.as_ref().map(|bars| drawn(bars.add(ProgressBar::new(total)), format!("{label}  "), done));
+        let before = format!("{label:width$}  ", width = self.width);
+        let bar = self.bars.as_ref().map(|bars| drawn(bars.add(ProgressBar::new(total)), before, done));
         Display::Labelled { label, bar }
     }
 
-    /// A line above the bars.
+    /// A line, above the bars where there are any.
     pub fn line(&self, text: &str) {
         match &self.bars {
-            Some(bars) => bars.suspend(|| say(text)),
+            Some(bars) => drop(bars.println(text)), // a terminal that is gone is no reason to end a run
             None => say(text),
         }
     }
@@ -51,12 +58,10 @@ impl SideBySide {
 
 /// A bar with words before it.
 fn drawn(bar: ProgressBar, before: String, done: u64) -> ProgressBar {
-    bar.set_style(
+    let bar = bar.with_position(done).with_prefix(before).with_style(
         ProgressStyle::with_template("{prefix}{bar:12} {human_pos}/{human_len}, {eta} left  {wide_msg}")
             .expect("a fixed template"),
     );
-    bar.set_prefix(before);
-    bar.set_position(done);
     bar.reset_eta();
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
@@ -65,10 +70,11 @@ fn drawn(bar: ProgressBar, before: String, done: u64) -> ProgressBar {
 impl Display {
     /// For a run of `total` sequences, `done` of them behind it.
     pub fn new(total: u64, done: u64) -> Display {
-        if !std::io::stderr().is_terminal() {
-            return Display::Lines { total };
+        let bar = ProgressBar::new(total);
+        if bar.is_hidden() {
+            return Display::Lines { total }; // no terminal, or one that cannot move its cursor
         }
-        Display::Bar(drawn(ProgressBar::new(total), String::new(), done))
+        Display::Bar(drawn(bar, String::new(), done))
     }
 
     /// Another number of sequences in all: the run has begun anew.
@@ -76,7 +82,7 @@ impl Display {
         match self {
             Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } => bar.set_length(sequences),
             Display::Lines { total } => *total = sequences,
-            _ => {}
+            Display::Labelled { bar: None, .. } | Display::Silent => {}
         }
     }
 
@@ -100,7 +106,7 @@ impl Display {
                 let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
                 say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s, {} left", HumanDuration(left)));
             }
-            _ => {}
+            Display::Labelled { bar: None, .. } | Display::Silent => {}
         }
     }
 
@@ -122,7 +128,7 @@ impl Display {
         match self {
             Display::Bar(bar) => bar.println(format!("  {text}")),
             Display::Lines { .. } => say(&format!("  {text}")),
-            Display::Labelled { label, bar: Some(bar) } => bar.suspend(|| say(&format!("{label}: {text}"))),
+            Display::Labelled { label, bar: Some(bar) } => bar.println(format!("{label}: {text}")),
             Display::Labelled { label, bar: None } => say(&format!("{label}: {text}")),
             Display::Silent => {}
         }
@@ -136,7 +142,7 @@ impl Display {
                 say(""); // it leaves the cursor at its end
             }
             Display::Labelled { bar: Some(bar), .. } => bar.finish_and_clear(),
-            _ => {}
+            Display::Lines { .. } | Display::Labelled { bar: None, .. } | Display::Silent => {}
         }
     }
 }

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 
 /// Said to a terminal when the first signal comes, since an update or an evaluation may take a while; by a process that nothing
 /// launched, where a second signal is no repetition.
-const STOPPING: &[u8] = b"\nstopping, and saving first; the same again ends it at once, unsaved\n";
+pub const STOPPING: &str = "\nstopping, and saving first; the same again ends it at once, unsaved\n";
 
-/// Gives the number of the first of `STOPS` once it has come. A second one that comes later than `grace` after it ends the
-/// process at once; until then it is a repetition, as where scheduler and torchrun both pass one on.
-pub fn stop_signal(grace: Duration) -> Result<impl Fn() -> Option<i32> + Sync> {
+/// Gives the number of the first of `STOPS` once it has come; `tells`: and says so to a terminal. A second one that comes later
+/// than `grace` after it ends the process at once; until then it is a repetition, as where scheduler and torchrun both pass one on.
+pub fn stop_signal(grace: Duration, tells: bool) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
     let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`
     let (began, grace) = (Instant::now(), grace.as_micros() as u64);
-    let told = if grace == 0 && std::io::stderr().is_terminal() { STOPPING } else { &[] };
+    let told = if tells && grace == 0 && std::io::stderr().is_terminal() { STOPPING } else { "" };
     for signal in STOPS.into_iter().filter(|&signal| !ignored(signal)) {
         let (stop, first) = (stop.clone(), first.clone());
         let came = move || {

@@ -2,6 +2,7 @@
 
 mod gather;
 
+use super::signals::STOPPING;
 use super::train::{as_begun, asked, change, directory, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
@@ -19,6 +20,7 @@ use anyhow::{Result, bail};
 use serde_json::json;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Once;
 
 pub fn run(
     flags: &Train,
@@ -39,7 +41,15 @@ pub fn run(
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
     let start = |seed| start(&study, seed, flags, place, &choice);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
-    let displays = SideBySide::new(group.is_alone());
+    let width = study.seeds.iter().map(|seed| format!("seed {seed}").len()).max().unwrap_or(0);
+    let (displays, told) = (SideBySide::new(group.is_alone(), width), Once::new());
+    let stop = || {
+        let signal = stop();
+        if signal.is_some() && displays.has_bars() {
+            told.call_once(|| displays.line(STOPPING.trim()));
+        }
+        signal
+    };
     let show = |trainer: &Trainer| {
         let (recipe, progress) = (&trainer.recipe, &trainer.progress);
         let label = format!("{rank}seed {}", recipe.training.seed);

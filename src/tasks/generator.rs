@@ -28,7 +28,7 @@ pub trait Generator {
     fn steps(&self, point: &Point) -> usize;
     /// Writes one sequence into a column of zeros.
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column);
-    /// The same of a sequence to be trained on, where a task draws some of these otherwise.
+    /// Like `draw`, for training: a task may draw some of these sequences otherwise.
     fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
         self.draw(point, rng, column);
     }

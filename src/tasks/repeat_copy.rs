@@ -167,8 +167,9 @@ impl RepeatCopy {
     }
 }
 
-/// Makes half of the vectors equal to one before them or different from it in one bit, and a quarter nearly or wholly zero (each
-/// bit is 1 once in ten). What a head that looks up by content takes one for another is rare among uniform bits.
+/// Makes of the vectors after the first half equal to one before them, or different from it in one bit, and draws a quarter of
+/// them, and three quarters of first ones, with few ones (a bit is 1 once in ten). Vectors that a head confuses when it looks up
+/// by content are rare among uniform bits.
 fn make_alike(vectors: &mut [Vec<f32>], rng: &mut impl Rng) {
     for t in 0..vectors.len() {
         let kind = rng.random::<f64>();
@@ -187,8 +188,11 @@ fn make_alike(vectors: &mut [Vec<f32>], rng: &mut impl Rng) {
 #[cfg(test)]
 mod tests {
     use super::{Count, RepeatCopy};
+    use crate::random::{Purpose, stream};
     use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
-    use crate::tasks::{Axis, Point, Source, Task};
+    use crate::tasks::{Axis, Batch, Column, Generator, Point, Source, Task};
+    use rand::RngCore;
+    use rand_chacha::ChaCha8Rng;
 
     fn length(drawn: &Drawn) -> usize {
         drawn.input.iter().position(|input| input[8] == 1.0).expect("an end marker")
@@ -212,7 +216,7 @@ mod tests {
 
     #[test]
     fn pulses_tell_the_number_one_by_one_after_the_end_marker() {
-        let task = RepeatCopy { count: Count::Pulses, ..RepeatCopy::default() };
+        let task = RepeatCopy { count: Count::Pulses, alike: 1.0, ..RepeatCopy::default() };
         assert_answers_follow(&Task::RepeatCopy(task), |drawn| {
             let (data, rest) = drawn.input.split_at(length(drawn));
             let pulses = rest[1..].iter().take_while(|input| input[9] == 1.0).count();
@@ -242,11 +246,11 @@ mod tests {
         assert_eq!(RepeatCopy { max_repeats: 3, ..task }.normalised(3), 0.0);
     }
 
-    /// Of the sequences drawn with a share of alike ones, how many of a vector's ones, and of the pairs of neighbours that differ in at most
-    /// one bit, there are.
-    fn likeness(alike: f64, training: bool) -> (f64, f64) {
+    /// Of sequences of 8 vectors: the share of ones, that of ones in first vectors, and that of neighbours that differ in at most
+    /// one bit.
+    fn likeness(alike: f64, training: bool) -> [f64; 3] {
         let task = RepeatCopy { alike, min_length: 8, max_length: 8, max_repeats: 2, ..RepeatCopy::default() };
-        let mut source = Source::open(&Task::RepeatCopy(task.clone())).unwrap();
+        let mut source = Source::open(&Task::RepeatCopy(task)).unwrap();
         let point = Point::new([(Axis::Length, 8), (Axis::Repeats, 1)]);
         let batch = match training {
             true => source.training_batch(1, 0, 500, 1.0),
@@ -254,27 +258,37 @@ mod tests {
         };
         let batch = batch.unwrap();
         let vector = |b: usize, t: usize| &batch.inputs[(t * 500 + b) * 10..][..8];
-        let near = |b: usize, t: usize| {
-            let differing = vector(b, t).iter().zip(vector(b, t - 1)).filter(|(a, b)| a != b).count();
-            (differing <= 1) as u32 as f64
-        };
-        let ones: f32 =
-            (0..500).flat_map(|b| (0..8).map(move |t| (b, t))).map(|(b, t)| vector(b, t).iter().sum::<f32>()).sum();
-        let pairs: f64 = (0..500).flat_map(|b| (1..8).map(move |t| (b, t))).map(|(b, t)| near(b, t)).sum();
-        (ones as f64 / (500.0 * 8.0 * 8.0), pairs / (500.0 * 7.0))
+        let ones = |t: usize| (0..500).map(|b| vector(b, t).iter().sum::<f32>() as f64).sum::<f64>() / 4000.0;
+        let differing = |b: usize, t: usize| vector(b, t).iter().zip(vector(b, t - 1)).filter(|(a, b)| a != b).count();
+        let near = |t: usize| (0..500).filter(|&b| differing(b, t) <= 1).count() as f64 / 500.0;
+        [(0..8).map(ones).sum::<f64>() / 8.0, ones(0), (1..8).map(near).sum::<f64>() / 7.0]
     }
 
     #[test]
     fn a_share_of_training_sequences_has_vectors_alike_and_evaluation_none() {
-        let (ones, pairs) = likeness(0.0, true); // 9 of 256 vectors differ from one in at most a bit
-        assert!((ones - 0.5).abs() < 0.02 && (pairs - 9.0 / 256.0).abs() < 0.015, "{ones} {pairs}");
+        let close = |values: [f64; 3], expected: [f64; 3]| {
+            let off = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(off < 0.02, "{values:?}, expected {expected:?}");
+        };
+        let uniform = [0.5, 0.5, 9.0 / 256.0]; // 9 of 256 vectors differ from one in at most a bit
+        close(likeness(0.0, true), uniform);
         assert_eq!(likeness(1.0, false), likeness(0.0, false));
-        let (ones, pairs) = likeness(1.0, true);
-        assert!(ones < 0.45 && pairs > 0.2, "{ones} {pairs}");
-        let (half_ones, half_pairs) = likeness(0.5, true);
-        assert!(
-            ones < half_ones && half_ones < 0.5 && half_pairs < pairs && half_pairs > 0.1,
-            "{half_ones} {half_pairs}"
-        );
+        let alike = likeness(1.0, true);
+        assert!((alike[1] - (0.75 * 0.1 + 0.25 * 0.5)).abs() < 0.02, "{alike:?}"); // of first vectors three in four have few ones
+        assert!(alike[0] < 0.4 && alike[2] > 0.25, "{alike:?}");
+        close(likeness(0.5, true), std::array::from_fn(|i| (uniform[i] + alike[i]) / 2.0));
+    }
+
+    #[test]
+    fn without_vectors_alike_training_draws_what_evaluation_would_from_the_same_stream() {
+        let (task, point) = (RepeatCopy::default(), Point::new([(Axis::Length, 5), (Axis::Repeats, 3)]));
+        let drawn = |draw: &dyn Fn(&mut ChaCha8Rng, &mut Column)| {
+            let mut batch = Batch::zeros(vec![task.steps(&point)], 10, 9);
+            let mut rng = stream(1, Purpose::TrainingSequence, 0);
+            draw(&mut rng, &mut batch.column(0));
+            (batch, rng.next_u64())
+        };
+        let plain = drawn(&|rng, column| task.draw(&point, rng, column));
+        assert_eq!(drawn(&|rng, column| task.draw_for_training(&point, rng, column)), plain);
     }
 }

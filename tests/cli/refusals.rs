@@ -103,6 +103,7 @@ fn wrong_recipes_are_refused_with_the_file_the_field_and_what_is_allowed() {
         ),
         (r#"{"task": {"max_length": 1000000}, "training": {"batch_size": 1048576}}"#, " bytes of memory, "),
         (r#"{"model": {"memory": {"rows": 18446744073709551615}}}"#, "is 18446744073709551615, allowed: 1 to 16777216"),
+        (r#"{"task": {"kind": "repeat-copy", "alike": 1.5}}"#, "`task.alike` is 1.5, allowed: 0 to 1"),
         (r#"{"model": {"memory": {"rows": 18446744073709551616}}}"#, "expected a whole number"),
         (
             r#"{"task": {"kind": "sequences", "train": "a", "eval": "a", "input_width": 1152921504606846976}}"#,

@@ -9,11 +9,12 @@ const SUBCOMMANDS: [&str; 8] = ["train", "eval", "predict", "plot", "export", "i
 
 const EVAL: &str = "eval --checkpoint run/checkpoints/latest.safetensors --threads 1 --sequences 3";
 
-/// What a terminal of so many columns shows of a command with one more variable in its environment.
-fn on_a_terminal(columns: usize, line: &str, variable: &str) -> String {
-    let words = ["tests/terminal.py", &columns.to_string(), "/usr/bin/env", "TERM=xterm", variable].map(str::to_string);
-    let words = words.into_iter().chain([env!("CARGO_BIN_EXE_ntm").to_string()]);
-    python(words.chain(line.split_whitespace().map(str::to_string)))
+/// What a terminal of so many columns shows of a command after these words to `env`: another variable, perhaps a program that runs it.
+fn on_a_terminal(columns: usize, line: &str, before: &str) -> String {
+    let words = format!("tests/terminal.py {columns} /usr/bin/env TERM=xterm {before}");
+    let words =
+        [words.as_str(), env!("CARGO_BIN_EXE_ntm"), line].map(|part| part.split_whitespace().map(str::to_string));
+    python(words.into_iter().flatten())
 }
 
 fn without_colours(text: &str) -> String {
@@ -71,12 +72,30 @@ fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_abo
     let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences 1000 --run-dir {study}");
     let shown = without_colours(&on_a_terminal(80, &line, "A=B"));
     for seed in 1..=3 {
-        let bar = shown.split(['\r', '\n']).find(|part| part.contains(&format!("seed {seed}  █")));
-        assert!(bar.is_some_and(|bar| bar.contains("/1,000, ") && bar.contains("  loss ")), "{shown}");
+        let bars = shown.split(&format!("seed {seed}  ")).skip(1).map(|rest| rest.split("seed ").next().unwrap());
+        let drawn = |bar: &str| bar.starts_with(['░', '█']) && bar.contains("/1,000, ") && bar.contains(" left  loss ");
+        assert!(bars.into_iter().any(drawn), "seed {seed}\n{shown}");
         let ended = format!("seed {seed}: not solved in 1000 sequences, ");
         assert_eq!(shown.matches(&ended).count(), 1, "{shown}");
     }
-    assert!(shown.contains("seed 1  ") && !shown.contains("evaluation"), "its evaluations are in its logs\n{shown}");
+    let (_, rest) = shown.rsplit_once(": not solved").unwrap();
+    assert!(!rest.contains(['░', '█']), "a bar stays behind\n{rest}");
+    assert!(!shown.contains("evaluation"), "its evaluations are in its logs\n{shown}");
+}
+
+#[test]
+fn ctrl_c_in_a_study_is_answered_once_and_no_bar_is_drawn_after_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let study = directory.path().join("study").display().to_string();
+    let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences 1000000000 --run-dir {study}");
+    let shown = without_colours(&on_a_terminal(80, &line, "A=B timeout --foreground -s INT 3"));
+    assert_eq!(
+        shown.matches("stopping, and saving first; the same again ends it at once, unsaved").count(),
+        1,
+        "{shown}"
+    );
+    let (before, rest) = shown.rsplit_once("stopped and saved; go on with: ntm train --resume ").expect(&shown);
+    assert!(before.contains('░') && !rest.contains(['░', '█']), "{rest}");
 }
 
 #[test]
