@@ -229,7 +229,7 @@ fn hparams_show_of_a_run_that_was_stopped_and_resumed_how_it_ended_and_nothing_t
 fn tensorboard_names_the_points_of_a_grid_and_the_figures_of_a_task() {
     let directory = tempfile::tempdir().unwrap();
     let sizes = "--set task.max_length=2 --set task.max_repeats=2 --set evaluation.lengths=[2] --set evaluation.repeats=[1,3] \
-        --set training.restart.kind=never --set training.batch_size=1";
+        --set training.restart.kind=never";
     let line = format!("train repeat-copy {TINY} {sizes} --sequences 10 --run-dir run");
     succeeds(directory.path(), &line);
     let run = directory.path().join("run");

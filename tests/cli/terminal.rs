@@ -72,9 +72,10 @@ fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_abo
     let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences 1000 --run-dir {study}");
     let shown = without_colours(&on_a_terminal(80, &line, "A=B"));
     for seed in 1..=3 {
-        let bars = shown.split(&format!("seed {seed}  ")).skip(1).map(|rest| rest.split("seed ").next().unwrap());
+        let label = format!("seed {seed}  ");
+        let mut bars = shown.split(&label).skip(1).map(|rest| rest.split("seed ").next().unwrap());
         let drawn = |bar: &str| bar.starts_with(['░', '█']) && bar.contains("/1,000, ") && bar.contains(" left  loss ");
-        assert!(bars.into_iter().any(drawn), "seed {seed}\n{shown}");
+        assert!(bars.any(drawn), "seed {seed}\n{shown}");
         let ended = format!("seed {seed}: not solved in 1000 sequences, ");
         assert_eq!(shown.matches(&ended).count(), 1, "{shown}");
     }
