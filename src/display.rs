@@ -36,10 +36,6 @@ impl SideBySide {
         SideBySide { bars: Some(MultiProgress::new()).filter(|bars| alone && !bars.is_hidden()), width }
     }
 
-    pub fn has_bars(&self) -> bool {
-        self.bars.is_some()
-    }
-
     /// For one of them, of `total` sequences, `done` of them behind it.
     pub fn display(&self, label: String, total: u64, done: u64) -> Display {
         let before = format!("{label:width$}  ", width = self.width);
@@ -77,17 +73,25 @@ impl Display {
         Display::Bar(drawn(bar, String::new(), done))
     }
 
+    fn bar(&self) -> Option<&ProgressBar> {
+        match self {
+            Display::Bar(bar) => Some(bar),
+            Display::Labelled { bar, .. } => bar.as_ref(),
+            Display::Lines { .. } | Display::Silent => None,
+        }
+    }
+
     /// Another number of sequences in all: the run has begun anew.
     pub fn expect(&mut self, sequences: u64) {
-        match self {
-            Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } => bar.set_length(sequences),
-            Display::Lines { total } => *total = sequences,
-            Display::Labelled { bar: None, .. } | Display::Silent => {}
+        if let Display::Lines { total } = self {
+            *total = sequences;
+        } else if let Some(bar) = self.bar() {
+            bar.set_length(sequences);
         }
     }
 
     pub fn tick(&self, sequences: u64) {
-        if let Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } = self {
+        if let Some(bar) = self.bar() {
             bar.set_position(sequences);
         }
     }
@@ -95,18 +99,14 @@ impl Display {
     pub fn report(&self, report: &Report) {
         let Report { sequences, figures, sequences_per_second: rate, .. } = report;
         let figures = figures.said();
-        match self {
-            Display::Bar(bar) | Display::Labelled { bar: Some(bar), .. } => {
-                let total = HumanCount(bar.length().unwrap_or(0)).to_string();
-                let before = format!("{}{:12} {total}/{total}, 59m left  ", bar.prefix(), ""); // at most, as the template has it
-                let room = terminal_columns(std::io::stderr()).unwrap_or(80).saturating_sub(before.len());
-                bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
-            }
-            Display::Lines { total } => {
-                let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
-                say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s, {} left", HumanDuration(left)));
-            }
-            Display::Labelled { bar: None, .. } | Display::Silent => {}
+        if let Some(bar) = self.bar() {
+            let total = HumanCount(bar.length().unwrap_or(0)).to_string();
+            let before = format!("{}{:12} {total}/{total}, 59m left  ", bar.prefix(), ""); // at most, as the template has it
+            let room = terminal_columns(std::io::stderr()).unwrap_or(80).saturating_sub(before.len());
+            bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
+        } else if let Display::Lines { total } = self {
+            let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
+            say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s, {} left", HumanDuration(left)));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Signals that ask a run to stop.
 
-use crate::distributed::STOPS;
+use crate::distributed::{STOPS, launched};
 use anyhow::Result;
 use signal_hook::low_level;
 use std::io::IsTerminal;
@@ -8,17 +8,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Said to a terminal when the first signal comes, since an update or an evaluation may take a while; by a process that nothing
-/// launched, where a second signal is no repetition.
+/// Said when the first signal comes, if that `is_answered`, since an update or an evaluation may take a while.
 pub const STOPPING: &str = "\nstopping, and saving first; the same again ends it at once, unsaved\n";
 
-/// Gives the number of the first of `STOPS` once it has come; `tells`: and says so to a terminal. A second one that comes later
-/// than `grace` after it ends the process at once; until then it is a repetition, as where scheduler and torchrun both pass one on.
-pub fn stop_signal(grace: Duration, tells: bool) -> Result<impl Fn() -> Option<i32> + Sync> {
+/// Whether a signal is answered: on a terminal, by a process that nothing launched, where a second one is no repetition.
+pub fn is_answered() -> bool {
+    !launched() && std::io::stderr().is_terminal()
+}
+
+/// Gives the number of the first of `STOPS` once it has come; `answers`: whether it is answered here. A second one that comes
+/// later than `grace` after it ends the process at once; until then it is a repetition, as where scheduler and torchrun both pass
+/// one on.
+pub fn stop_signal(grace: Duration, answers: bool) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
     let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`
     let (began, grace) = (Instant::now(), grace.as_micros() as u64);
-    let told = if tells && grace == 0 && std::io::stderr().is_terminal() { STOPPING } else { "" };
+    let told = if answers && is_answered() { STOPPING } else { "" };
     for signal in STOPS.into_iter().filter(|&signal| !ignored(signal)) {
         let (stop, first) = (stop.clone(), first.clone());
         let came = move || {

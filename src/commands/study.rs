@@ -2,7 +2,7 @@
 
 mod gather;
 
-use super::signals::STOPPING;
+use super::signals::{STOPPING, is_answered};
 use super::train::{as_begun, asked, change, directory, recipe};
 use super::{Choice, cores};
 use crate::cli::Train;
@@ -41,21 +41,21 @@ pub fn run(
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
     let start = |seed| start(&study, seed, flags, place, &choice);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
-    let width = study.seeds.iter().map(|seed| format!("seed {seed}").len()).max().unwrap_or(0);
+    let label = |seed: u64| format!("{rank}seed {seed}");
+    let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
     let (displays, told) = (SideBySide::new(group.is_alone(), width), Once::new());
     let stop = || {
         let signal = stop();
-        if signal.is_some() && displays.has_bars() {
+        if signal.is_some() && is_answered() {
             told.call_once(|| displays.line(STOPPING.trim()));
         }
         signal
     };
     let show = |trainer: &Trainer| {
         let (recipe, progress) = (&trainer.recipe, &trainer.progress);
-        let label = format!("{rank}seed {}", recipe.training.seed);
-        displays.display(label, progress.expected(recipe), progress.sequences)
+        displays.display(label(recipe.training.seed), progress.expected(recipe), progress.sequences)
     };
-    let said = |outcome: &Outcome| displays.line(&format!("{rank}{}", described(outcome)));
+    let said = |outcome: &Outcome| displays.line(&format!("{}: {}", label(outcome.seed), described(outcome)));
     let gathered = gather::beating(group, stop, |stop| {
         let ended = study.run(&seeds, jobs, start, show, stop, said);
         gather::outcomes(group, &study, ended, stop)
@@ -144,17 +144,17 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
 }
 
 fn described(outcome: &Outcome) -> String {
-    let Outcome { seed, solved, sequences, seconds, restarts, error, .. } = outcome;
+    let Outcome { solved, sequences, seconds, restarts, error, .. } = outcome;
     let again = match restarts {
         0 => String::new(),
         1 => ", 1 restart".to_string(),
         more => format!(", {more} restarts"),
     };
     match (error, solved) {
-        (Some(error), _) => format!("seed {seed}: {error}"),
-        (None, None) => format!("seed {seed}: not solved in {sequences} sequences, {seconds:.1} s{again}"),
+        (Some(error), _) => error.clone(),
+        (None, None) => format!("not solved in {sequences} sequences, {seconds:.1} s{again}"),
         (None, Some(at)) => {
-            format!("seed {seed}: solved after {} sequences, {:.1} s, of {sequences}{again}", at.sequences, at.seconds)
+            format!("solved after {} sequences, {:.1} s, of {sequences}{again}", at.sequences, at.seconds)
         }
     }
 }

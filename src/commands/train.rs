@@ -25,7 +25,7 @@ const REPEATED: Duration = Duration::from_secs(30);
 
 pub fn run(flags: Train) -> Result<ExitCode> {
     let place = Place::from_environment()?;
-    let study = flags.seeds.is_some() || flags.resume.as_deref().is_some_and(Study::is_in); // which says it above its bars
+    let study = flags.seeds.is_some() || flags.resume.as_deref().is_some_and(Study::is_in); // which answers above its bars
     let stop = stop_signal(if launched() { REPEATED } else { Duration::ZERO }, !study)?;
     let Some(place) = place else { return train(&flags, Group::alone(), None, stop) };
     let joined = Group::join(&place, Duration::from_secs(flags.peer_timeout.into()));

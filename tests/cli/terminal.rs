@@ -65,12 +65,17 @@ fn the_bar_of_a_run_keeps_to_the_line_of_its_terminal() {
     }
 }
 
-#[test]
-fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_above() {
+/// What a terminal shows of a study of three seeds of so many sequences, two at a time.
+fn study_on_a_terminal(sequences: u32, before: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let study = directory.path().join("study").display().to_string();
-    let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences 1000 --run-dir {study}");
-    let shown = without_colours(&on_a_terminal(80, &line, "A=B"));
+    let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences {sequences} --run-dir {study}");
+    without_colours(&on_a_terminal(80, &line, before))
+}
+
+#[test]
+fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_above() {
+    let shown = study_on_a_terminal(1000, "A=B");
     for seed in 1..=3 {
         let label = format!("seed {seed}  ");
         let mut bars = shown.split(&label).skip(1).map(|rest| rest.split("seed ").next().unwrap());
@@ -86,10 +91,7 @@ fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_abo
 
 #[test]
 fn ctrl_c_in_a_study_is_answered_once_and_no_bar_is_drawn_after_its_end() {
-    let directory = tempfile::tempdir().unwrap();
-    let study = directory.path().join("study").display().to_string();
-    let line = format!("train {TINY} --seeds 1..3 --jobs 2 --sequences 1000000000 --run-dir {study}");
-    let shown = without_colours(&on_a_terminal(80, &line, "A=B timeout --foreground -s INT 3"));
+    let shown = study_on_a_terminal(1_000_000_000, "A=B timeout --foreground -s INT 3");
     assert_eq!(
         shown.matches("stopping, and saving first; the same again ends it at once, unsaved").count(),
         1,
