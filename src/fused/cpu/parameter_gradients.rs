@@ -11,6 +11,8 @@ use rayon::prelude::*;
 /// Rows of a weight gradient that one task sums, and sequence rows it takes at a time (both fit the L2 cache).
 const GRADIENT_ROWS: usize = 32;
 const SUMMED_ROWS: usize = 128;
+/// Multiply-adds, about a millisecond of them, from which on threads that slept through the pass of a single tape are woken.
+const WORTH_WAKING: usize = 1 << 24;
 
 /// The matrices of a plan in the order of `Fused::d_w`.
 fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
@@ -40,12 +42,16 @@ impl<F: Float> Fused<F> {
             tasks.extend(blocks.map(|(block, rows)| (index, dense, block * GRADIENT_ROWS, rows)));
         }
         let (tapes, level, layers) = (&self.tapes, self.level, self.plan.controller.len());
+        let values: usize = denses(&self.plan).map(|dense| dense.outputs * dense.input_step).sum();
+        let steps: usize = tapes.iter().flat_map(|tape| &tape.lengths).sum();
         let sum = |(index, dense, first_row, d_w)| {
             simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, d_w })
         };
         match &self.pool {
-            Some(pool) => pool.install(|| tasks.into_par_iter().for_each(sum)),
-            None => tasks.into_iter().for_each(sum),
+            Some(pool) if tapes.len() > 1 || values * steps >= WORTH_WAKING => {
+                pool.install(|| tasks.into_par_iter().for_each(sum))
+            }
+            _ => tasks.into_iter().for_each(sum),
         }
     }
 
