@@ -110,12 +110,12 @@ impl Board {
         self.post(key, value)?;
         let all: Vec<usize> = (0..self.size).collect();
         let missing = self.missing(key, &all, self.timeout)?;
+        let values =
+            if missing.is_empty() { all.iter().map(|&rank| self.read(key, rank)).collect() } else { Ok(vec![]) };
+        let _ = self.post(&read(key), b""); // rank 0 may end, and the store with it, as soon as it sees this
         if missing.is_empty() {
-            let values = all.iter().map(|&rank| self.read(key, rank)).collect();
-            self.post(&read(key), b"")?;
             return values;
         }
-        self.post(&read(key), b"")?;
         if self.rank == 0 {
             self.post(&given_up(key), b"")?;
             let here: Vec<usize> = all.into_iter().filter(|rank| !missing.contains(rank)).collect();
