@@ -67,10 +67,30 @@ impl Progress {
         self.step - self.given_up
     }
 
+    /// The number of the next batch. It says which start and which of its updates, and nothing of the starts before: a start is
+    /// the same whenever those have ended.
+    pub fn batch(&self) -> u64 {
+        (self.restarts as u64) << 32 | self.of_start()
+    }
+
     /// The sequences that will have been seen at the end of this start.
     pub fn expected(&self, recipe: &Recipe) -> u64 {
         let left = recipe.updates() - self.of_start();
         self.sequences.saturating_add(left * recipe.training.batch_size as u64)
+    }
+
+    /// That of a start which was trained by itself, in a run in which it has begun.
+    pub fn after(self, begun: &Progress) -> Progress {
+        let seconds = begun.seconds; // it took the run none
+        let sequences = self.sequences + begun.sequences;
+        let step = self.step + begun.step;
+        let solved = self.solved.map(|at| Solved {
+            step: at.step + begun.step,
+            sequences: at.sequences + begun.sequences,
+            seconds,
+        });
+        let best = self.best.map(|best| Best { step: best.step + begun.step, ..best });
+        Progress { step, sequences, seconds, solved, best, given_up: begun.step, ..self }
     }
 
     /// Refuses numbers that no run can have come to, and that others would overflow with.

@@ -59,7 +59,8 @@ pub struct Train {
     /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9
     #[arg(long, value_name = "A..B", conflicts_with_all = ["seed", "resume"])]
     pub seeds: Option<Seeds>,
-    /// How many seeds train at the same time [default: cores / threads of each]
+    /// How many seeds, or starts of a run that may begin anew, train at the same time [default: cores / threads of each;
+    /// starts where the recipe trains until one is solved, else one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total,

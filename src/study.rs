@@ -7,7 +7,7 @@ use crate::display::Display;
 use crate::files::{remove, write_atomically};
 use crate::metrics::{Score, Spread};
 use crate::run::{Lock, Run, lock, occupied};
-use crate::train::{Ended, Trainer};
+use crate::train::{Ended, Jobs, Trainer};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -136,11 +136,12 @@ impl Study {
     }
 
     /// Trains some of the seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
-    /// `show` what shows its progress, `said` sees each outcome as it comes. The outcomes, or the signal that asked to stop.
+    /// `show` what shows its progress, `said` sees each outcome as it comes. The
+    /// outcomes, or the signal that asked to stop.
     pub fn run(
         &self,
         seeds: &[u64],
-        jobs: usize,
+        jobs: &Jobs,
         start: impl Fn(u64) -> Result<Start> + Sync,
         show: impl Fn(&Trainer) -> Display + Sync,
         stop: impl Fn() -> Option<i32> + Sync,
@@ -150,12 +151,15 @@ impl Study {
         let (sender, receiver) = mpsc::channel();
         let (mut outcomes, mut stopped) = (vec![], None);
         std::thread::scope(|scope| {
-            for _ in 0..jobs.min(seeds.len()) {
+            let together = jobs.count.min(seeds.len());
+            (0..together).for_each(|_| _ = jobs.take()); // before any starts of theirs take them
+            for _ in 0..together {
                 let (sender, next, start, show, stop) = (sender.clone(), &next, &start, &show, &stop);
                 scope.spawn(move || {
                     while let (None, Some(&seed)) = (stop(), seeds.get(next.fetch_add(1, Ordering::Relaxed))) {
                         let _ = sender.send(self.train(seed, start, show, stop)); // the receiver outlives the threads
                     }
+                    jobs.give_back();
                 });
             }
             drop(sender);

@@ -1,5 +1,6 @@
 //! Training: the update and the loop around it. Knows no flags.
 
+mod ahead;
 mod average;
 mod evaluation;
 mod nonfinite;
@@ -11,11 +12,12 @@ use crate::device::kind;
 use crate::display::Display;
 use crate::distributed::{Group, Step};
 use crate::engine::{Engine, Logits};
-use crate::metrics::{Report, Totals};
+use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
 use crate::run::Run;
 use crate::tasks::{Batch, Source};
+pub use ahead::{Ahead, Jobs};
 use anyhow::Result;
 pub use evaluation::evaluate;
 pub use nonfinite::NotFinite;
@@ -55,6 +57,58 @@ pub struct Trainer {
     step: Option<Step>,
     /// The signal that has asked this rank to stop.
     asked: Option<i32>,
+    /// The starts that may come after this one, where they are trained already.
+    ahead: Option<Ahead>,
+}
+
+/// What has happened after an update.
+#[derive(Default)]
+struct Happened {
+    scores: Option<Vec<Score>>,
+    /// Whether these are the best so far.
+    best: bool,
+    report: Option<Report>,
+    /// Why the start is given up.
+    given_up: Option<String>,
+    /// Whether a rollback may go back to here.
+    regular: bool,
+    /// The signal that asked to stop.
+    stopped: Option<i32>,
+}
+
+impl Happened {
+    /// Whether the run is to be saved.
+    fn saves(&self) -> bool {
+        self.regular || self.stopped.is_some()
+    }
+}
+
+/// The time that a run takes.
+struct Clock {
+    session: Instant,
+    seconds_before: f64,
+    /// Since the last report.
+    began: Instant,
+    sequences_before: u64,
+}
+
+impl Clock {
+    fn new(progress: &Progress) -> Clock {
+        let now = Instant::now();
+        Clock { session: now, seconds_before: progress.seconds, began: now, sequences_before: progress.sequences }
+    }
+
+    /// Of all sessions.
+    fn seconds(&self) -> f64 {
+        self.seconds_before + self.session.elapsed().as_secs_f64()
+    }
+
+    /// Sequences a second since it was last asked for.
+    fn rate(&mut self, sequences: u64) -> f64 {
+        let rate = (sequences - self.sequences_before) as f64 / self.began.elapsed().as_secs_f64();
+        (self.began, self.sequences_before) = (Instant::now(), sequences);
+        rate
+    }
 }
 
 /// What an update on a device will have come to.
@@ -82,6 +136,11 @@ impl Trainer {
     /// The same, one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
     pub fn in_group(self, group: Group) -> Trainer {
         Trainer { group, ..self }
+    }
+
+    /// The same, with starts that are trained ahead of their turn: the run is the same, and sooner at its end. Not for a group.
+    pub fn with_ahead(self, ahead: Option<Ahead>) -> Trainer {
+        Trainer { ahead, ..self }
     }
 
     /// Takes weights and the vectors beside them from a checkpoint; without these, weights to begin with.
@@ -123,6 +182,7 @@ impl Trainer {
             apart: vec![],
             step: None,
             asked: None,
+            ahead: None,
         }
     }
 
@@ -154,7 +214,7 @@ impl Trainer {
         let axes = || self.recipe.task.axes();
         let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
-        let mut batch = self.source.training_slice(training.seed, self.progress.step, size, reach, slice)?;
+        let mut batch = self.source.training_slice(training.seed, self.progress.batch(), size, reach, slice)?;
         batch.blur = training.blur.at(step + 1, self.recipe.updates());
         self.update_by(&batch)
     }
@@ -294,55 +354,59 @@ impl Trainer {
         display: &mut Display,
         stop: &impl Fn() -> Option<i32>,
     ) -> Result<Ended> {
-        let training = self.recipe.training.clone();
-        let due = |every: u64, step: u64, last: bool| every > 0 && (last || step.is_multiple_of(every));
-        let (mut began, seconds_before) = (Instant::now(), self.progress.seconds);
-        let session = began;
-        let mut sequences_before = self.progress.sequences;
+        let mut clock = Clock::new(&self.progress);
         while !self.finished() {
-            self.asked = stop();
-            self.update()?;
-            let step = self.progress.step;
-            let last = self.finished();
-            self.progress.seconds = seconds_before + session.elapsed().as_secs_f64();
+            if !self.may_be_given_up() {
+                self.ahead = None;
+            }
+            let happened = self.once(&mut clock, stop)?;
             display.tick(self.progress.sequences);
-            let wanted = self.wanted(); // or else it begins anew
-            let measured = wanted.is_some() || due(training.eval_every, step, last);
-            let saved = due(training.checkpoint_every, step, last);
-            let reported = wanted.is_some() || due(training.report_every, step, last);
-            // the ranks of a group stop after the same step: the first whose all-reduce says so
-            let stopped = self.step.map_or_else(stop, |step| step.stopped);
-            if measured || saved || reported || stopped.is_some() {
-                self.settle()?;
-                self.progress.seconds = seconds_before + session.elapsed().as_secs_f64(); // with the wait for the device
-            }
-            let mut given_up = None;
-            if measured {
-                let (scores, best) = self.evaluate()?; // which may solve it
-                given_up = self.falls_short(wanted.as_ref(), &scores);
-                let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &scores, best));
-                self.group.led(logged)?;
-            }
-            if reported || self.finished() {
-                let rate = (self.progress.sequences - sequences_before) as f64 / began.elapsed().as_secs_f64();
-                let report = self.report(rate);
-                self.group.led(run.as_deref_mut().map_or(Ok(()), |run| run.log_report(&report)))?;
-                display.report(&report);
-                (began, sequences_before) = (Instant::now(), self.progress.sequences);
-            }
-            if let Some(why) = &given_up {
+            let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
+            self.group.led(logged)?;
+            if let Some(why) = &happened.given_up {
                 self.restart(run.as_deref_mut(), display, why)?;
+                clock.rate(self.progress.sequences); // what has been trained ahead is none of it
             }
-            if saved || given_up.is_some() || self.finished() || stopped.is_some() {
-                let regular = given_up.is_some() || due(training.checkpoint_every, step, false);
-                self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, regular)))?;
+            if happened.saves() || self.finished() {
+                self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, happened.regular)))?;
             }
-            if let Some(signal) = stopped {
+            if let Some(signal) = happened.stopped {
                 return Ok(Ended::Stopped(signal));
             }
         }
         self.group.led(run.map_or(Ok(()), Run::log_end))?;
         Ok(Ended::Finished)
+    }
+
+    /// One update, and what is due after it.
+    fn once(&mut self, clock: &mut Clock, stop: &impl Fn() -> Option<i32>) -> Result<Happened> {
+        self.asked = stop();
+        self.update()?;
+        self.progress.seconds = clock.seconds();
+        let training = &self.recipe.training;
+        let (step, last) = (self.progress.of_start(), self.finished());
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let wanted = self.wanted(); // or else it begins anew
+        let measured = wanted.is_some() || training.eval_every > 0 && last || due(training.eval_every);
+        let reported = wanted.is_some() || last || due(training.report_every);
+        let saved = due(training.checkpoint_every);
+        // the ranks of a group stop after the same step: the first whose all-reduce says so
+        let stopped = self.step.map_or_else(stop, |step| step.stopped);
+        let mut happened = Happened { stopped, regular: saved, ..Happened::default() };
+        if measured || reported || saved || stopped.is_some() {
+            self.settle()?;
+            self.progress.seconds = clock.seconds(); // with the wait for the device
+        }
+        if measured {
+            let (scores, best) = self.evaluate()?; // which may solve it
+            happened.given_up = self.falls_short(wanted.as_ref(), &scores);
+            (happened.scores, happened.best) = (Some(scores), best);
+        }
+        if reported || self.finished() {
+            happened.report = Some(self.report(clock.rate(self.progress.sequences)));
+        }
+        happened.regular |= happened.given_up.is_some();
+        Ok(happened)
     }
 
     /// What must be there before the first update: something to go back to if the recipe asks for it, and a checkpoint, so that

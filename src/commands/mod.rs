@@ -21,8 +21,9 @@ use crate::fused::{CudaFused, Fused};
 use crate::limits::check;
 use crate::model::{Composed, with_rows};
 use crate::run::Run;
-use crate::tasks::{Axis, Grid, MOST, Task};
+use crate::tasks::{Axis, Grid, MOST, Source, Task};
 use crate::terminal::say;
+use crate::train::{Ahead, Jobs};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -102,6 +103,7 @@ fn grid(flags: &Axes, task: &Task, mut defaults: Grid) -> Result<Grid> {
 }
 
 /// What the machine flags come to.
+#[derive(Clone)]
 struct Choice {
     device: Device,
     why: &'static str,
@@ -165,6 +167,47 @@ impl Choice {
         })
     }
 
+    /// How many starts of a run to train at a time: as many as `jobs` says, else as the cores have room for where most starts are
+    /// expected to fail, which is where one must end solved. Refuses what cannot be.
+    fn starts(&self, jobs: Option<usize>, cores: usize, recipe: &Recipe) -> Result<usize> {
+        let training = &recipe.training;
+        let one = match () {
+            () if training.restart.times() == 0 => Some("this recipe has one start (`training.restart`)"),
+            () if training.on_nonfinite.rollbacks() > 0 => {
+                Some("a start that may go back (`on_nonfinite`) has no other beside it")
+            }
+            () if self.device.is_cuda() => Some("starts train side by side on the CPU alone"),
+            () => None,
+        };
+        match (jobs, one) {
+            (Some(jobs), Some(why)) if jobs > 1 => {
+                usage(&format!("`--jobs {jobs}` is for several seeds or starts: {why}\nhint: name seeds with --seeds"))
+            }
+            (Some(jobs), None) => Ok(jobs),
+            (None, None) if training.restart.until_solved() => {
+                let fit = |starts: &usize| recipe.check_memory(*starts).is_ok();
+                let room = cores / self.threads.min(training.batch_size);
+                Ok((2..=room.min(training.restart.times() as usize + 1)).rev().find(fit).unwrap_or(1))
+            }
+            _ => Ok(1),
+        }
+    }
+
+    /// The choice for one of several starts at a time: no more threads than sequences in a batch.
+    fn of_several(self, recipe: &Recipe) -> Choice {
+        Choice { threads: self.threads.min(recipe.training.batch_size), ..self }
+    }
+
+    /// The starts of a run after number `start`, which take the jobs that are left.
+    fn ahead(&self, recipe: &Recipe, start: u32, jobs: &Jobs) -> Result<Option<Ahead>> {
+        if jobs.count == 1 {
+            return Ok(None);
+        }
+        let choice = self.clone();
+        let parts = move |recipe: &Recipe| Ok((Source::open(&recipe.task)?, choice.engine(recipe)?));
+        Ahead::of(recipe, start, jobs, Box::new(parts)).map(Some)
+    }
+
     fn words(&self) -> String {
         let engine = if self.fused { "fused" } else { "composed" };
         format!("{engine} engine on {} ({}), threads: {}", device::name(self.device), self.why, self.threads)
@@ -177,9 +220,9 @@ fn cores(place: Option<&Place>) -> usize {
     (all / place.map_or(1, |place| place.local_size)).max(1)
 }
 
-/// The engine for one recipe, and what it runs on.
-fn machine(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, place, cores(place))?.for_recipe(flags, place, recipe)?;
+/// The engine for one recipe on so many cores, and what it runs on.
+fn machine(flags: &Machine, place: Option<&Place>, cores: usize, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
+    let choice = Choice::new(flags, place, cores)?.for_recipe(flags, place, recipe)?;
     Ok((choice.engine(recipe)?, choice))
 }
 

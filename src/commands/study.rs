@@ -15,7 +15,7 @@ use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
 use crate::terminal::{print, say, shell_path, table};
-use crate::train::Trainer;
+use crate::train::{Jobs, Trainer};
 use anyhow::{Result, bail};
 use serde_json::json;
 use std::path::PathBuf;
@@ -36,10 +36,15 @@ pub fn run(
     let choice = group.agree("engine", choice.for_recipe(&flags.machine, place, &study.recipe), machine)?;
     group.lead(|| study.forget_summary())?;
     group.say(&choice.words());
+    let several = Jobs::of(jobs);
+    // a job that no seed needs trains a start ahead
+    let ahead =
+        choice.starts(None, jobs * choice.threads, &study.recipe)? > 1 && study.recipe.check_memory(jobs).is_ok();
+    let ahead = if ahead { several.clone() } else { Jobs::of(1) };
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
-    let start = |seed| start(&study, seed, flags, place, &choice);
+    let start = |seed| start(&study, seed, flags, place, &choice, &ahead);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
@@ -57,7 +62,7 @@ pub fn run(
     };
     let said = |outcome: &Outcome| displays.line(&format!("{}: {}", label(outcome.seed), described(outcome)));
     let gathered = gather::beating(group, stop, |stop| {
-        let ended = study.run(&seeds, jobs, start, show, stop, said);
+        let ended = study.run(&seeds, &several, start, show, stop, said);
         gather::outcomes(group, &study, ended, stop)
     });
     let outcomes = match gathered? {
@@ -119,13 +124,22 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
 }
 
 /// The run of one seed, from its beginning or from where it stopped.
-fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice: &Choice) -> Result<Start> {
+fn start(
+    study: &Study,
+    seed: u64,
+    flags: &Train,
+    place: Option<&Place>,
+    choice: &Choice,
+    jobs: &Jobs,
+) -> Result<Start> {
     let directory = study.run_directory(seed);
     if !Run::is_in(&directory) {
         let recipe = study.recipe_of(seed);
         let (source, engine) = (Source::open(&recipe.task)?, choice.engine(&recipe)?);
         let run = Run::create(&directory, &recipe, &choice.words())?;
-        return Ok(Start::Train(Box::new((Trainer::new(recipe, source, engine, choice.device), run))));
+        let ahead = choice.ahead(&recipe, 0, jobs)?;
+        let trainer = Trainer::new(recipe, source, engine, choice.device).with_ahead(ahead);
+        return Ok(Start::Train(Box::new((trainer, run))));
     }
     let (lock, saved) = Run::hold(&directory)?;
     let mut checkpoint = Run::read(&directory, &saved)?;
@@ -140,7 +154,9 @@ fn start(study: &Study, seed: u64, flags: &Train, place: Option<&Place>, choice:
     let choice = Choice::side_by_side(&machine, place)?.for_recipe(&machine, place, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
-    Ok(Start::Train(Box::new((Trainer::restore(&checkpoint, source, engine, choice.device), run))))
+    let ahead = choice.ahead(&checkpoint.recipe, checkpoint.progress.restarts, jobs)?;
+    let trainer = Trainer::restore(&checkpoint, source, engine, choice.device).with_ahead(ahead);
+    Ok(Start::Train(Box::new((trainer, run))))
 }
 
 fn described(outcome: &Outcome) -> String {

@@ -1,5 +1,5 @@
 use super::signals::stop_signal;
-use super::{Choice, machine, study, usage};
+use super::{Choice, cores, study, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{self, EngineChoice, Machine, Train};
 use crate::config::{OnNonfinite, Recipe};
@@ -12,7 +12,7 @@ use crate::simd;
 use crate::study::Study;
 use crate::tasks::{Source, Task, points};
 use crate::terminal::{say, shell_path};
-use crate::train::{Ended, NotFinite, Trainer};
+use crate::train::{Ended, Jobs, NotFinite, Trainer};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -48,8 +48,9 @@ fn train(
     if flags.seeds.is_some() || flags.resume.is_some() && group.finds(goes_on)? {
         return study::run(flags, &group, place, stop);
     }
-    if flags.jobs.is_some() {
-        let refused = usage("`--jobs` is for several seeds\nhint: name them with --seeds");
+    if flags.jobs.is_some() && !group.is_alone() {
+        let refused =
+            usage("`--jobs` in a job of several processes is for several seeds\nhint: name them with --seeds");
         return group.agree("jobs", refused, |_| Value::Null);
     }
     let leads = group.leads();
@@ -167,25 +168,33 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
                 group.size
             );
         }
-        recipe.check_memory(1)?;
         let source = source.map_or_else(|| Source::open(&recipe.task), Ok)?;
-        let (engine, choice) = machine(&as_begun(&flags.machine, checkpoint.as_ref()), place, &recipe)?;
-        Ok((source, engine, choice))
+        let jobs = flags.jobs.map(usize::from);
+        let each = (cores(place) / jobs.unwrap_or(1)).max(1);
+        let machine = as_begun(&flags.machine, checkpoint.as_ref());
+        let choice = Choice::new(&machine, place, each)?.for_recipe(&machine, place, &recipe)?;
+        let starts = if group.is_alone() { choice.starts(jobs, cores(place), &recipe)? } else { 1 };
+        let choice = if starts > 1 { choice.of_several(&recipe) } else { choice };
+        recipe.check_memory(starts)?;
+        Ok((source, choice.engine(&recipe)?, choice, starts))
     };
-    let said = |(_, engine, choice): &(_, Box<dyn Engine>, Choice)| {
+    let said = |(_, engine, choice, _): &(_, Box<dyn Engine>, Choice, _)| {
         let device = device::kind(choice.device);
         json!({ "recipe": recipe, "engine": engine.name(), "device": device, "fused multiply-add": simd::has_fma() })
     };
-    let (source, engine, choice) = group.agree("run", prepare(), said)?;
+    let (source, engine, choice, starts) = group.agree("run", prepare(), said)?;
     if choice.device.is_cuda() {
         group.use_cards(choice.device)?;
     }
-    let run = group.lead(|| log(&directory, &recipe, checkpoint.as_ref().zip(lock.flatten()), &choice, group.size))?;
+    let saved = checkpoint.as_ref().zip(lock.flatten());
+    let run = group.lead(|| log(&directory, &recipe, saved, &choice, group.size, starts))?;
+    let begun = checkpoint.as_ref().map_or(0, |at| at.progress.restarts);
+    let ahead = choice.ahead(&recipe, begun, &Jobs::of(starts))?;
     let trainer = match &checkpoint {
         None => Trainer::new(recipe, source, engine, choice.device),
         Some(checkpoint) => Trainer::restore(checkpoint, source, engine, choice.device),
     };
-    Ok(Some((trainer.in_group(group), run)))
+    Ok(Some((trainer.in_group(group).with_ahead(ahead), run)))
 }
 
 /// The checkpoint to go on from, and the lock on its directory, which the rank that leads holds; none where a run begins.
@@ -228,10 +237,13 @@ fn log(
     saved: Option<(&Checkpoint, Lock)>,
     choice: &Choice,
     ranks: usize,
+    starts: usize,
 ) -> Result<Run> {
     let mut words = choice.words();
-    if ranks > 1 {
-        words += &format!(", ranks: {ranks}");
+    for (what, count) in [("ranks", ranks), ("starts at a time", starts)] {
+        if count > 1 {
+            words += &format!(", {what}: {count}");
+        }
     }
     say(&words);
     let shown = directory.display();

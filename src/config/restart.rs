@@ -64,6 +64,16 @@ impl Restart {
             _ => None,
         }
     }
+
+    /// Whether it asks again after a step of `updates`.
+    pub fn asks_after(&self, step: u64, updates: u64) -> bool {
+        match self {
+            Restart::Never {} => false,
+            Restart::Unless { until_solved, after, .. } => {
+                step < place(*after, updates) || *until_solved && step < updates
+            }
+        }
+    }
 }
 
 /// The update that a fraction of them comes to, from 1 on.
@@ -88,5 +98,14 @@ mod tests {
         assert_eq!(place(0.28, 100_000), 28_000);
         assert_eq!(steps(1.0, true), [(10, 0.0)]);
         assert_eq!(Restart::Never {}.asks(10, 10, &solved), None);
+        let asks_after = |after, until_solved| {
+            let restart = Restart::Unless { threshold: wanted.clone(), after, until_solved, times: 1 };
+            (0..=10).filter(|step| restart.asks_after(*step, 10)).count()
+        };
+        assert_eq!(
+            [(0.3, false), (0.3, true), (1.0, false)].map(|(after, until)| asks_after(after, until)),
+            [3, 10, 10]
+        );
+        assert!(!Restart::Never {}.asks_after(0, 10));
     }
 }

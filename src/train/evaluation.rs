@@ -1,6 +1,6 @@
 //! Evaluation: while training, and of a machine alone.
 
-use super::{NotFinite, Trainer, host};
+use super::{Happened, NotFinite, Trainer, host};
 use crate::checkpoint::{Best, Solved};
 use crate::display::Display;
 use crate::distributed::Group;
@@ -59,20 +59,20 @@ pub fn evaluate(
 }
 
 impl Trainer {
-    /// Logs what the machine does with one sequence of the first point that is not too long to look at.
-    fn look(&mut self, run: &mut Run, scores: &[Score]) -> Result<()> {
+    /// Logs what a machine does with one sequence of the first point that is not too long to look at, its weights and the last
+    /// gradient.
+    fn look(&mut self, run: &mut Run, scores: &[Score], theta: &[f32], gradient: &[f32]) -> Result<()> {
         let mut points = scores.iter().map(|score| &score.point);
         let Some(point) = points.find(|point| self.source.evaluation_steps(point) <= LOOK_STEPS) else {
             return Ok(());
         };
         let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
-        let theta = self.machine().shallow_clone();
-        let logits = self.engine.forward(&theta, &batch)?.to_vec();
-        let trace = self.engine.trace(&theta, &batch)?;
-        let theta = host(&theta);
-        let machine = Shape::of(&self.recipe.model).map(|shape| (shape, Memory::start(shape, &self.layout, &theta)));
+        let weights = Tensor::from_slice(theta).to_device(self.theta.device());
+        let logits = self.engine.forward(&weights, &batch)?.to_vec();
+        let trace = self.engine.trace(&weights, &batch)?;
+        let machine = Shape::of(&self.recipe.model).map(|shape| (shape, Memory::start(shape, &self.layout, theta)));
         let look = Look { batch: &batch, logits: &logits, trace: &trace, machine };
-        run.log_machine(self.progress.step, &self.layout, &theta, &host(&self.gradient), &look)
+        run.log_machine(self.progress.step, &self.layout, theta, gradient, &look)
     }
 
     /// Evaluates at the recipe's points; also whether this is the best evaluation so far: the one that solves a run that stops
@@ -114,15 +114,34 @@ impl Trainer {
         evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed)
     }
 
-    /// Logs what an evaluation has found, and what the machine does; keeps it if it is the best.
-    pub(super) fn log(&mut self, run: &mut Run, display: &Display, scores: &[Score], best: bool) -> Result<()> {
-        let step = self.progress.step;
-        run.log_evaluation(step, scores)?;
-        display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step));
-        if best {
+    /// Logs what has happened after an update; keeps the machine if it is the best.
+    pub(super) fn log(&mut self, run: &mut Run, display: &Display, happened: &Happened) -> Result<()> {
+        if happened.best {
             self.checkpoint().save(&run.best())?;
         }
-        self.look(run, scores)
+        let evaluated = happened.scores.as_ref().map(|_| (host(self.machine()), host(&self.gradient)));
+        self.log_of(run, display, happened, evaluated.as_ref())
+    }
+
+    /// The same of a machine with weights and a last gradient that need not be those of this moment, but for keeping it.
+    pub(super) fn log_of(
+        &mut self,
+        run: &mut Run,
+        display: &Display,
+        happened: &Happened,
+        evaluated: Option<&(Vec<f32>, Vec<f32>)>,
+    ) -> Result<()> {
+        let step = self.progress.step;
+        if let (Some(scores), Some((theta, gradient))) = (&happened.scores, evaluated) {
+            run.log_evaluation(step, scores)?;
+            display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step));
+            self.look(run, scores, theta, gradient)?;
+        }
+        if let Some(report) = &happened.report {
+            run.log_report(report)?;
+            display.report(report);
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Starts that have not got far enough, and new ones.
 
 use super::Trainer;
-use crate::checkpoint::Progress;
+use super::ahead::{Kept, Start};
+use crate::checkpoint::{Best, Checkpoint, Progress};
 use crate::config::Threshold;
 use crate::display::Display;
 use crate::metrics::Score;
@@ -32,27 +33,77 @@ impl Trainer {
         Some(format!("{metric} is {:.4}{}, more than {at_most}", metric.of(worst), worst.point.place()))
     }
 
-    /// Begins anew from other weights, to be saved by the caller. Updates and sequences are counted on, so the data are new, too;
-    /// `best` is still the machine in its file.
-    pub(super) fn restart(&mut self, run: Option<&mut Run>, display: &mut Display, why: &str) -> Result<()> {
-        let (restarts, times) = (self.progress.restarts + 1, self.recipe.training.restart.times());
-        let theta = self.layout.start_after(self.recipe.training.seed, restarts);
+    /// Whether this start may still fall short.
+    pub(super) fn may_be_given_up(&self) -> bool {
+        self.may_restart() && self.recipe.training.restart.asks_after(self.progress.of_start(), self.recipe.updates())
+    }
+
+    /// Begins anew from other weights, to be saved by the caller; where that start has been trained ahead, and those after it,
+    /// from the first of them that has not been given up. Updates and sequences are counted on; `best` is still the machine in
+    /// its file.
+    pub(super) fn restart(&mut self, mut run: Option<&mut Run>, display: &mut Display, why: &str) -> Result<()> {
+        let mut given_up = Some(why.to_string());
+        while let Some(why) = given_up {
+            let start = self.progress.restarts + 1;
+            self.begin(start, run.as_deref_mut(), display, &why)?;
+            let ahead = self.ahead.as_ref().and_then(|ahead| ahead.take(start));
+            given_up = ahead.map_or(Ok(None), |ahead| self.adopt(ahead, run.as_deref_mut(), display))?;
+        }
+        Ok(())
+    }
+
+    /// Begins start number `start`.
+    fn begin(&mut self, start: u32, run: Option<&mut Run>, display: &mut Display, why: &str) -> Result<()> {
+        let theta = self.layout.start_after(self.recipe.training.seed, start);
         self.optimizer.reset();
         self.set(&theta, &[]);
         let Progress { step, sequences, seconds, best, .. } = std::mem::take(&mut self.progress);
-        let begun = Progress { restarts, given_up: step, ..Progress::default() };
+        let begun = Progress { restarts: start, given_up: step, ..Progress::default() };
         self.progress = Progress { step, sequences, seconds, best, ..begun };
-        let said = format!("{why}: beginning anew, restart {restarts} of at most {times}");
+        let said =
+            format!("{why}: beginning anew, restart {start} of at most {}", self.recipe.training.restart.times());
         display.line(&said);
         display.expect(self.progress.expected(&self.recipe));
         self.group.led(run.map_or(Ok(()), |run| run.log_restart(step, &said)))
+    }
+
+    /// Goes on from where the start that has just begun stands, which was trained ahead, and logs what has happened there. Why it
+    /// was given up, if it was.
+    fn adopt(&mut self, ahead: Start, mut run: Option<&mut Run>, display: &mut Display) -> Result<Option<String>> {
+        let begun = self.progress.clone();
+        let mut given_up = None;
+        for Kept { mut happened, progress, evaluated } in ahead.happened {
+            self.progress = progress.after(&begun);
+            if let Some(report) = &mut happened.report {
+                let Progress { step, sequences, seconds, .. } = self.progress;
+                (report.step, report.sequences, report.seconds) = (step, sequences, seconds);
+            }
+            if let Some(run) = run.as_deref_mut() {
+                self.log_of(run, display, &happened, evaluated.as_ref())?;
+            }
+            given_up = happened.given_up;
+        }
+        self.set(&ahead.now.theta, &ahead.now.optimizer);
+        self.progress = ahead.now.progress.after(&begun);
+        let counts = |best: &Checkpoint| {
+            let beats = |this: &Best| begun.best.as_ref().is_none_or(|other| this.beats(other));
+            best.progress.best.as_ref().is_some_and(beats) || best.progress.stops_solved(&self.recipe)
+        };
+        self.progress.best = match ahead.best.filter(counts) {
+            None => begun.best,
+            Some(best) => {
+                let best = Checkpoint { progress: best.progress.after(&begun), ..best };
+                run.map_or(Ok(()), |run| best.save(&run.best()))?;
+                best.progress.best
+            }
+        };
+        Ok(given_up)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Checkpoint;
     use crate::train::testing::trainer;
     use tch::Tensor;
 

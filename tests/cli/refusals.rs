@@ -59,7 +59,12 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("eval CHECKPOINT --plot a.jpg", 2, &["'a.jpg'", "--plot", "name a file that ends in .png or .svg"]),
         ("eval CHECKPOINT --animate a.png", 2, &["'a.png'", "name a file that ends in .gif"]),
         ("plot run --output a.pdf", 2, &["'a.pdf'", "--output", ".png or .svg"]),
-        ("train --jobs 2", 2, &["`--jobs` is for several seeds", "hint: name them with --seeds"]),
+        (
+            "train --jobs 2",
+            2,
+            &["`--jobs 2` is for several seeds or starts", "has one start", "hint: name seeds with --seeds"],
+        ),
+        ("train ngrams --jobs 2 --on-nonfinite rollback", 2, &["`--jobs 2`", "may go back"]),
         ("info copy --lengths 2", 2, &["an axis is the shape of a sample", "hint: add --sample"]),
         ("completions tcsh", 2, &["'tcsh'", "bash"]),
         ("man file", 1, &["cannot write man pages into `file`"]),

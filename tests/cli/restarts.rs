@@ -6,6 +6,7 @@ use crate::common::{
     wait_for_reports,
 };
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Nothing costs so little; looked at after 13 of 25 updates.
 const NEVER_REACHED: &str = "--sequences 25 --set training.restart.kind=unless --set training.restart.metric=loss_bits \
@@ -25,8 +26,8 @@ fn a_run_begins_anew_as_often_as_its_recipe_says_and_then_goes_to_its_end() {
     let progress = progress(here, "run");
     let told = ["step", "sequences", "restarts", "given_up"].map(|name| progress[name].as_u64().unwrap());
     assert_eq!(told, [51, 51, 2, 26]);
-    assert_eq!(steps(&here.join("run/metrics.jsonl")), [5, 10, 13, 15, 20, 25, 26, 30, 35, 39, 40, 45, 50, 51]);
-    assert_eq!(steps(&here.join("run/evaluations.jsonl")), [10, 13, 20, 26, 30, 39, 40, 50, 51]);
+    assert_eq!(steps(&here.join("run/metrics.jsonl")), [5, 10, 13, 18, 23, 26, 31, 36, 39, 41, 46, 51]);
+    assert_eq!(steps(&here.join("run/evaluations.jsonl")), [10, 13, 23, 26, 36, 39, 46, 51]);
 }
 
 #[test]
@@ -74,8 +75,8 @@ fn every_start_is_measured_where_it_is_decided_on_the_last_one_too() {
     assert_eq!(steps(&here.join("run/evaluations.jsonl")), [13, 26, 39]);
     let told: Vec<Value> = lines(&here.join("run/metrics.jsonl")).iter().map(|line| line["restarts"].clone()).collect();
     let restarts = |count: u64, times| std::iter::repeat_n(if count == 0 { Value::Null } else { json!(count) }, times);
-    // reports at 5 10 13, 15 20 25 26, and 30 35 39 40 45 50 51
-    assert_eq!(told, restarts(0, 3).chain(restarts(1, 4)).chain(restarts(2, 7)).collect::<Vec<_>>());
+    // reports after 5, 10 and 13 updates of each, and after 15, 20 and 25 of the last
+    assert_eq!(told, restarts(0, 3).chain(restarts(1, 3)).chain(restarts(2, 6)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -112,6 +113,82 @@ fn a_run_that_was_stopped_anywhere_begins_anew_where_one_that_never_stopped_does
     }
 }
 
+/// Starts that end in all ways: given up, come to their end without being confirmed, and solved, the fifth of them.
+const UNTIL_SOLVED: &str = r#"{"task": {"width": 3, "max_length": 4},
+    "model": {"memory": {"rows": 8, "width": 6}, "controller": {"kind": "feedforward", "hidden": 20}},
+    "training": {"sequences": 1500, "report_every": 130, "eval_every": 300, "checkpoint_every": 450, "average": 0.99,
+        "optimizer": {"kind": "rmsprop", "learning_rate": 1e-3}, "restart": {"kind": "unless", "at_most": 0.2, "after": 0.4,
+        "metric": "bit_errors", "until_solved": true, "times": 12}},
+    "evaluation": {"lengths": [4], "sequences": 40},
+    "solved": {"metric": "bit_errors", "at_most": 0.0, "stop": true, "confirm": 3000}}"#;
+
+/// The progress of a run without what depends on the clock.
+fn timeless_progress(here: &Path, run: &str) -> Value {
+    let mut progress = progress(here, run);
+    progress["seconds"] = Value::Null;
+    progress["solved"]["seconds"] = Value::Null;
+    progress
+}
+
+fn assert_same_run(here: &Path, left: &str, right: &str) {
+    for name in ["latest", "best"] {
+        let file = |run: &str| here.join(run).join(format!("checkpoints/{name}.safetensors"));
+        assert_same_tensors(&file(left), &file(right));
+    }
+    for log in ["metrics.jsonl", "evaluations.jsonl"] {
+        assert_eq!(timeless(&here.join(left).join(log)), timeless(&here.join(right).join(log)), "{left}, {right}");
+    }
+    assert_eq!(timeless_progress(here, left), timeless_progress(here, right));
+}
+
+#[test]
+fn starts_side_by_side_are_the_run_that_has_them_one_after_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    std::fs::write(here.join("recipe.json"), UNTIL_SOLVED).unwrap();
+    let line = |jobs: usize, run: &str| format!("train recipe.json --threads 1 --jobs {jobs} --run-dir {run}");
+    let alone = succeeds(here, &line(1, "one"));
+    assert!(alone.stderr.contains("\n  not confirmed by more sequences: beginning anew"), "{}", alone.stderr);
+    assert!(alone.stderr.contains("more than 0.2: beginning anew") && !alone.stderr.contains("at a time"));
+    assert_eq!(progress(here, "one")["restarts"], 4);
+    for jobs in [2, 3, 8] {
+        let ran = succeeds(here, &line(jobs, &format!("run-{jobs}")));
+        assert!(ran.stderr.contains(&format!(", starts at a time: {jobs}\n")), "{}", ran.stderr);
+        assert_same_run(here, "one", &format!("run-{jobs}"));
+        let told = |text: &str| -> Vec<String> {
+            text.lines().filter(|line| line.contains("anew")).map(String::from).collect()
+        };
+        assert_eq!(told(&ran.stderr), told(&alone.stderr));
+    }
+    // jobs that no seed needs
+    succeeds(here, "train recipe.json --threads 1 --seeds 1..2 --jobs 5 --run-dir study");
+    assert_same_run(here, "one", "study/seed-1");
+    // and one that was stopped goes on with another number of them
+    let mut child = command(here, &line(3, "stopped")).stderr(std::process::Stdio::null()).spawn().unwrap();
+    wait_for_reports(&here.join("stopped"), 2);
+    send(&child, libc::SIGKILL);
+    child.wait().unwrap();
+    succeeds(here, "train --resume stopped --jobs 2");
+    assert_same_run(here, "one", "stopped");
+}
+
+#[test]
+fn starts_side_by_side_that_diverge_say_what_one_after_the_other_says() {
+    let directory = diverging();
+    let here = directory.path();
+    let restart = "--set training.restart.kind=unless --set training.restart.metric=squared_error \
+        --set training.restart.at_most=1000000 --set training.restart.times=5 --set training.optimizer.learning_rate=0.05";
+    let told = [1, 3].map(|jobs| {
+        let ran = ntm(here, &format!("train diverging.json --threads 1 --jobs {jobs} --run-dir run-{jobs} {restart}"));
+        assert_eq!(ran.code, Some(1), "every start diverges: {}", ran.stderr);
+        let of = |line: &&str| line.contains("is not a finite number");
+        ran.stderr.lines().filter(of).map(String::from).collect::<Vec<_>>()
+    });
+    assert_eq!(told[0].len(), 6, "{told:?}");
+    assert_eq!(told[0], told[1]);
+    assert_eq!(progress(here, "run-3")["best"], progress(here, "run-1")["best"]);
+}
+
 #[test]
 fn a_study_tells_of_restarts_and_a_new_total_is_that_of_the_last_start() {
     let directory = tempfile::tempdir().unwrap();
@@ -138,13 +215,13 @@ fn numbers_that_are_not_finite_are_a_reason_to_begin_anew() {
     let directory = diverging();
     let here = directory.path();
     let restart = "--set training.restart.kind=unless --set training.restart.metric=squared_error \
-        --set training.restart.at_most=1000000 --set training.restart.times=2";
+        --set training.restart.at_most=1000000 --set training.restart.times=2 --set training.optimizer.learning_rate=0.05";
     let ran = ntm(here, &format!("train diverging.json --threads 1 --run-dir run {restart}"));
     assert_eq!(ran.code, Some(1), "every start diverges: {}", ran.stderr);
     assert_eq!(ran.stderr.matches("is not a finite number").count(), 3, "{}", ran.stderr);
     assert!(ran.stderr.contains("beginning anew, restart 2 of at most 2"), "{}", ran.stderr);
     assert_eq!(progress(here, "run")["restarts"], 2);
-    let kept = format!("{restart} --set solved.at_most=1000000");
+    let kept = format!("{restart} --set solved.at_most=1e13");
     let ran = ntm(here, &format!("train diverging.json --threads 1 --run-dir solved {kept}"));
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     assert!(!ran.stderr.contains("beginning anew"), "a start that has been solved is kept: {}", ran.stderr);
