@@ -15,8 +15,9 @@ use tch::Tensor;
 
 /// The sequences that evaluation during training draws; `ntm eval` starts from another seed.
 const EVALUATION_SEED: u64 = 0;
-/// Those that confirm one.
+/// Those that confirm one, in rounds of so many, each with the seed before.
 const CONFIRMATION_SEED: u64 = u64::MAX;
+const CONFIRMATION_ROUND: usize = 100;
 /// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
 const EVALUATION_BATCH: usize = 20;
 const EVALUATION_STEPS: usize = 100_000;
@@ -98,18 +99,21 @@ impl Trainer {
         Ok((scores, best))
     }
 
-    /// Whether more sequences than those of the evaluation say too that the run is solved.
-    fn confirmed(&mut self, points: &[Point]) -> Result<bool> {
+    /// Whether more sequences than those of the evaluation say too that the run is solved; the first that do not end it.
+    pub(super) fn confirmed(&mut self, points: &[Point]) -> Result<bool> {
         let confirm = self.recipe.solved.confirm;
-        if confirm == 0 {
-            return Ok(true);
+        for (round, first) in (0..confirm).step_by(CONFIRMATION_ROUND).enumerate() {
+            let sequences = CONFIRMATION_ROUND.min(confirm - first);
+            let scores = self.scores(points, sequences, CONFIRMATION_SEED - round as u64)?;
+            if !self.recipe.solved.threshold.by(&scores) {
+                return Ok(false);
+            }
         }
-        let scores = self.scores(points, confirm, CONFIRMATION_SEED)?;
-        Ok(self.recipe.solved.threshold.by(&scores))
+        Ok(true)
     }
 
     /// The scores of the machine as it is, the average if there is one.
-    fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
+    pub(super) fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
         let theta = self.machine().shallow_clone();
         evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed)
     }

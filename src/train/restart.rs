@@ -104,6 +104,7 @@ impl Trainer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Recipe;
     use crate::train::testing::trainer;
     use tch::Tensor;
 
@@ -130,6 +131,26 @@ mod tests {
         let unconfirmed = [1, 40].map(|confirm| bound(loss, confirm)).into_iter().find(|(solved, ..)| !solved);
         let (_, why, _) = unconfirmed.expect("the bound is met by the first sequence alone");
         assert_eq!(why.as_deref(), Some("not confirmed by more sequences"));
+    }
+
+    #[test]
+    fn each_hundred_of_those_that_confirm_must_be_within_the_bound() {
+        let recipe = |at_most: f64| {
+            format!(
+                r#"{{"task": {{"width": 3, "max_length": 4}}, "model": {{"memory": {{"rows": 5, "width": 4}}, "controller": {{"hidden": 6}}}},
+                "evaluation": {{"lengths": [4], "sequences": 1}},
+                "solved": {{"metric": "loss_bits", "at_most": {at_most}, "confirm": 250}}}}"#
+            )
+        };
+        let points = crate::tasks::points(&Recipe::parse(&recipe(0.0), &[]).unwrap().evaluation.grid);
+        let round = |round: u64, count| {
+            trainer(&recipe(0.0)).scores(&points, count, u64::MAX - round).unwrap()[0].figures.loss()
+        };
+        let rounds = [round(0, 100), round(1, 100), round(2, 50)];
+        let [least, most] = [f64::min, f64::max].map(|of| rounds.into_iter().reduce(of).unwrap());
+        assert!(most > least);
+        assert!(trainer(&recipe(most)).confirmed(&points).unwrap());
+        assert!(!trainer(&recipe((least + most) / 2.0)).confirmed(&points).unwrap());
     }
 
     #[test]
