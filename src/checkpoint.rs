@@ -68,7 +68,7 @@ impl Progress {
     }
 
     /// The number of the next batch. It says which start and which of its updates, and nothing of the starts before: a start is
-    /// the same whenever those have ended.
+    /// the same whenever those have ended. After 2^32 updates, years of them, batches come again.
     pub fn batch(&self) -> u64 {
         (self.restarts as u64) << 32 | self.of_start()
     }

@@ -343,7 +343,8 @@ pub struct Machine {
     /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// CPU threads [default: all cores; 1 for each of several seeds]
+    /// CPU threads [default: all cores]; of several seeds or starts at a time, of each [default: 1, of starts one a sequence of a
+    /// batch]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// No flag: a run that goes on began on the CPU, and `device` leaves that open.

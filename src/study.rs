@@ -136,8 +136,7 @@ impl Study {
     }
 
     /// Trains some of the seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
-    /// `show` what shows its progress, `said` sees each outcome as it comes. The
-    /// outcomes, or the signal that asked to stop.
+    /// `show` what shows its progress, `said` sees each outcome as it comes. The outcomes, or the signal that asked to stop.
     pub fn run(
         &self,
         seeds: &[u64],

@@ -361,8 +361,10 @@ impl Trainer {
             }
             let happened = self.once(&mut clock, stop)?;
             display.tick(self.progress.sequences);
-            let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
-            self.group.led(logged)?;
+            if happened.scores.is_some() || happened.report.is_some() {
+                let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
+                self.group.led(logged)?;
+            }
             if let Some(why) = &happened.given_up {
                 self.restart(run.as_deref_mut(), display, why)?;
                 clock.rate(self.progress.sequences); // what has been trained ahead is none of it

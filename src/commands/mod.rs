@@ -167,27 +167,34 @@ impl Choice {
         })
     }
 
+    /// Why starts of a run cannot be trained side by side, and the cure; none if they can.
+    fn one_start(&self, recipe: &Recipe) -> Option<[&'static str; 2]> {
+        let training = &recipe.training;
+        if training.restart.times() == 0 {
+            Some(["this recipe has one start (`training.restart`)", "name seeds with --seeds"])
+        } else if training.on_nonfinite.rollbacks() > 0 {
+            Some(["a start that may go back (`training.on_nonfinite`) has no other beside it", "`--on-nonfinite stop`"])
+        } else if self.device.is_cuda() {
+            Some(["starts train side by side on the CPU alone", "`--device cpu`"])
+        } else {
+            None
+        }
+    }
+
     /// How many starts of a run to train at a time: as many as `jobs` says, else as the cores have room for where most starts are
     /// expected to fail, which is where one must end solved. Refuses what cannot be.
     fn starts(&self, jobs: Option<usize>, cores: usize, recipe: &Recipe) -> Result<usize> {
         let training = &recipe.training;
-        let one = match () {
-            () if training.restart.times() == 0 => Some("this recipe has one start (`training.restart`)"),
-            () if training.on_nonfinite.rollbacks() > 0 => {
-                Some("a start that may go back (`on_nonfinite`) has no other beside it")
+        let most = training.restart.times() as usize + 1;
+        match (jobs, self.one_start(recipe)) {
+            (Some(jobs), Some([why, cure])) if jobs > 1 => {
+                usage(&format!("`--jobs {jobs}` is for several seeds or starts: {why}\nhint: {cure}"))
             }
-            () if self.device.is_cuda() => Some("starts train side by side on the CPU alone"),
-            () => None,
-        };
-        match (jobs, one) {
-            (Some(jobs), Some(why)) if jobs > 1 => {
-                usage(&format!("`--jobs {jobs}` is for several seeds or starts: {why}\nhint: name seeds with --seeds"))
-            }
-            (Some(jobs), None) => Ok(jobs),
+            (Some(jobs), None) => Ok(jobs.min(most)),
             (None, None) if training.restart.until_solved() => {
                 let fit = |starts: &usize| recipe.check_memory(*starts).is_ok();
                 let room = cores / self.threads.min(training.batch_size);
-                Ok((2..=room.min(training.restart.times() as usize + 1)).rev().find(fit).unwrap_or(1))
+                Ok((2..=room.min(most)).rev().find(fit).unwrap_or(1))
             }
             _ => Ok(1),
         }
@@ -195,7 +202,7 @@ impl Choice {
 
     /// The choice for one of several starts at a time: no more threads than sequences in a batch.
     fn of_several(self, recipe: &Recipe) -> Choice {
-        Choice { threads: self.threads.min(recipe.training.batch_size), ..self }
+        Choice { threads: self.threads.min(recipe.training.batch_size), ..self }.with_threads()
     }
 
     /// The starts of a run after number `start`, which take the jobs that are left.

@@ -38,8 +38,8 @@ pub fn run(
     group.say(&choice.words());
     let several = Jobs::of(jobs);
     // a job that no seed needs trains a start ahead
-    let ahead =
-        choice.starts(None, jobs * choice.threads, &study.recipe)? > 1 && study.recipe.check_memory(jobs).is_ok();
+    let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
+    let ahead = asked && choice.one_start(&study.recipe).is_none() && study.recipe.check_memory(jobs).is_ok();
     let ahead = if ahead { several.clone() } else { Jobs::of(1) };
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });

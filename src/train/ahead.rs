@@ -1,7 +1,7 @@
 //! Starts ahead of their turn: while one is trained, those that would follow it, each on threads of its own. A start is a
 //! function of the seed and its number alone, so the run is the one that has them one after the other, only sooner.
 
-use super::{Clock, Happened, NotFinite, Trainer, host};
+use super::{Clock, Happened, Trainer, host};
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::config::Recipe;
 use crate::device::caught;
@@ -16,8 +16,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tch::Device;
 
-/// Makes what another start is trained with, in the thread that trains it.
-pub type Parts = dyn Fn(&Recipe) -> Result<(Source, Box<dyn Engine>)> + Send + Sync;
+/// Makes what starts are trained with, in the thread that trains them.
+pub type Parts = dyn Fn(&Recipe) -> Result<Made> + Send + Sync;
+pub type Made = (Source, Box<dyn Engine>);
+
+/// Numbers of a start, 16 MB of them, that are kept for pictures of what it was at its evaluations; later ones have none.
+const PICTURED: usize = 1 << 22;
 
 /// A start as far as it has come before its turn.
 pub(super) struct Start {
@@ -28,11 +32,18 @@ pub(super) struct Start {
     pub best: Option<Checkpoint>,
 }
 
+impl Start {
+    /// Whether it ends the run.
+    fn ends(&self, recipe: &Recipe) -> bool {
+        self.now.progress.finished(recipe) && self.happened.last().is_none_or(|last| last.happened.given_up.is_none())
+    }
+}
+
 /// What has happened after an update of a start, and where that was.
 pub(super) struct Kept {
     pub happened: Happened,
     pub progress: Progress,
-    /// The machine that was evaluated and the last gradient, if it was.
+    /// The machine that was evaluated and the last gradient, for pictures of it.
     pub evaluated: Option<(Vec<f32>, Vec<f32>)>,
 }
 
@@ -59,7 +70,7 @@ impl Jobs {
 }
 
 /// How often a thread without a job asks for one.
-const ASKS: Duration = Duration::from_millis(250);
+const ASKS: Duration = Duration::from_secs(1);
 
 /// The starts ahead of a run.
 pub struct Ahead {
@@ -92,22 +103,18 @@ struct State {
 impl Ahead {
     /// Trains the starts after number `start`, each while it has a job that nobody else needs.
     pub fn of(recipe: &Recipe, start: u32, jobs: &Jobs, parts: Box<Parts>) -> Result<Ahead> {
-        let count = jobs.count - 1; // the run itself has one
-        let state = State {
-            next: start + 1,
-            last: recipe.training.restart.times(),
-            most: 2 * count,
-            turn: start,
-            ready: BTreeMap::new(),
-            ended: false,
-        };
+        let last = recipe.training.restart.times();
+        let count = (jobs.count - 1).min(last.saturating_sub(start) as usize); // the run itself has one
+        let state = State { next: start + 1, last, most: 2 * count, turn: start, ready: BTreeMap::new(), ended: false };
         let (recipe, jobs, changed) = (recipe.clone(), jobs.clone(), Condvar::new());
         let shared = Arc::new(Shared { state: Mutex::new(state), changed, jobs, recipe, parts });
-        let begin = |_| {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new().spawn(move || shared.work()).context("cannot start threads")
-        };
-        Ok(Ahead { threads: (0..count).map(begin).collect::<Result<_>>()?, shared })
+        let mut ahead = Ahead { threads: vec![], shared };
+        for _ in 0..count {
+            let shared = Arc::clone(&ahead.shared);
+            let thread = std::thread::Builder::new().spawn(move || shared.work()).context("cannot start threads")?;
+            ahead.threads.push(thread);
+        }
+        Ok(ahead)
     }
 
     /// The start whose turn it is, as far as it has come; none if it has not begun, or cannot be trained here.
@@ -143,12 +150,20 @@ impl Shared {
 
     /// Trains one start after another until the run has ended.
     fn work(&self) {
+        let mut parts = None;
         while let Some(start) = self.next() {
+            let own = parts.take();
             // what fails here fails again in the run, which tells it
-            let trained = catch_unwind(AssertUnwindSafe(|| caught(|| self.train(start))));
-            let trained = trained.ok().and_then(Result::ok).flatten();
+            let trained = catch_unwind(AssertUnwindSafe(|| caught(|| self.train(start, own))));
+            let (trained, left) = trained.ok().and_then(Result::ok).unzip();
+            parts = left;
             self.jobs.give_back();
-            self.state().ready.insert(start, trained);
+            let mut state = self.state();
+            if trained.as_ref().is_some_and(|trained: &Start| trained.ends(&self.recipe)) {
+                state.last = state.last.min(start); // no other will be needed
+            }
+            state.ready.insert(start, trained);
+            drop(state);
             self.changed.notify_all();
         }
     }
@@ -168,9 +183,10 @@ impl Shared {
         }
     }
 
-    /// A start until it has come to its end, or its turn has come. None if it failed where the run itself should find out why.
-    fn train(&self, start: u32) -> Result<Option<Start>> {
-        let (source, engine) = (self.parts)(&self.recipe)?;
+    /// A start until it has come to its end, or its turn has come, and the parts for the next one. An error where the run itself
+    /// should find out what is wrong: among others, a number that is not finite, which may be in its weights by then.
+    fn train(&self, start: u32, parts: Option<Made>) -> Result<(Start, Made)> {
+        let (source, engine) = parts.map_or_else(|| (self.parts)(&self.recipe), Ok)?;
         let theta = self.recipe.layout().start_after(self.recipe.training.seed, start);
         let progress = Progress { restarts: start, ..Progress::default() };
         let mut trainer = Trainer::at(self.recipe.clone(), progress, &theta, source, engine, Device::Cpu);
@@ -179,26 +195,23 @@ impl Shared {
             (state.ended || state.turn >= start).then_some(0)
         };
         let mut clock = Clock::new(&trainer.progress);
-        let (mut kept, mut best) = (vec![], None);
-        while !trainer.finished() {
-            let before = trainer.progress.step;
-            let happened = match trainer.once(&mut clock, &called) {
-                Err(error) if error.is::<NotFinite>() && trainer.progress.step == before => break, // the run will meet it, too
-                once => once?,
-            };
-            let (given_up, stopped) = (happened.given_up.is_some(), happened.stopped.is_some());
+        let (mut kept, mut best, mut room) = (vec![], None, PICTURED);
+        let mut over = false;
+        while !over && !trainer.finished() {
+            let happened = trainer.once(&mut clock, &called)?;
+            over = happened.given_up.is_some() || happened.stopped.is_some();
             if happened.best {
                 best = Some(trainer.checkpoint());
             }
             if happened.scores.is_some() || happened.report.is_some() {
-                let evaluated = happened.scores.as_ref().map(|_| (host(trainer.machine()), host(&trainer.gradient)));
+                let pictured = happened.scores.is_some() && room >= 2 * theta.len();
+                let evaluated = pictured.then(|| (host(trainer.machine()), host(&trainer.gradient)));
+                room -= if pictured { 2 * theta.len() } else { 0 };
                 kept.push(Kept { happened, progress: trainer.progress.clone(), evaluated });
             }
-            if given_up || stopped {
-                break;
-            }
         }
-        Ok(Some(Start { happened: kept, now: trainer.checkpoint(), best }))
+        let start = Start { happened: kept, now: trainer.checkpoint(), best };
+        Ok((start, (trainer.source, trainer.engine)))
     }
 }
 
@@ -228,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_start_is_handed_over_where_it_stands_and_goes_on_bit_for_bit() {
-        let mut alone = trainer(RECIPE);
+        let mut alone = trainer(&RECIPE.replace("300", "1000000000"));
         alone.restart(None, &mut Display::Silent, "so that it does").unwrap();
         let ahead = ahead(&alone, &Jobs::of(2), fused());
         while ahead.shared.state().next < 2 {
@@ -236,7 +249,10 @@ mod tests {
         }
         let start = ahead.take(1).expect("it had begun");
         let seen = start.now.progress.step;
-        assert!(seen < 300, "it was called while it was trained");
+        assert!(
+            start.happened.iter().all(|kept| kept.happened.given_up.is_none()),
+            "it was called while it was trained"
+        );
         while alone.progress.of_start() < seen {
             alone.update().unwrap();
         }
@@ -246,9 +262,13 @@ mod tests {
 
     #[test]
     fn a_run_without_a_free_job_or_whose_threads_fail_trains_its_starts_itself() {
-        let ended = |ahead: &dyn Fn(&Trainer) -> Option<Ahead>| {
+        let ended = |trained: usize, ahead: &dyn Fn(&Trainer) -> Option<Ahead>| {
             let trainer = trainer(RECIPE);
             let ahead = ahead(&trainer);
+            let ready = |ahead: &Ahead| ahead.shared.state().ready.values().flatten().count();
+            while ahead.as_ref().map_or(0, ready) < trained {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             let mut trainer = trainer.with_ahead(ahead);
             assert_eq!(trainer.run(None, &mut Display::Silent, || None).unwrap(), Ended::Finished);
             let Checkpoint { theta, optimizer, progress, .. } = trainer.checkpoint();
@@ -257,14 +277,14 @@ mod tests {
         let taken = Jobs::of(3);
         (0..3).for_each(|_| assert!(taken.take()));
         assert!(!taken.take());
-        let alone = ended(&|_| None);
+        let alone = ended(0, &|_| None);
         assert_eq!((alone.2.restarts, alone.2.step), (3, 1200));
-        assert_eq!(ended(&|trainer| Some(ahead(trainer, &taken, fused()))), alone);
+        assert_eq!(ended(0, &|trainer| Some(ahead(trainer, &taken, fused()))), alone);
         assert_eq!(
-            ended(&|trainer| Some(ahead(trainer, &Jobs::of(3), Box::new(|_| anyhow::bail!("no parts"))))),
+            ended(0, &|trainer| Some(ahead(trainer, &Jobs::of(3), Box::new(|_| anyhow::bail!("no parts"))))),
             alone
         );
-        assert_eq!(ended(&|trainer| Some(ahead(trainer, &Jobs::of(3), fused()))), alone);
+        assert_eq!(ended(3, &|trainer| Some(ahead(trainer, &Jobs::of(3), fused()))), alone);
         taken.give_back();
         assert!(taken.take());
     }

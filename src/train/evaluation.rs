@@ -127,7 +127,7 @@ impl Trainer {
         self.log_of(run, display, happened, evaluated.as_ref())
     }
 
-    /// The same of a machine with weights and a last gradient that need not be those of this moment, but for keeping it.
+    /// The same of an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no machine.
     pub(super) fn log_of(
         &mut self,
         run: &mut Run,
@@ -136,10 +136,12 @@ impl Trainer {
         evaluated: Option<&(Vec<f32>, Vec<f32>)>,
     ) -> Result<()> {
         let step = self.progress.step;
-        if let (Some(scores), Some((theta, gradient))) = (&happened.scores, evaluated) {
+        if let Some(scores) = &happened.scores {
             run.log_evaluation(step, scores)?;
             display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step));
-            self.look(run, scores, theta, gradient)?;
+            if let Some((theta, gradient)) = evaluated {
+                self.look(run, scores, theta, gradient)?;
+            }
         }
         if let Some(report) = &happened.report {
             run.log_report(report)?;
