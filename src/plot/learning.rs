@@ -43,7 +43,8 @@ impl LearningCurves {
             let known: Vec<&str> = known.into_iter().filter(|name| !["step", "sequences"].contains(name)).collect();
             bail!("no run has a metric `{metric}`\nhint: there are {}", known.join(", "));
         }
-        let curves: Vec<Curve> = groups.iter().filter_map(|group| Curve::of(group, metric, log_sequences)).collect();
+        let curves: Vec<Curve> =
+            groups.iter().filter_map(|group| Curve::of(&group.name, &group.runs, metric, log_sequences)).collect();
         if log && !curves.iter().any(|curve| curve.points.iter().any(|(_, values)| values[2] > 0.0)) {
             bail!("`--log`: no value of `{metric}` is more than 0\nhint: leave --log out");
         }
@@ -57,20 +58,21 @@ impl LearningCurves {
 
 impl Curve {
     /// None if no run has the metric.
-    fn of(group: &Group, metric: &str, log_sequences: bool) -> Option<Curve> {
+    fn of(name: &str, runs: &[Logged], metric: &str, log_sequences: bool) -> Option<Curve> {
         let value = |report: &serde_json::Map<String, serde_json::Value>| {
             Some((report.get("sequences")?.as_u64()?, report.get(metric)?.as_f64()?))
         };
         let of = |run: &Logged| (run.reports.iter().filter_map(value).collect::<BTreeMap<u64, f64>>(), run.ended);
         let runs: Vec<(BTreeMap<u64, f64>, bool)> =
-            group.runs.iter().map(of).filter(|(values, _)| !values.is_empty()).collect();
+            runs.iter().map(of).filter(|(values, _)| !values.is_empty()).collect();
         if runs.is_empty() {
             return None;
         }
-        // a median over other runs at every point would jump: only where all have reported, or come to their end
+        // each run's last report by then, for runs that begin anew do not report at the same places; a median over other runs at
+        // every point would jump, so only where all have reported, and go on or have come to their end
         let at = |(values, ended): &(BTreeMap<u64, f64>, bool), at: u64| {
-            let last = || values.last_key_value().filter(|(last, _)| *ended && **last < at).map(|(_, value)| *value);
-            values.get(&at).copied().or_else(last)
+            let goes_on = values.last_key_value().is_some_and(|(last, _)| at <= *last);
+            values.range(..=at).next_back().filter(|_| goes_on || *ended).map(|(_, value)| *value)
         };
         let all: BTreeSet<u64> = runs.iter().flat_map(|(values, _)| values.keys().copied()).collect();
         let shared: Vec<u64> =
@@ -84,7 +86,7 @@ impl Curve {
             (places[places.len() - 1] as f64, [least, median, most])
         };
         let several = runs.len() > 1;
-        let mut name = group.name.clone();
+        let mut name = name.to_string();
         if several {
             name += &format!(" (median and range of {} seeds)", runs.len());
         }
@@ -202,6 +204,25 @@ mod tests {
     fn numbers_of_an_axis_are_short() {
         let numbers = [0.0, 1.0, 12.5, 1200.0, 0.25, -3.0, 0.0003].map(tidy);
         assert_eq!(numbers, ["0", "1", "12.5", "1200", "0.25", "−3", "3e−4"]);
+    }
+
+    #[test]
+    fn a_curve_goes_over_each_runs_last_report_as_far_as_all_go() {
+        let run = |reports: &[(u64, f64)], ended| {
+            let report = |(at, value): &(u64, f64)| {
+                serde_json::json!({ "sequences": at, "loss_bits": value }).as_object().unwrap().clone()
+            };
+            Logged { reports: reports.iter().map(report).collect(), ended }
+        };
+        let curve = |ended| {
+            let runs =
+                vec![run(&[(10, 4.0), (20, 2.0), (30, 1.0)], false), run(&[(10, 8.0), (15, 6.0), (25, 5.0)], ended)];
+            let points = Curve::of("runs", &runs, "loss_bits", false).unwrap().points;
+            points.into_iter().map(|(at, [least, _, most])| (at, least, most)).collect::<Vec<_>>()
+        };
+        let shared = [(10.0, 4.0, 8.0), (15.0, 4.0, 6.0), (20.0, 2.0, 6.0), (25.0, 2.0, 5.0)];
+        assert_eq!(curve(false), shared);
+        assert_eq!(curve(true), [&shared[..], &[(30.0, 1.0, 5.0)]].concat());
     }
 
     #[test]
