@@ -123,13 +123,14 @@ impl Choice {
         Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
     }
 
-    /// The choice for seeds side by side: many small machines at once are what cores are for, and a card only if it is asked for.
-    fn side_by_side(flags: &Machine, place: Option<&Place>) -> Result<Choice> {
+    /// The choice for what, in words, goes side by side: many small machines at once are what cores are for, and a card only if it
+    /// is asked for.
+    fn side_by_side(flags: &Machine, place: Option<&Place>, threads: usize, why: &'static str) -> Result<Choice> {
         if flags.device != "auto" {
-            return Choice::new(flags, place, 1);
+            return Choice::new(flags, place, threads);
         }
         let on_cores = Machine { device: "cpu".to_string(), ..flags.clone() };
-        Ok(Choice { why: "seeds go side by side on the cores", ..Choice::new(&on_cores, place, 1)? })
+        Ok(Choice { why, ..Choice::new(&on_cores, place, threads)? })
     }
 
     /// The choice for a recipe: where the fused engine cannot run it on a card, the CPU if the flags leave that open, else

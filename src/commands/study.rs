@@ -22,6 +22,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Once;
 
+/// Why a study trains on the CPU.
+const SEEDS: &str = "seeds go side by side on the cores";
+
 pub fn run(
     flags: &Train,
     group: &Group,
@@ -29,7 +32,7 @@ pub fn run(
     stop: impl Fn() -> Option<i32> + Sync,
 ) -> Result<ExitCode> {
     let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
-    let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place), machine)?;
+    let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
     let (study, shown) = study(flags, group, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
@@ -151,7 +154,7 @@ fn start(
         return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }
     let machine = as_begun(&flags.machine, Some(&checkpoint));
-    let choice = Choice::side_by_side(&machine, place)?.for_recipe(&machine, place, &checkpoint.recipe)?;
+    let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?.for_recipe(&machine, place, &checkpoint.recipe)?;
     let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
     let ahead = choice.ahead(&checkpoint.recipe, checkpoint.progress.restarts, jobs)?;

@@ -172,7 +172,14 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
         let machine = as_begun(&flags.machine, checkpoint.as_ref());
-        let choice = Choice::new(&machine, place, each)?.for_recipe(&machine, place, &recipe)?;
+        // several starts have more of the cores than of a card; a run that has begun stays where it is
+        let training = &recipe.training;
+        let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
+        let choice = match many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
+            true => Choice::side_by_side(&machine, place, each, "starts go side by side on the cores")?,
+            false => Choice::new(&machine, place, each)?,
+        };
+        let choice = choice.for_recipe(&machine, place, &recipe)?;
         let starts = if group.is_alone() { choice.starts(jobs, cores(place), &recipe)? } else { 1 };
         let choice = if starts > 1 { choice.of_several(&recipe) } else { choice };
         recipe.check_memory(starts)?;
