@@ -62,6 +62,12 @@ impl Progress {
         recipe.solved.stop && self.solved.is_some()
     }
 
+    /// Whether an evaluation in it is the best: the one that solves a run that stops where it is solved, and until then the one that
+    /// beats the best before.
+    pub fn is_best(&self, this: &Best, before: Option<&Best>, recipe: &Recipe) -> bool {
+        self.stops_solved(recipe) || before.is_none_or(|best| this.beats(best))
+    }
+
     /// The updates since the last start.
     pub fn of_start(&self) -> u64 {
         self.step - self.given_up

@@ -1,4 +1,4 @@
-use super::{cores, grid, machine, pictures, trained};
+use super::{grid, machine, pictures, trained};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;
@@ -45,7 +45,7 @@ pub fn run(flags: Eval) -> Result<()> {
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
-    let (mut engine, choice) = machine(&flags.machine, None, cores(None), &recipe)?;
+    let (mut engine, choice) = machine(&flags.machine, &recipe)?;
     say(&choice.words());
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;

@@ -228,9 +228,9 @@ fn cores(place: Option<&Place>) -> usize {
     (all / place.map_or(1, |place| place.local_size)).max(1)
 }
 
-/// The engine for one recipe on so many cores, and what it runs on.
-fn machine(flags: &Machine, place: Option<&Place>, cores: usize, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, place, cores)?.for_recipe(flags, place, recipe)?;
+/// The engine that runs a trained recipe in a process alone, and what it runs on.
+fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
+    let choice = Choice::new(flags, None, cores(None))?.for_recipe(flags, None, recipe)?;
     Ok((choice.engine(recipe)?, choice))
 }
 

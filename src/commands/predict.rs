@@ -1,4 +1,4 @@
-use super::{cores, machine, trained};
+use super::{machine, trained};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Predict;
 use crate::tasks::{Batch, Line};
@@ -20,7 +20,7 @@ pub fn run(flags: Predict) -> Result<()> {
     let (_, Checkpoint { recipe, theta, .. }) = trained(&flags.trained)?;
     let (x, y, loss) = (recipe.task.input_width(), recipe.task.output_width(), recipe.task.loss());
     let (name, mut lines) = open(flags.input.as_deref())?;
-    let (mut engine, choice) = machine(&flags.machine, None, cores(None), &recipe)?;
+    let (mut engine, choice) = machine(&flags.machine, &recipe)?;
     say(&choice.words());
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let (mut text, mut number) = (vec![], 0);

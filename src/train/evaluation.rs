@@ -76,8 +76,7 @@ impl Trainer {
         run.log_machine(self.progress.step, &self.layout, theta, gradient, &look)
     }
 
-    /// Evaluates at the recipe's points; also whether this is the best evaluation so far: the one that solves a run that stops
-    /// where it is solved, and until then the one that `beats` the others.
+    /// Evaluates at the recipe's points; also whether this is the best evaluation so far.
     pub(super) fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
         let scores = self.scores(&points, sequences, EVALUATION_SEED)?;
@@ -91,8 +90,7 @@ impl Trainer {
             self.progress.solved = Some(Solved { step, sequences, seconds });
         }
         let this = Best::of(step, &losses);
-        let first = self.progress.best.as_ref().is_none_or(|best| this.beats(best));
-        let best = first || self.progress.stops_solved(&self.recipe);
+        let best = self.progress.is_best(&this, self.progress.best.as_ref(), &self.recipe);
         if best {
             self.progress.best = Some(this);
         }

@@ -2,7 +2,7 @@
 
 use super::Trainer;
 use super::ahead::{Kept, Start};
-use crate::checkpoint::{Best, Checkpoint, Progress};
+use crate::checkpoint::{Checkpoint, Progress};
 use crate::config::Threshold;
 use crate::display::Display;
 use crate::metrics::Score;
@@ -85,11 +85,10 @@ impl Trainer {
         }
         self.set(&ahead.now.theta, &ahead.now.optimizer);
         self.progress = ahead.now.progress.after(&begun);
-        let counts = |best: &Checkpoint| {
-            let beats = |this: &Best| begun.best.as_ref().is_none_or(|other| this.beats(other));
-            best.progress.best.as_ref().is_some_and(beats) || best.progress.stops_solved(&self.recipe)
+        let is_best = |Checkpoint { progress, .. }: &Checkpoint| {
+            progress.best.as_ref().is_some_and(|this| progress.is_best(this, begun.best.as_ref(), &self.recipe))
         };
-        self.progress.best = match ahead.best.filter(counts) {
+        self.progress.best = match ahead.best.filter(is_best) {
             None => begun.best,
             Some(best) => {
                 let best = Checkpoint { progress: best.progress.after(&begun), ..best };
