@@ -29,12 +29,14 @@ pub struct AssociativeRecall {
     pub item_length: usize,
     pub min_items: usize,
     pub max_items: usize,
+    /// The share of training sequences whose items are alike (see `make_alike`). Evaluation draws all bits uniformly.
+    pub alike: f64,
     pub mixed_lengths: bool,
 }
 
 impl Default for AssociativeRecall {
     fn default() -> Self {
-        AssociativeRecall { width: 6, item_length: 3, min_items: 2, max_items: 6, mixed_lengths: true }
+        AssociativeRecall { width: 6, item_length: 3, min_items: 2, max_items: 6, alike: 0.0, mixed_lengths: true }
     }
 }
 
@@ -60,7 +62,8 @@ impl Generator for AssociativeRecall {
         check("task.width", self.width, 1, 4096)?;
         check("task.item_length", self.item_length, 1, 10_000)?;
         check("task.min_items", self.min_items, 2, MOST)?;
-        check("task.max_items", self.max_items, self.min_items, MOST)
+        check("task.max_items", self.max_items, self.min_items, MOST)?;
+        check("task.alike", self.alike, 0.0, 1.0)
     }
 
     fn steps(&self, point: &Point) -> usize {
@@ -68,26 +71,60 @@ impl Generator for AssociativeRecall {
     }
 
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let (count, length, width) = (point.at(Axis::Items), self.item_length, self.width);
-        let items: Vec<Vec<f32>> = (0..count * length).map(|_| bits(rng, width)).collect();
-        let item = |index: usize| &items[index * length..][..length];
+        let items = self.items(point, rng);
+        self.write(&items, rng, column);
+    }
+
+    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let mut items = self.items(point, rng);
+        if self.alike > 0.0 && rng.random::<f64>() < self.alike {
+            make_alike(&mut items, rng);
+        }
+        self.write(&items, rng, column);
+    }
+}
+
+type Item = Vec<Vec<f32>>;
+
+impl AssociativeRecall {
+    /// Items of uniform bits.
+    fn items(&self, point: &Point, rng: &mut ChaCha8Rng) -> Vec<Item> {
+        let mut item = || (0..self.item_length).map(|_| bits(rng, self.width)).collect();
+        (0..point.at(Axis::Items)).map(|_| item()).collect()
+    }
+
+    /// Writes the sequence of these items and draws the query.
+    fn write(&self, items: &[Item], rng: &mut ChaCha8Rng, column: &mut Column) {
+        let (length, width) = (self.item_length, self.width);
         let mut t = 0;
-        for index in 0..count {
+        for item in items {
             column.input(t)[width] = 1.0;
-            for (vector, t) in item(index).iter().zip(t + 1..) {
+            for (vector, t) in item.iter().zip(t + 1..) {
                 column.input(t)[..width].copy_from_slice(vector);
             }
             t += 1 + length;
         }
-        let query = rng.random_range(0..count - 1);
+        let query = rng.random_range(0..items.len() - 1);
         column.input(t)[width + 1] = 1.0;
-        for (vector, t) in item(query).iter().zip(t + 1..) {
+        for (vector, t) in items[query].iter().zip(t + 1..) {
             column.input(t)[..width].copy_from_slice(vector);
         }
         t += 1 + length;
         column.input(t)[width + 1] = 1.0;
-        for (vector, t) in item(query + 1).iter().zip(t + 1..) {
+        for (vector, t) in items[query + 1].iter().zip(t + 1..) {
             column.answer(t).copy_from_slice(vector);
+        }
+    }
+}
+
+/// Makes half of the items after the first equal to one before them but for a bit. Items that a head confuses when it looks up by
+/// content are rare among uniform bits. (Two may become equal, which is rarer still.)
+fn make_alike(items: &mut [Item], rng: &mut impl Rng) {
+    for index in 1..items.len() {
+        if rng.random::<f64>() < 0.5 {
+            items[index] = items[rng.random_range(0..index)].clone();
+            let (vector, bit) = (rng.random_range(0..items[index].len()), rng.random_range(0..items[index][0].len()));
+            items[index][vector][bit] = 1.0 - items[index][vector][bit];
         }
     }
 }
@@ -117,13 +154,47 @@ mod tests {
 
     #[test]
     fn the_answer_is_the_item_after_the_query_and_the_query_is_never_the_last() {
-        assert_answers_follow(&Task::AssociativeRecall(AssociativeRecall::default()), |drawn| {
-            let (items, query) = read(drawn);
-            let at: Vec<usize> = (0..items.len() - 1).filter(|&i| items[i] == query).collect();
-            // two like items are possible, though rare: then the answer must follow one of them
-            let at = *at.iter().find(|&&i| items[i + 1] == drawn.answers()).expect("an item before the last");
-            items[at + 1].clone()
-        });
+        assert_answers_follow(
+            &Task::AssociativeRecall(AssociativeRecall { alike: 0.5, ..Default::default() }),
+            |drawn| {
+                let (items, query) = read(drawn);
+                let at: Vec<usize> = (0..items.len() - 1).filter(|&i| items[i] == query).collect();
+                // two equal items are possible, though rare: then the answer must follow one of them
+                let at = *at.iter().find(|&&i| items[i + 1] == drawn.answers()).expect("an item before the last");
+                items[at + 1].clone()
+            },
+        );
+    }
+
+    /// The share of neighbours in the list that differ in at most one bit.
+    fn near(drawn: impl Iterator<Item = Drawn>) -> f64 {
+        let mut near = vec![];
+        for drawn in drawn {
+            let (items, _) = read(&drawn);
+            let differing = |pair: &[Vec<Vec<f32>>]| {
+                pair[0].iter().flatten().zip(pair[1].iter().flatten()).filter(|(a, b)| a != b).count()
+            };
+            near.extend(items.windows(2).map(|pair| (differing(pair) <= 1) as u8 as f64));
+        }
+        near.iter().sum::<f64>() / near.len() as f64
+    }
+
+    #[test]
+    fn a_share_of_training_sequences_has_items_alike_and_evaluation_none() {
+        let with = |alike| {
+            Task::AssociativeRecall(AssociativeRecall { alike, min_items: 3, max_items: 3, ..Default::default() })
+        };
+        assert_eq!(near(Drawn::training(&with(0.0), 1000)), 0.0); // 19 of 2^18
+        // the second is the first with a bit changed in 1/2, the third the second in 1/4
+        let alike = near(Drawn::training(&with(1.0), 2000));
+        assert!((alike - 0.375).abs() < 0.04, "{alike}");
+        let half = near(Drawn::training(&with(0.5), 2000));
+        assert!((half - alike / 2.0).abs() < 0.04, "{half}, {alike}");
+
+        let point = Point::new([(Axis::Items, 20)]);
+        let evaluation =
+            |alike| Drawn::evaluation(&with(alike), &point, 20).map(|drawn| drawn.input).collect::<Vec<_>>();
+        assert_eq!(evaluation(1.0), evaluation(0.0));
     }
 
     #[test]

@@ -25,11 +25,13 @@ pub struct PrioritySort {
     pub vectors: usize,
     /// How many of `vectors` are written. Of another number of vectors it is the same share.
     pub sorted: usize,
+    /// The share of training sequences whose priorities are alike (see `make_alike`). Evaluation draws all uniformly.
+    pub alike: f64,
 }
 
 impl Default for PrioritySort {
     fn default() -> Self {
-        PrioritySort { width: 8, vectors: 20, sorted: 16 }
+        PrioritySort { width: 8, vectors: 20, sorted: 16, alike: 0.0 }
     }
 }
 
@@ -61,7 +63,8 @@ impl Generator for PrioritySort {
     fn validate(&self) -> Result<()> {
         check("task.width", self.width, 1, 4096)?;
         check("task.vectors", self.vectors, 1, MOST)?;
-        check("task.sorted", self.sorted, 1, self.vectors)
+        check("task.sorted", self.sorted, 1, self.vectors)?;
+        check("task.alike", self.alike, 0.0, 1.0)
     }
 
     fn steps(&self, point: &Point) -> usize {
@@ -70,17 +73,48 @@ impl Generator for PrioritySort {
     }
 
     fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let (vectors, width) = (point.at(Axis::Vectors), self.width);
-        let mut all: Vec<(f32, Vec<f32>)> =
-            (0..vectors).map(|_| (rng.random_range(-1.0..=1.0), bits(rng, width))).collect();
-        for (t, (priority, data)) in all.iter().enumerate() {
+        let vectors = self.vectors(point, rng);
+        self.write(vectors, column);
+    }
+
+    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let mut vectors = self.vectors(point, rng);
+        if self.alike > 0.0 && rng.random::<f64>() < self.alike {
+            make_alike(&mut vectors, rng);
+        }
+        self.write(vectors, column);
+    }
+}
+
+impl PrioritySort {
+    /// Vectors of uniform bits, each with its uniform priority.
+    fn vectors(&self, point: &Point, rng: &mut ChaCha8Rng) -> Vec<(f32, Vec<f32>)> {
+        (0..point.at(Axis::Vectors)).map(|_| (rng.random_range(-1.0..=1.0), bits(rng, self.width))).collect()
+    }
+
+    /// Writes the sequence of these vectors.
+    fn write(&self, mut vectors: Vec<(f32, Vec<f32>)>, column: &mut Column) {
+        let (count, width) = (vectors.len(), self.width);
+        for (t, (priority, data)) in vectors.iter().enumerate() {
             column.input(t)[..width].copy_from_slice(data);
             column.input(t)[width] = *priority;
         }
-        column.input(vectors)[width + 1] = 1.0;
-        all.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: of equal priorities the first seen is written first
-        for (place, (_, data)) in all.iter().take(self.written(vectors)).enumerate() {
-            column.answer(vectors + 1 + place).copy_from_slice(data);
+        column.input(count)[width + 1] = 1.0;
+        vectors.sort_by(|a, b| b.0.total_cmp(&a.0)); // stable: of equal priorities the first seen is written first
+        for (place, (_, data)) in vectors.iter().take(self.written(count)).enumerate() {
+            column.answer(count + 1 + place).copy_from_slice(data);
+        }
+    }
+}
+
+/// Half of the priorities after the first become one before them, moved by up to 0.02. Of uniform ones, two neighbours of 20 are that
+/// near each other in one case of six; a machine that keeps no account of what it has written, but looks for the next lower
+/// priority, confuses them.
+fn make_alike(vectors: &mut [(f32, Vec<f32>)], rng: &mut impl Rng) {
+    for t in 1..vectors.len() {
+        if rng.random::<f64>() < 0.5 {
+            let near = vectors[rng.random_range(0..t)].0 + rng.random_range(-0.02..=0.02);
+            vectors[t].0 = near.clamp(-1.0, 1.0);
         }
     }
 }
@@ -88,13 +122,13 @@ impl Generator for PrioritySort {
 #[cfg(test)]
 mod tests {
     use super::PrioritySort;
-    use crate::tasks::Task;
     use crate::tasks::properties::{Drawn, assert_answers_follow};
-    use crate::tasks::{Axis, Point};
+    use crate::tasks::{Axis, Point, Task};
 
     #[test]
     fn the_answer_is_the_16_whole_vectors_of_highest_priority_the_highest_first() {
-        assert_answers_follow(&Task::PrioritySort(PrioritySort::default()), |drawn| {
+        let task = PrioritySort { alike: 0.5, ..PrioritySort::default() };
+        assert_answers_follow(&Task::PrioritySort(task), |drawn| {
             let seen = &drawn.input[..20];
             assert_eq!(drawn.input[20], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0]);
             assert!(drawn.input[21..].iter().flatten().all(|&value| value == 0.0));
@@ -121,6 +155,35 @@ mod tests {
         }
         // 2,000 in each tenth, standard deviation 42
         assert!(counts.iter().all(|count| (1800..2200).contains(count)), "{counts:?}");
+    }
+
+    /// The share of neighbours in the order of the answer whose priorities are within 0.02 of each other.
+    fn near(drawn: impl Iterator<Item = Drawn>) -> f64 {
+        let mut near = vec![];
+        for drawn in drawn {
+            let mut priorities: Vec<f32> = drawn.input[..20].iter().map(|input| input[8]).collect();
+            assert!(priorities.iter().all(|priority| (-1.0..=1.0).contains(priority)));
+            priorities.sort_by(f32::total_cmp);
+            near.extend(priorities.windows(2).map(|pair| (pair[1] - pair[0] <= 0.02) as u8 as f64));
+        }
+        near.iter().sum::<f64>() / near.len() as f64
+    }
+
+    #[test]
+    fn a_share_of_training_sequences_has_priorities_alike_and_evaluation_none() {
+        let with = |alike| Task::PrioritySort(PrioritySort { alike, ..PrioritySort::default() });
+        // a gap between neighbours of 20 in -1 to 1 is wider than 0.02 with probability 0.99^20 = 0.82
+        let uniform = near(Drawn::training(&with(0.0), 1000));
+        assert!((uniform - 0.18).abs() < 0.02, "{uniform}");
+        let alike = near(Drawn::training(&with(1.0), 1000));
+        assert!(alike > 0.5, "{alike}");
+        let half = near(Drawn::training(&with(0.5), 1000));
+        assert!((half - (uniform + alike) / 2.0).abs() < 0.02, "{half}, {uniform}, {alike}");
+
+        let point = Point::new([(Axis::Vectors, 20)]);
+        let evaluation =
+            |alike| Drawn::evaluation(&with(alike), &point, 20).map(|drawn| drawn.input).collect::<Vec<_>>();
+        assert_eq!(evaluation(1.0), evaluation(0.0));
     }
 
     #[test]
