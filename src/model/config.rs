@@ -64,6 +64,7 @@ pub struct Init {
     pub memory: MemoryStart,
     pub weighting: WeightingStart,
     pub keys: KeyStart,
+    pub addressing: AddressingStart,
     /// Added to the start of each head's bias for the key strength, before the softplus.
     pub strength: f64,
 }
@@ -98,9 +99,19 @@ pub enum KeyStart {
     /// Every head's weights are drawn for themselves.
     Independent,
     /// Each head's weights of the key start as a write head's weights of the add vector: a write head's as its own, read head
-    /// i's as those of write head i, counted modulo W. So from the first step on a head that sees again what was written
+    /// i's as those of write head i, counted modulo W; where addressing starts as `tape`, all as those of the first. So from the first step on a head that sees again what was written
     /// asks for the row it was written to, and content addressing has something to improve on.
     Aligned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AddressingStart {
+    /// Every head's gate and shifts are drawn, near the middle.
+    Free,
+    /// The first write head starts as that of a tape, which keeps its place and goes on by a row each step; the other heads look
+    /// up by content, aligned keys in what that one writes.
+    Tape,
 }
 
 impl Default for Ntm {
@@ -116,6 +127,7 @@ impl Default for Ntm {
                 memory: MemoryStart::Constant,
                 weighting: WeightingStart::Learned,
                 keys: KeyStart::Aligned,
+                addressing: AddressingStart::Free,
                 strength: 0.0,
             },
         }
@@ -155,6 +167,11 @@ impl Config {
                 check("model.init.strength", ntm.init.strength, -1e3, 1e3)?;
                 if ntm.shift_range % 2 == 0 || ntm.shift_range > 255 {
                     bail!("`model.shift_range` is {}, allowed: odd numbers from 1 to 255", ntm.shift_range);
+                }
+                if ntm.init.addressing == AddressingStart::Tape && ntm.shift_range == 1 {
+                    bail!(
+                        "`model.init.addressing` is `tape`, which needs a shift to move by: `model.shift_range` of 3 or more, not 1"
+                    );
                 }
                 Ok(())
             }
@@ -211,6 +228,7 @@ pub fn choices(path: &str) -> &'static [&'static str] {
         "model.init.memory" => &["constant", "learned", "random"],
         "model.init.weighting" => &["learned", "one_hot", "uniform", "learned_random"],
         "model.init.keys" => &["independent", "aligned"],
+        "model.init.addressing" => &["free", "tape"],
         "model.activation.key" | "model.activation.add" => &["linear", "tanh"],
         _ => &[],
     }

@@ -2,7 +2,7 @@
 //! clip and the fused engine. The layout gives each named tensor its place in it.
 
 use super::Emitted;
-use super::config::{Config, ControllerConfig, KeyStart, Layers, MemoryStart, Ntm, WeightingStart};
+use super::config::{AddressingStart, Config, ControllerConfig, KeyStart, Layers, MemoryStart, Ntm, WeightingStart};
 use crate::random::{Purpose, stream};
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -35,6 +35,12 @@ enum Start {
     /// Logit 10 on row 0, 0 on all others.
     FocusedOnRow0,
 }
+
+/// What `init.addressing` `tape` adds to a gate's bias: the head takes 0.02 of its weighting from content, or 0.95.
+const KEEP: f32 = -4.0;
+const LOOK_UP: f32 = 3.0;
+/// And to the bias of a shift: of three shifts that one has 0.91 of the weight.
+const TAPE_SHIFT: f32 = 3.0;
 
 impl Parameter {
     pub fn len(&self) -> usize {
@@ -119,23 +125,32 @@ impl Layout {
         self.adjust_heads(ntm);
     }
 
-    /// `init.keys` and `init.strength`, by the places of key, strength and add among a head's outputs.
+    /// `init.keys`, `init.strength` and `init.addressing`, by the places of their values among a head's outputs.
     fn adjust_heads(&mut self, ntm: &Ntm) {
         let (hidden, at) = (ntm.controller.layers().hidden, Emitted::new(ntm.memory.width, ntm.shift_range));
         let head = |kind: &str, index: usize| {
             let of = |part: &str| self.get(&format!("heads.{kind}.{index}.{part}")).offset;
             (of("weight"), of("bias"))
         };
-        let reads = (0..ntm.read_heads).map(|index| (head("read", index), index % ntm.write_heads));
-        let writes = (0..ntm.write_heads).map(|index| (head("write", index), index));
+        let tape = ntm.init.addressing == AddressingStart::Tape;
+        let stay = at.shift().start + ntm.shift_range / 2;
+        let on = stay.saturating_sub(1); // Eq. 8: of the taps, that before the middle takes row i to row i + 1
+        let reads = (0..ntm.read_heads).map(|index| (head("read", index), index % ntm.write_heads, false));
+        let writes = (0..ntm.write_heads).map(|index| (head("write", index), index, index == 0));
         let mut adjustments = vec![];
-        for ((weight, bias), written_by) in reads.chain(writes) {
+        for ((weight, bias), written_by, first_writer) in reads.chain(writes) {
             if ntm.init.keys == KeyStart::Aligned {
+                let written_by = if tape { 0 } else { written_by };
                 let (from, add) = (head("write", written_by).0, at.add());
                 let added = from + add.start * hidden..from + add.end * hidden;
                 adjustments.push(Adjustment::Copy(added, weight + at.key().start * hidden));
             }
             adjustments.push(Adjustment::Raise(bias + at.strength(), ntm.init.strength as f32));
+            if tape {
+                let (gate, shift) = if first_writer { (KEEP, on) } else { (LOOK_UP, stay) };
+                adjustments.push(Adjustment::Raise(bias + at.gate(), gate));
+                adjustments.push(Adjustment::Raise(bias + shift, TAPE_SHIFT));
+            }
         }
         self.adjustments = adjustments;
     }
@@ -294,6 +309,27 @@ mod tests {
             assert_eq!(theta[raised], plain[raised] + 8.0);
             assert_eq!(theta[raised + 1..][..5], plain[raised + 1..][..5]);
         }
+    }
+
+    #[test]
+    fn a_tape_starts_with_a_head_that_goes_on_and_others_that_look_up_what_it_wrote() {
+        let mut ntm = Ntm { read_heads: 2, write_heads: 2, shift_range: 5, ..Ntm::default() };
+        let free = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).start(1);
+        ntm.init.addressing = AddressingStart::Tape;
+        let layout = Layout::new(&Config::Ntm(ntm), 9, 8);
+        let tape = layout.start(1);
+        let range = |name: String| layout.get(&name).range();
+        let written = &free[range("heads.write.0.weight".into())][48 * 100..]; // key, strength, gate, 5 shifts, sharpening, erase
+        let mut same = free.clone();
+        // of the taps by 2, 1, 0, -1, -2 rows, that by none or by one
+        for (head, gate, shift) in [("read.0", 3.0, 2), ("read.1", 3.0, 2), ("write.0", -4.0, 1), ("write.1", 3.0, 2)] {
+            let weight = range(format!("heads.{head}.weight"));
+            same[weight.start..][..20 * 100].copy_from_slice(written);
+            let bias = range(format!("heads.{head}.bias")).start;
+            same[bias + 21] += gate;
+            same[bias + 22 + shift] += 3.0;
+        }
+        assert_eq!(tape, same, "and the rest is as drawn");
     }
 
     #[test]

@@ -97,6 +97,10 @@ fn wrong_recipes_are_refused_with_the_file_the_field_and_what_is_allowed() {
         (r#"{"task": {"kind": "copying"}}"#, "did you mean `copy`?"),
         (r#"{"model": {"kind": "lstm", "read_heads": 1}}"#, "unknown field `model.read_heads`"),
         (r#"{"model": {"shift_range": 2}}"#, "`model.shift_range` is 2, allowed: odd numbers"),
+        (
+            r#"{"model": {"shift_range": 1, "init": {"addressing": "tape"}}}"#,
+            "`model.init.addressing` is `tape`, which needs a shift to move by: `model.shift_range` of 3",
+        ),
         (r#"{"model": {"init": {"weighting": "focused"}}}"#, "`model.init.weighting` is \"focused\", allowed: learned"),
         (r#"{"training": {"sequences": 1e3}}"#, "`training.sequences` is 1000.0, expected a whole number"),
         (r#"{"training": {"optimizer": {"kind": "sgd"}}}"#, "`training.optimizer.kind` is \"sgd\", allowed: rms"),
@@ -109,6 +113,8 @@ fn wrong_recipes_are_refused_with_the_file_the_field_and_what_is_allowed() {
         (r#"{"task": {"max_length": 1000000}, "training": {"batch_size": 1048576}}"#, " bytes of memory, "),
         (r#"{"model": {"memory": {"rows": 18446744073709551615}}}"#, "is 18446744073709551615, allowed: 1 to 16777216"),
         (r#"{"task": {"kind": "repeat-copy", "alike": 1.5}}"#, "`task.alike` is 1.5, allowed: 0 to 1"),
+        (r#"{"task": {"kind": "associative-recall", "alike": -1}}"#, "`task.alike` is -1, allowed: 0 to 1"),
+        (r#"{"task": {"kind": "priority-sort", "alike": 2}}"#, "`task.alike` is 2, allowed: 0 to 1"),
         (r#"{"model": {"memory": {"rows": 18446744073709551616}}}"#, "expected a whole number"),
         (
             r#"{"task": {"kind": "sequences", "train": "a", "eval": "a", "input_width": 1152921504606846976}}"#,
