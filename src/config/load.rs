@@ -368,16 +368,22 @@ mod tests {
     }
 
     #[test]
-    fn a_recipe_saved_before_keys_could_be_aligned_says_that_they_were_not() {
-        let mut saved = serde_json::to_value(Recipe::default()).unwrap();
-        let init = saved["model"]["init"].as_object_mut().unwrap();
-        init.remove("keys");
-        init.remove("strength");
-        let recipe = Recipe::parse_saved(&saved.to_string()).unwrap();
-        let json = serde_json::to_value(recipe).unwrap();
-        assert_eq!(
-            (&json["model"]["init"]["keys"], &json["model"]["init"]["strength"]),
-            (&"independent".into(), &0.0.into())
-        );
+    fn a_recipe_saved_before_it_had_a_field_says_what_was_done_then() {
+        for task in ["repeat-copy", "associative-recall", "priority-sort"] {
+            let recipe = Recipe::parse(&format!(r#"{{"task": {{"kind": "{task}"}}}}"#), &[]).unwrap();
+            let mut saved = serde_json::to_value(recipe).unwrap();
+            saved["task"].as_object_mut().unwrap().remove("alike").unwrap();
+            let init = saved["model"]["init"].as_object_mut().unwrap();
+            for field in ["keys", "addressing", "strength"] {
+                init.remove(field).unwrap();
+            }
+            let json = serde_json::to_value(Recipe::parse_saved(&saved.to_string()).unwrap()).unwrap();
+            let init = &json["model"]["init"];
+            assert_eq!(json["task"]["alike"], 0.0);
+            assert_eq!(
+                (&init["keys"], &init["addressing"], &init["strength"]),
+                (&"independent".into(), &"free".into(), &0.0.into())
+            );
+        }
     }
 }

@@ -109,8 +109,8 @@ pub enum KeyStart {
 pub enum AddressingStart {
     /// Every head's gate and shifts are drawn, near the middle.
     Free,
-    /// The first write head starts as that of a tape, which keeps its place and goes on by a row each step; the other heads look
-    /// up by content, aligned keys in what that one writes.
+    /// The first write head starts as that of a tape, which keeps its place and goes on by a row each step, from where its
+    /// weighting starts; the other heads look up by content, with aligned keys and some strength what that one writes.
     Tape,
 }
 

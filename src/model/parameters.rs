@@ -39,7 +39,7 @@ enum Start {
 /// What `init.addressing` `tape` adds to a gate's bias: the head takes 0.02 of its weighting from content, or 0.95.
 const KEEP: f32 = -4.0;
 const LOOK_UP: f32 = 3.0;
-/// And to the bias of a shift: of three shifts that one has 0.91 of the weight.
+/// And to the bias of a shift, and more the more shifts there are: that one has 0.91 of the weight.
 const TAPE_SHIFT: f32 = 3.0;
 
 impl Parameter {
@@ -134,7 +134,8 @@ impl Layout {
         };
         let tape = ntm.init.addressing == AddressingStart::Tape;
         let stay = at.shift().start + ntm.shift_range / 2;
-        let on = stay.saturating_sub(1); // Eq. 8: of the taps, that before the middle takes row i to row i + 1
+        let on = stay - 1; // Eq. 8: of the taps, that before the middle takes row i to row i + 1
+        let others = ntm.shift_range as f32 - 1.0;
         let reads = (0..ntm.read_heads).map(|index| (head("read", index), index % ntm.write_heads, false));
         let writes = (0..ntm.write_heads).map(|index| (head("write", index), index, index == 0));
         let mut adjustments = vec![];
@@ -149,7 +150,7 @@ impl Layout {
             if tape {
                 let (gate, shift) = if first_writer { (KEEP, on) } else { (LOOK_UP, stay) };
                 adjustments.push(Adjustment::Raise(bias + at.gate(), gate));
-                adjustments.push(Adjustment::Raise(bias + shift, TAPE_SHIFT));
+                adjustments.push(Adjustment::Raise(bias + shift, TAPE_SHIFT + (others / 2.0).ln()));
             }
         }
         self.adjustments = adjustments;
@@ -327,7 +328,7 @@ mod tests {
             same[weight.start..][..20 * 100].copy_from_slice(written);
             let bias = range(format!("heads.{head}.bias")).start;
             same[bias + 21] += gate;
-            same[bias + 22 + shift] += 3.0;
+            same[bias + 22 + shift] += 3.0 + 2.0f32.ln(); // twice as many others as of three
         }
         assert_eq!(tape, same, "and the rest is as drawn");
     }

@@ -107,9 +107,9 @@ impl PrioritySort {
     }
 }
 
-/// Half of the priorities after the first become one before them, moved by up to 0.02. Of uniform ones, two neighbours of 20 are that
-/// near each other in one case of six; a machine that keeps no account of what it has written, but looks for the next lower
-/// priority, confuses them.
+/// Makes half of the priorities after the first one before them, moved by up to 0.02 but not beyond 1 or -1. Of 20 uniform ones two
+/// neighbours in eleven are that near each other; a machine that keeps no account of what it has written, but looks for the
+/// next lower priority, confuses them.
 fn make_alike(vectors: &mut [(f32, Vec<f32>)], rng: &mut impl Rng) {
     for t in 1..vectors.len() {
         if rng.random::<f64>() < 0.5 {
@@ -176,7 +176,7 @@ mod tests {
         let uniform = near(Drawn::training(&with(0.0), 1000));
         assert!((uniform - 0.18).abs() < 0.02, "{uniform}");
         let alike = near(Drawn::training(&with(1.0), 1000));
-        assert!(alike > 0.5, "{alike}");
+        assert!((alike - 0.57).abs() < 0.02, "{alike}"); // simulated: 0.567
         let half = near(Drawn::training(&with(0.5), 1000));
         assert!((half - (uniform + alike) / 2.0).abs() < 0.02, "{half}, {uniform}, {alike}");
 

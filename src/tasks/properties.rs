@@ -1,7 +1,10 @@
 //! What the tests of every generated task share, and the properties that all of them have.
 
 use super::generator::{Generator, evaluation_batch, training_batch};
-use super::{Batch, Channels, Origin, Point, Task};
+use super::{Batch, Channels, Column, Origin, Point, Task};
+use crate::random::{Purpose, stream};
+use rand::RngCore;
+use rand_chacha::ChaCha8Rng;
 use std::ops::RangeInclusive;
 
 /// One sequence as its steps.
@@ -125,6 +128,21 @@ fn sequences_have_the_steps_and_the_channels_their_task_announces() {
         assert_eq!(batch.lengths, [generator.steps(&task.sample()); 2], "{}", task.name());
         assert_eq!(batch.inputs.len(), 2 * batch.steps * task.input_width(), "{}", task.name());
         assert_eq!(batch.targets.len(), 2 * batch.steps * task.output_width(), "{}", task.name());
+    }
+}
+
+#[test]
+fn by_default_training_draws_what_evaluation_would_from_the_same_stream() {
+    for task in generated() {
+        let (generator, point) = (generator(&task), task.sample());
+        let drawn = |draw: &dyn Fn(&mut ChaCha8Rng, &mut Column)| {
+            let mut batch = Batch::zeros(vec![generator.steps(&point)], task.input_width(), task.output_width());
+            let mut rng = stream(1, Purpose::TrainingSequence, 0);
+            draw(&mut rng, &mut batch.column(0));
+            (batch, rng.next_u64())
+        };
+        let plain = drawn(&|rng, column| generator.draw(&point, rng, column));
+        assert_eq!(drawn(&|rng, column| generator.draw_for_training(&point, rng, column)), plain, "{}", task.name());
     }
 }
 

@@ -188,11 +188,8 @@ fn make_alike(vectors: &mut [Vec<f32>], rng: &mut impl Rng) {
 #[cfg(test)]
 mod tests {
     use super::{Count, RepeatCopy};
-    use crate::random::{Purpose, stream};
     use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
-    use crate::tasks::{Axis, Batch, Column, Generator, Point, Source, Task};
-    use rand::RngCore;
-    use rand_chacha::ChaCha8Rng;
+    use crate::tasks::{Axis, Point, Source, Task};
 
     fn length(drawn: &Drawn) -> usize {
         drawn.input.iter().position(|input| input[8] == 1.0).expect("an end marker")
@@ -277,18 +274,5 @@ mod tests {
         assert!((alike[1] - (0.75 * 0.1 + 0.25 * 0.5)).abs() < 0.02, "{alike:?}"); // of first vectors three in four have few ones
         assert!(alike[0] < 0.4 && alike[2] > 0.25, "{alike:?}");
         close(likeness(0.5, true), std::array::from_fn(|i| (uniform[i] + alike[i]) / 2.0));
-    }
-
-    #[test]
-    fn without_vectors_alike_training_draws_what_evaluation_would_from_the_same_stream() {
-        let (task, point) = (RepeatCopy::default(), Point::new([(Axis::Length, 5), (Axis::Repeats, 3)]));
-        let drawn = |draw: &dyn Fn(&mut ChaCha8Rng, &mut Column)| {
-            let mut batch = Batch::zeros(vec![task.steps(&point)], 10, 9);
-            let mut rng = stream(1, Purpose::TrainingSequence, 0);
-            draw(&mut rng, &mut batch.column(0));
-            (batch, rng.next_u64())
-        };
-        let plain = drawn(&|rng, column| task.draw(&point, rng, column));
-        assert_eq!(drawn(&|rng, column| task.draw_for_training(&point, rng, column)), plain);
     }
 }
