@@ -35,7 +35,7 @@ SEEDS = {
     "ngrams": "11..20",
     "ngrams-feedforward": "1..3",
     "ngrams-lstm": "1..3",
-    "priority-sort": "41..50",
+    "priority-sort": "71..80",
     "priority-sort-feedforward": "41..43",
     "priority-sort-lstm": "21..23",
 }
