@@ -136,19 +136,20 @@ impl Layout {
         let stay = at.shift().start + ntm.shift_range / 2;
         let on = stay - 1; // Eq. 8: of the taps, that before the middle takes row i to row i + 1
         let others = ntm.shift_range as f32 - 1.0;
-        let reads = (0..ntm.read_heads).map(|index| (head("read", index), index % ntm.write_heads, false));
-        let writes = (0..ntm.write_heads).map(|index| (head("write", index), index, index == 0));
+        let reads = (0..ntm.read_heads).map(|index| ("read", index));
+        let writes = (0..ntm.write_heads).map(|index| ("write", index));
         let mut adjustments = vec![];
-        for ((weight, bias), written_by, first_writer) in reads.chain(writes) {
+        for (kind, index) in reads.chain(writes) {
+            let (weight, bias) = head(kind, index);
             if ntm.init.keys == KeyStart::Aligned {
-                let written_by = if tape { 0 } else { written_by };
+                let written_by = if tape { 0 } else { index % ntm.write_heads };
                 let (from, add) = (head("write", written_by).0, at.add());
                 let added = from + add.start * hidden..from + add.end * hidden;
                 adjustments.push(Adjustment::Copy(added, weight + at.key().start * hidden));
             }
             adjustments.push(Adjustment::Raise(bias + at.strength(), ntm.init.strength as f32));
             if tape {
-                let (gate, shift) = if first_writer { (KEEP, on) } else { (LOOK_UP, stay) };
+                let (gate, shift) = if (kind, index) == ("write", 0) { (KEEP, on) } else { (LOOK_UP, stay) };
                 adjustments.push(Adjustment::Raise(bias + at.gate(), gate));
                 adjustments.push(Adjustment::Raise(bias + shift, TAPE_SHIFT + (others / 2.0).ln()));
             }

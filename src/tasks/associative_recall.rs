@@ -13,7 +13,7 @@
 //! The query is uniform among all items but the last, which nothing follows. Items are drawn independently, so two of
 //! 18 bits are equal once in 2^18 pairs; then only the order of drawing says which one was meant.
 
-use super::batch::bits;
+use super::batch::{bits, chosen};
 use super::{Axis, Channels, Column, Generator, MOST, Point, Varying};
 use crate::limits::check;
 use anyhow::Result;
@@ -70,34 +70,19 @@ impl Generator for AssociativeRecall {
         point.at(Axis::Items) * (1 + self.item_length) + (self.item_length + 2) + self.item_length
     }
 
-    fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let items = self.items(point, rng);
-        self.write(&items, rng, column);
+    fn alike(&self) -> f64 {
+        self.alike
     }
 
-    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let mut items = self.items(point, rng);
-        if self.alike > 0.0 && rng.random::<f64>() < self.alike {
+    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let (length, width) = (self.item_length, self.width);
+        let mut item = || (0..length).map(|_| bits(rng, width)).collect();
+        let mut items: Vec<Item> = (0..point.at(Axis::Items)).map(|_| item()).collect();
+        if chosen(alike, rng) {
             make_alike(&mut items, rng);
         }
-        self.write(&items, rng, column);
-    }
-}
-
-type Item = Vec<Vec<f32>>;
-
-impl AssociativeRecall {
-    /// Items of uniform bits.
-    fn items(&self, point: &Point, rng: &mut ChaCha8Rng) -> Vec<Item> {
-        let mut item = || (0..self.item_length).map(|_| bits(rng, self.width)).collect();
-        (0..point.at(Axis::Items)).map(|_| item()).collect()
-    }
-
-    /// Writes the sequence of these items and draws the query.
-    fn write(&self, items: &[Item], rng: &mut ChaCha8Rng, column: &mut Column) {
-        let (length, width) = (self.item_length, self.width);
         let mut t = 0;
-        for item in items {
+        for item in &items {
             column.input(t)[width] = 1.0;
             for (vector, t) in item.iter().zip(t + 1..) {
                 column.input(t)[..width].copy_from_slice(vector);
@@ -117,6 +102,8 @@ impl AssociativeRecall {
     }
 }
 
+type Item = Vec<Vec<f32>>;
+
 /// Makes half of the items after the first equal to one before them but for a bit, which a head that looks up by content confuses
 /// and uniform bits seldom show. One that would then equal another stays as it is: the query must mean one item.
 fn make_alike(items: &mut [Item], rng: &mut impl Rng) {
@@ -135,7 +122,7 @@ fn make_alike(items: &mut [Item], rng: &mut impl Rng) {
 #[cfg(test)]
 mod tests {
     use super::AssociativeRecall;
-    use crate::tasks::properties::{Drawn, assert_answers_follow, assert_uniform};
+    use crate::tasks::properties::{Drawn, assert_answers_follow, assert_evaluated_alike, assert_uniform};
     use crate::tasks::{Axis, Point, Task};
 
     /// The list as items of vectors, and the query: cut at the delimiters.
@@ -196,10 +183,7 @@ mod tests {
         let half = near(Drawn::training(&with(0.5), 4000));
         assert!((half - alike / 2.0).abs() < 0.01, "{half}, {alike}");
 
-        let point = Point::new([(Axis::Items, 20)]);
-        let evaluation =
-            |alike| Drawn::evaluation(&with(alike), &point, 20).map(|drawn| drawn.input).collect::<Vec<_>>();
-        assert_eq!(evaluation(1.0), evaluation(0.0));
+        assert_evaluated_alike([with(1.0), with(0.0)], &Point::new([(Axis::Items, 20)]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A batch of sequences on the host: what an engine runs and what a task writes.
 
-use rand::RngCore;
+use rand::{Rng, RngCore};
 use serde::{Deserialize, Serialize};
 
 /// A batch, time-major and row-major. Sequences shorter than `steps` are padded at their end.
@@ -116,6 +116,11 @@ pub fn fill_with_bits(rng: &mut impl RngCore, bits: &mut [f32]) {
         let word = rng.next_u32();
         bits.iter_mut().enumerate().for_each(|(i, bit)| *bit = (word >> i & 1) as f32);
     }
+}
+
+/// True with this probability. With 0 it takes nothing from the stream.
+pub fn chosen(probability: f64, rng: &mut impl Rng) -> bool {
+    probability > 0.0 && rng.random::<f64>() < probability
 }
 
 /// As many of them.

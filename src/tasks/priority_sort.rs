@@ -10,7 +10,7 @@
 //!             ...         .     .     .     .     0     1
 //!     mask                .     .     .     .     1     1      only these steps count
 
-use super::batch::bits;
+use super::batch::{bits, chosen};
 use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
 use crate::limits::check;
 use anyhow::Result;
@@ -72,29 +72,17 @@ impl Generator for PrioritySort {
         vectors + 1 + self.written(vectors)
     }
 
-    fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let vectors = self.vectors(point, rng);
-        self.write(vectors, column);
+    fn alike(&self) -> f64 {
+        self.alike
     }
 
-    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let mut vectors = self.vectors(point, rng);
-        if self.alike > 0.0 && rng.random::<f64>() < self.alike {
+    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let (count, width) = (point.at(Axis::Vectors), self.width);
+        let mut vectors: Vec<(f32, Vec<f32>)> =
+            (0..count).map(|_| (rng.random_range(-1.0..=1.0), bits(rng, width))).collect();
+        if chosen(alike, rng) {
             make_alike(&mut vectors, rng);
         }
-        self.write(vectors, column);
-    }
-}
-
-impl PrioritySort {
-    /// Vectors of uniform bits, each with its uniform priority.
-    fn vectors(&self, point: &Point, rng: &mut ChaCha8Rng) -> Vec<(f32, Vec<f32>)> {
-        (0..point.at(Axis::Vectors)).map(|_| (rng.random_range(-1.0..=1.0), bits(rng, self.width))).collect()
-    }
-
-    /// Writes the sequence of these vectors.
-    fn write(&self, mut vectors: Vec<(f32, Vec<f32>)>, column: &mut Column) {
-        let (count, width) = (vectors.len(), self.width);
         for (t, (priority, data)) in vectors.iter().enumerate() {
             column.input(t)[..width].copy_from_slice(data);
             column.input(t)[width] = *priority;
@@ -122,7 +110,7 @@ fn make_alike(vectors: &mut [(f32, Vec<f32>)], rng: &mut impl Rng) {
 #[cfg(test)]
 mod tests {
     use super::PrioritySort;
-    use crate::tasks::properties::{Drawn, assert_answers_follow};
+    use crate::tasks::properties::{Drawn, assert_answers_follow, assert_evaluated_alike};
     use crate::tasks::{Axis, Point, Task};
 
     #[test]
@@ -180,10 +168,7 @@ mod tests {
         let half = near(Drawn::training(&with(0.5), 1000));
         assert!((half - (uniform + alike) / 2.0).abs() < 0.02, "{half}, {uniform}, {alike}");
 
-        let point = Point::new([(Axis::Vectors, 20)]);
-        let evaluation =
-            |alike| Drawn::evaluation(&with(alike), &point, 20).map(|drawn| drawn.input).collect::<Vec<_>>();
-        assert_eq!(evaluation(1.0), evaluation(0.0));
+        assert_evaluated_alike([with(1.0), with(0.0)], &Point::new([(Axis::Vectors, 20)]));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What the tests of every generated task share, and the properties that all of them have.
 
+use super::batch::chosen;
 use super::generator::{Generator, evaluation_batch, training_batch};
-use super::{Batch, Channels, Column, Origin, Point, Task};
+use super::{Batch, Channels, Origin, Point, Task};
 use crate::random::{Purpose, stream};
 use rand::RngCore;
-use rand_chacha::ChaCha8Rng;
 use std::ops::RangeInclusive;
 
 /// One sequence as its steps.
@@ -42,6 +42,13 @@ impl Drawn {
         let counted = self.target.iter().zip(&self.mask).filter(|(_, mask)| **mask == 1.0);
         counted.map(|(target, _)| target.clone()).collect()
     }
+}
+
+/// Two tasks have the same evaluation sequences at a point, 20 of them.
+pub fn assert_evaluated_alike(tasks: [Task; 2], point: &Point) {
+    let [one, other] =
+        tasks.map(|task| Drawn::evaluation(&task, point, 20).map(|drawn| drawn.input).collect::<Vec<_>>());
+    assert_eq!(one, other);
 }
 
 fn generator(task: &Task) -> &dyn Generator {
@@ -135,15 +142,17 @@ fn sequences_have_the_steps_and_the_channels_their_task_announces() {
 fn by_default_training_draws_what_evaluation_would_from_the_same_stream() {
     for task in generated() {
         let (generator, point) = (generator(&task), task.sample());
-        let drawn = |draw: &dyn Fn(&mut ChaCha8Rng, &mut Column)| {
+        let drawn = |alike| {
             let mut batch = Batch::zeros(vec![generator.steps(&point)], task.input_width(), task.output_width());
             let mut rng = stream(1, Purpose::TrainingSequence, 0);
-            draw(&mut rng, &mut batch.column(0));
+            generator.draw(&point, alike, &mut rng, &mut batch.column(0));
             (batch, rng.next_u64())
         };
-        let plain = drawn(&|rng, column| generator.draw(&point, rng, column));
-        assert_eq!(drawn(&|rng, column| generator.draw_for_training(&point, rng, column)), plain, "{}", task.name());
+        assert_eq!(drawn(generator.alike()), drawn(0.0), "{}", task.name());
     }
+    let (mut asked, mut untouched) = (stream(1, Purpose::TrainingSequence, 0), stream(1, Purpose::TrainingSequence, 0));
+    assert!(!chosen(0.0, &mut asked));
+    assert_eq!(asked.next_u64(), untouched.next_u64(), "nor does the choice take anything from it");
 }
 
 /// Sets `mixed_lengths`; false if the task has none.

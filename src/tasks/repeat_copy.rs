@@ -23,7 +23,7 @@
 //!             end     .  .  1  .  .  .  .  .  .  .
 //!             repeats .  .  .  1  1  .  .  .  .  .     a pulse for each repeat; target and mask as above
 
-use super::batch::bits;
+use super::batch::{bits, chosen};
 use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
 use crate::limits::check;
 use anyhow::Result;
@@ -128,30 +128,17 @@ impl Generator for RepeatCopy {
         self.shown(length, repeats) + length * repeats + 1
     }
 
-    fn draw(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let vectors = self.vectors(point, rng);
-        self.write(&vectors, point, column);
+    fn alike(&self) -> f64 {
+        self.alike
     }
 
-    fn draw_for_training(&self, point: &Point, rng: &mut ChaCha8Rng, column: &mut Column) {
-        let mut vectors = self.vectors(point, rng);
-        if self.alike > 0.0 && rng.random::<f64>() < self.alike {
+    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+        let (length, repeats, width) = (point.at(Axis::Length), point.at(Axis::Repeats), self.width);
+        let shown = self.shown(length, repeats);
+        let mut vectors: Vec<Vec<f32>> = (0..length).map(|_| bits(rng, width)).collect();
+        if chosen(alike, rng) {
             make_alike(&mut vectors, rng);
         }
-        self.write(&vectors, point, column);
-    }
-}
-
-impl RepeatCopy {
-    /// Vectors of uniform bits.
-    fn vectors(&self, point: &Point, rng: &mut ChaCha8Rng) -> Vec<Vec<f32>> {
-        (0..point.at(Axis::Length)).map(|_| bits(rng, self.width)).collect()
-    }
-
-    /// Writes the sequence of these vectors.
-    fn write(&self, vectors: &[Vec<f32>], point: &Point, column: &mut Column) {
-        let (length, repeats, width) = (vectors.len(), point.at(Axis::Repeats), self.width);
-        let shown = self.shown(length, repeats);
         for (t, data) in vectors.iter().enumerate() {
             column.input(t)[..width].copy_from_slice(data);
             for repeat in 0..repeats {
