@@ -61,8 +61,13 @@ sanitize() { # sanitize TOOL OUT BATCH: two updates of so many sequences, one a 
     local run=(train copy --device cuda --engine fused --sequences $((2 * $3)) --run-dir "$directory" --set "training.batch_size=$3"
         --set task.max_length=4 --set evaluation.lengths=[3] --set evaluation.sequences=2)
     rm -rf "$directory"
-    NTM_NVRTC_OPTIONS=$options timeout 120 compute-sanitizer --tool "$1" --kernel-name kernel_substring=ntm_ --error-exitcode 9 "$here/ntm" "${run[@]}" \
-        >"$log" 2>&1 && echo "$1, batch $3: clean" || echo "$1, batch $3: exit code $?, see $log"
+    if NTM_NVRTC_OPTIONS=$options timeout 120 compute-sanitizer --tool "$1" --kernel-name kernel_substring=ntm_ \
+        --error-exitcode 9 "$here/ntm" "${run[@]}" >"$log" 2>&1; then
+        echo "$1, batch $3: clean"
+    else
+        echo "$1, batch $3: exit code $?, see $log"
+        unclean="$unclean $1-$3.txt"
+    fi
     tail -1 "$log"
 }
 
@@ -83,6 +88,7 @@ run() { # run DEVICE OUT
         stop "the tests were $(grep -m 1 -o 'skipped: .*' "$2/parity.txt")" "\`$here/cuda.sh cpu\` needs no card"
     fi
     grep -v '^$' "$2/parity.txt" | tail -40
+    unclean=
     if [ "$1" = cuda ]; then
         for batch in 2 200 300; do # one, two and four a block on an H100
             sanitize memcheck "$2" "$batch"
@@ -90,6 +96,7 @@ run() { # run DEVICE OUT
         done
     fi
     python3 "$here/cuda.py" --device "$1" --out "$2"
+    [ -z "$unclean" ] || stop "compute-sanitizer is not content" "it says why in these files of $2:$unclean"
 }
 
 case "${1:-}" in

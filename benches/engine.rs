@@ -4,13 +4,14 @@
 //! after every update. DEVICE is cpu (the default) or cuda: there, as in training, nothing waits for an update, so tens of
 //! them are timed together.
 
-use ntm::checkpoint::{Checkpoint, Progress};
+use ntm::checkpoint::Checkpoint;
 use ntm::config::Recipe;
 use ntm::device;
 use ntm::engine::{Engine, Logits};
 use ntm::fused::{CudaFused, Fused};
 use ntm::model::Composed;
 use ntm::optim::Optimizer;
+use ntm::progress::Progress;
 use ntm::tasks::{Axis, Point, Source};
 use std::time::Instant;
 use tch::{Device, Tensor};

@@ -347,9 +347,9 @@ pub struct Machine {
     /// batch]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// No flag: a run that goes on began on the CPU, and `device` leaves that open.
+    /// No flag: what a run that goes on began on, `cpu` or `cuda`, where that is known. It counts where `device` leaves that open.
     #[arg(skip)]
-    pub began_on_cpu: bool,
+    pub began_on: String,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

@@ -1,8 +1,8 @@
 //! What training shows: a bar on a terminal, elsewhere a line per report; of many runs side by side a bar each, elsewhere only
 //! what happens between the reports.
 
-use crate::checkpoint::Solved;
 use crate::metrics::{Report, Score};
+use crate::progress::SolvedAt;
 use crate::terminal::{say, terminal_columns};
 use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use std::time::Duration;
@@ -111,14 +111,14 @@ impl Display {
     }
 
     /// What an evaluation has found, and whether the run is solved by it; one of many runs has them in its logs.
-    pub fn evaluation(&self, scores: &[Score], solved: Option<&Solved>) {
+    pub fn evaluation(&self, scores: &[Score], solved: Option<&SolvedAt>) {
         if let Display::Labelled { .. } = self {
             return;
         }
         for score in scores {
             self.line(&format!("evaluation{}: {}", score.point.place(), score.figures.said()));
         }
-        if let Some(Solved { sequences, seconds, .. }) = solved {
+        if let Some(SolvedAt { sequences, seconds, .. }) = solved {
             self.line(&format!("solved after {sequences} sequences, {seconds:.1} s"));
         }
     }

@@ -20,6 +20,7 @@ pub mod model;
 pub mod ops;
 pub mod optim;
 pub mod plot;
+pub mod progress;
 pub mod random;
 pub mod replay;
 pub mod run;

@@ -1,11 +1,11 @@
 //! A seed study: one recipe trained from several seeds, side by side, a run directory each under one parent.
 
-use crate::checkpoint::{Progress, Solved};
 use crate::config::Recipe;
 use crate::device;
 use crate::display::Display;
 use crate::files::{remove, write_atomically};
 use crate::metrics::{Score, Spread};
+use crate::progress::{Progress, SolvedAt};
 use crate::run::{Lock, Run, lock, occupied};
 use crate::train::{Ended, Jobs, Trainer};
 use anyhow::{Context, Result};
@@ -24,6 +24,9 @@ const SUMMARY: &str = "summary.json";
 pub struct Study {
     pub recipe: Recipe,
     pub seeds: Vec<u64>,
+    /// What it was last trained with, as `Progress` has them; empty where that is not known.
+    pub engine: String,
+    pub device: String,
     #[serde(skip)]
     directory: PathBuf,
     /// Held by the rank that leads.
@@ -42,7 +45,7 @@ pub enum Start {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub seed: u64,
-    pub solved: Option<Solved>,
+    pub solved: Option<SolvedAt>,
     pub sequences: u64,
     pub seconds: f64,
     /// How often it has begun anew.
@@ -77,9 +80,16 @@ impl Study {
         let shown = directory.display();
         Study::free(directory)?;
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
-        let study = Study { recipe, seeds, directory: directory.to_path_buf(), _lock: Some(lock(directory)?) };
+        let lock = lock(directory)?;
+        Study::free(directory)?; // again: another process may have begun and ended in between
+        let study = Study { _lock: Some(lock), ..Study::of(directory, recipe, seeds) };
         study.save()?;
         Ok(study)
+    }
+
+    fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
+        let [engine, device] = [const { String::new() }; 2];
+        Study { recipe, seeds, engine, device, directory: directory.to_path_buf(), _lock: None }
     }
 
     /// An error if a directory holds a study or a run.
@@ -116,7 +126,8 @@ impl Study {
         let mut saved: Value = serde_json::from_slice(saved)?;
         let recipe = Recipe::parse_saved(&saved["recipe"].to_string())?;
         let seeds = serde_json::from_value(saved["seeds"].take())?;
-        Ok(Study { recipe, seeds, directory: directory.to_path_buf(), _lock: None })
+        let word = |name: &str| saved[name].as_str().unwrap_or_default().to_string(); // files of earlier versions have none
+        Ok(Study { engine: word("engine"), device: word("device"), ..Study::of(directory, recipe, seeds) })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {

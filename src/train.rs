@@ -5,27 +5,27 @@ mod average;
 mod evaluation;
 mod nonfinite;
 mod restart;
+mod update;
 
-use crate::checkpoint::{Checkpoint, Progress, Window};
+use crate::checkpoint::Checkpoint;
 use crate::config::{ITERATE, Recipe};
 use crate::device::kind;
 use crate::display::Display;
-use crate::distributed::{Group, Step};
-use crate::engine::{Engine, Logits};
+use crate::distributed::Group;
+use crate::engine::Engine;
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
+use crate::progress::{Progress, Window};
 use crate::run::Run;
-use crate::tasks::{Batch, Source};
+use crate::tasks::Source;
 pub use ahead::{Ahead, Jobs};
 use anyhow::Result;
 pub use evaluation::evaluate;
 pub use nonfinite::NotFinite;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
-
-/// Logits that may wait on a device to be read, 128 MB of them.
-const WAITING: usize = 1 << 25;
+use update::Waiting;
 
 /// How a call of `Trainer::run` ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,10 +53,6 @@ pub struct Trainer {
     group: Group,
     /// What this rank has of updates that have not been summed over the ranks yet, and their norms. Empty in a process alone.
     apart: Vec<(Totals, f64)>,
-    /// What the last step came to on all ranks.
-    step: Option<Step>,
-    /// The signal that has asked this rank to stop.
-    asked: Option<i32>,
     /// The starts that may come after this one, where they are trained already.
     ahead: Option<Ahead>,
 }
@@ -111,13 +107,6 @@ impl Clock {
     }
 }
 
-/// What an update on a device will have come to.
-struct Waiting {
-    batch: Batch,
-    logits: Tensor,
-    norm: Tensor,
-}
-
 impl Trainer {
     /// A trainer at step 0, its weights drawn from the recipe's seed.
     pub fn new(recipe: Recipe, source: Source, engine: Box<dyn Engine>, device: Device) -> Trainer {
@@ -153,8 +142,10 @@ impl Trainer {
         if let Some(average) = &mut self.average {
             average.copy_(&Tensor::from_slice(theta));
         }
-        for ((_, state), (_, saved)) in self.optimizer.state.iter_mut().zip(optimizer) {
-            state.copy_(&Tensor::from_slice(saved));
+        for (name, state) in &mut self.optimizer.state {
+            if let Some((_, saved)) = optimizer.iter().find(|(of, _)| of == name) {
+                state.copy_(&Tensor::from_slice(saved));
+            }
         }
     }
 
@@ -180,8 +171,6 @@ impl Trainer {
             waiting: vec![],
             group: Group::alone(),
             apart: vec![],
-            step: None,
-            asked: None,
             ahead: None,
         }
     }
@@ -200,128 +189,6 @@ impl Trainer {
 
     pub fn finished(&self) -> bool {
         self.progress.finished(&self.recipe)
-    }
-
-    /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when `settle`
-    /// has returned. An error of either names what is not finite.
-    pub fn update(&mut self) -> Result<()> {
-        let step = self.progress.of_start();
-        if self.recipe.training.curriculum.asks(step) {
-            self.settle()?;
-            self.recipe.training.curriculum.judge(&mut self.progress.lesson);
-        }
-        let training = &self.recipe.training;
-        let axes = || self.recipe.task.axes();
-        let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
-        let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
-        let mut batch = self.source.training_slice(training.seed, self.progress.batch(), size, reach, slice)?;
-        batch.blur = training.blur.at(step + 1, self.recipe.updates());
-        self.update_by(&batch)
-    }
-
-    /// One update by a batch, or by this rank's slice of one.
-    fn update_by(&mut self, batch: &Batch) -> Result<()> {
-        self.check_inputs(batch)?;
-        let step = self.progress.of_start() + 1;
-        let factor = self.rate_factor(step);
-        match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
-            Logits::Host(logits) => {
-                let mut totals = Totals::default();
-                totals.add(self.recipe.task.scoring(), logits, batch);
-                let sound = self.reduce(batch, || Tensor::from(totals.loss))?.unwrap_or(totals.loss.is_finite());
-                if !sound {
-                    return Err(self.not_finite(batch, false));
-                }
-                let clip = &self.recipe.training.clip;
-                let norm = self.optimizer.update(clip, factor, &mut self.theta, &self.gradient, step);
-                if !norm.is_finite() {
-                    return Err(self.not_finite(batch, true));
-                }
-                self.count(totals, norm);
-                self.follow(step, None);
-            }
-            Logits::Device(logits) => {
-                let finite = self.reduce(batch, || logits.sum(logits.kind()) * 0.0)?;
-                let told = finite.map(|finite| Tensor::from(if finite { 0.0 } else { f64::NAN }));
-                let told = told.map(|told| told.to_kind(logits.kind()).to_device(logits.device()));
-                let (clip, sound) = (&self.recipe.training.clip, told.as_ref().unwrap_or(&logits));
-                let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
-                let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
-                self.follow(step, Some(&norm));
-                self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
-            }
-        }
-        self.progress.step += 1;
-        self.progress.sequences += self.recipe.training.batch_size as u64;
-        // by a bound that is the same on all ranks: what is not finite must end the same update on each
-        let most = self.recipe.training.batch_size * self.recipe.task.max_steps() * self.recipe.task.output_width();
-        if self.waiting.len() * most > WAITING {
-            self.read_waiting()?;
-        }
-        Ok(())
-    }
-
-    /// The all-reduce of a step: makes the gradient of a slice that of the batch. Whether the loss of every rank is finite. In
-    /// a process alone it does nothing, and gives none.
-    fn reduce(&mut self, slice: &Batch, loss: impl FnOnce() -> Tensor) -> Result<Option<bool>> {
-        if self.group.is_alone() {
-            return Ok(None);
-        }
-        let part = slice.size() as f64 / self.recipe.training.batch_size as f64;
-        let all = self.group.step(&mut self.gradient, part, &loss(), self.asked)?;
-        Ok(Some(self.step.insert(all).finite))
-    }
-
-    /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.
-    fn count(&mut self, totals: Totals, norm: f64) {
-        match self.group.is_alone() {
-            true => self.progress.count(&totals, norm, &self.recipe.training.clip),
-            false => self.apart.push((totals, norm)),
-        }
-    }
-
-    /// Waits for the updates on a device and for the other ranks, and counts what they have come to. An error if the loss or
-    /// the gradient of one was not finite: the weights, and the progress, are then those before it.
-    pub fn settle(&mut self) -> Result<()> {
-        self.read_waiting()?;
-        let mut rows: Vec<Vec<f64>> = self.apart.iter().map(|(totals, _)| totals.to_row()).collect();
-        self.group.sum(&mut rows)?;
-        for ((_, norm), row) in std::mem::take(&mut self.apart).into_iter().zip(&rows) {
-            self.progress.count(&Totals::from_row(row), norm, &self.recipe.training.clip);
-        }
-        Ok(())
-    }
-
-    fn read_waiting(&mut self) -> Result<()> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let mut waiting = std::mem::take(&mut self.waiting).into_iter();
-        while let Some(Waiting { batch, logits, norm }) = waiting.next() {
-            let (mut totals, norm) = (Totals::default(), norm.double_value(&[]));
-            totals.add(self.recipe.task.scoring(), &host(&logits.reshape([-1])), &batch);
-            if !totals.loss.is_finite() || !norm.is_finite() {
-                let lost = 1 + waiting.len() as u64;
-                self.progress.step -= lost;
-                self.progress.sequences -= lost * self.recipe.training.batch_size as u64;
-                self.optimizer.recover();
-                self.engine.gradient(&self.theta, &batch, &mut self.gradient)?; // which a later update has overwritten
-                return Err(self.not_finite(&batch, totals.loss.is_finite()));
-            }
-            self.count(totals, norm);
-        }
-        match self.first_not_finite() {
-            Some(what) => {
-                Err(NotFinite(format!("{what} is not a finite number at update {}", self.progress.step)).into())
-            }
-            None => Ok(()), // no file may hold what `load` refuses
-        }
-    }
-
-    /// What schedule and rollbacks multiply the learning rate by at a step of this start.
-    fn rate_factor(&self, step: u64) -> f64 {
-        let halvings = 0.5f64.powi(self.progress.rollbacks as i32);
-        self.recipe.training.schedule.factor(step, self.recipe.updates()) * halvings
     }
 
     /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal. `run`: where it is logged and
@@ -382,8 +249,7 @@ impl Trainer {
 
     /// One update, and what is due after it.
     fn once(&mut self, clock: &mut Clock, stop: &impl Fn() -> Option<i32>) -> Result<Happened> {
-        self.asked = stop();
-        self.update()?;
+        let all = self.update_with(stop())?;
         self.progress.seconds = clock.seconds();
         let training = &self.recipe.training;
         let (step, last) = (self.progress.of_start(), self.finished());
@@ -393,7 +259,7 @@ impl Trainer {
         let reported = wanted.is_some() || last || due(training.report_every);
         let saved = due(training.checkpoint_every);
         // the ranks of a group stop after the same step: the first whose all-reduce says so
-        let stopped = self.step.map_or_else(stop, |step| step.stopped);
+        let stopped = all.map_or_else(stop, |all| all.stopped);
         let mut happened = Happened { stopped, regular: saved, ..Happened::default() };
         if measured || reported || saved || stopped.is_some() {
             self.settle()?;

@@ -6,11 +6,12 @@ mod machines;
 
 use common::{python, succeeds};
 use machines::{MACHINES, batch, recipe, weights};
-use ntm::checkpoint::{Checkpoint, Progress};
+use ntm::checkpoint::Checkpoint;
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::export::{npz, onnx, safetensors, torchscript};
 use ntm::fused::Fused;
 use ntm::model::with_rows;
+use ntm::progress::Progress;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;

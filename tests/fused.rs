@@ -23,17 +23,20 @@ fn fused(recipe: &Recipe, threads: usize) -> Fused<f32> {
 }
 
 #[test]
-fn in_f64_logits_and_every_gradient_equal_the_definition_to_1e_9() {
+fn in_f64_logits_and_every_gradient_equal_the_definition_to_1e_9_at_every_instruction_level() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
         for (draw, lengths) in LENGTHS.iter().enumerate() {
             let theta = weights(&recipe.layout(), 0.3, draw as u64);
             let batch = Batch { blur: exact_blur(&recipe, draw), ..batch(&recipe, lengths, draw as u64) };
             let expected = composed(&recipe, &theta, &batch);
-            let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
-            let mut gradient = vec![0.0; theta.len()];
-            let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
-            compare(&format!("{name}, lengths {lengths:?}"), &recipe, &batch, &logits, &gradient, &expected, 1e-9);
+            for level in Level::available() {
+                let mut engine = Fused::at_level(level, &recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+                let mut gradient = vec![0.0; theta.len()];
+                let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
+                let name = format!("{name}, lengths {lengths:?}, {level:?}");
+                compare(&name, &recipe, &batch, &logits, &gradient, &expected, 1e-9);
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-use super::{grid, machine, pictures, trained};
+use super::choice::machine;
+use super::{grid, pictures, trained};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::device;

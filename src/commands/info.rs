@@ -1,7 +1,8 @@
 use super::{grid, machine_file, usage};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
+use crate::progress::Progress;
 use crate::tasks::{Source, picture, points};
 use crate::terminal::{heading, print, terminal_columns};
 use anyhow::Result;

@@ -1,5 +1,6 @@
 //! One file a subcommand: flags in, library calls, words out.
 
+mod choice;
 mod eval;
 mod export;
 mod info;
@@ -12,22 +13,15 @@ mod study;
 mod train;
 
 use crate::checkpoint::Checkpoint;
-use crate::cli::{Axes, Command, EngineChoice, Machine, Trained};
-use crate::config::Recipe;
+use crate::cli::{Axes, Command, Trained};
 use crate::device;
-use crate::distributed::Place;
-use crate::engine::Engine;
-use crate::fused::{CudaFused, Fused};
 use crate::limits::check;
-use crate::model::{Composed, with_rows};
+use crate::model::with_rows;
 use crate::run::Run;
-use crate::tasks::{Axis, Grid, MOST, Source, Task};
-use crate::terminal::say;
-use crate::train::{Ahead, Jobs};
+use crate::tasks::{Axis, Grid, MOST, Task};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tch::Device;
 
 pub fn run(command: Command) -> Result<ExitCode> {
     if !matches!(command, Command::Train(_)) {
@@ -100,138 +94,6 @@ fn grid(flags: &Axes, task: &Task, mut defaults: Grid) -> Result<Grid> {
         defaults.insert(axis, values.clone());
     }
     Ok(defaults)
-}
-
-/// What the machine flags come to.
-#[derive(Clone)]
-struct Choice {
-    device: Device,
-    why: &'static str,
-    fused: bool,
-    threads: usize,
-}
-
-impl Choice {
-    /// `threads` where no flag says how many.
-    fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
-        let (own, processes) = place.map_or((Some(0), 1), |place| (place.local_rank, place.local_size));
-        let (device, why) = match flags.began_on_cpu {
-            true => (Device::Cpu, "where it began"),
-            false => device::choose(&flags.device, own, processes)?,
-        };
-        let fused = flags.engine != EngineChoice::Composed;
-        Ok(Choice { device, why, fused, threads: flags.threads.map_or(threads, usize::from) }.with_threads())
-    }
-
-    /// The choice for what, in words, goes side by side: many small machines at once are what cores are for, and a card only if it
-    /// is asked for.
-    fn side_by_side(flags: &Machine, place: Option<&Place>, threads: usize, why: &'static str) -> Result<Choice> {
-        if flags.device != "auto" {
-            return Choice::new(flags, place, threads);
-        }
-        let on_cores = Machine { device: "cpu".to_string(), ..flags.clone() };
-        Ok(Choice { why, ..Choice::new(&on_cores, place, threads)? })
-    }
-
-    /// The choice for a recipe: where the fused engine cannot run it on a card, the CPU if the flags leave that open, else
-    /// composed, unless they insist. One rank of a group says so.
-    fn for_recipe(mut self, flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<Choice> {
-        let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
-            return Ok(self);
-        };
-        let device = device::name(self.device);
-        if flags.engine == EngineChoice::Fused {
-            return Err(error.context(format!("the fused engine cannot run on {device}")));
-        }
-        if place.is_none_or(|place| place.rank == 0) {
-            say(&format!("no fused engine on {device}: {error:#}"));
-        }
-        match flags.device.as_str() {
-            "auto" => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
-            _ => self.fused = false,
-        }
-        Ok(self.with_threads())
-    }
-
-    /// The fused engine has threads of its own, and libtorch's would only wait beside them.
-    fn with_threads(self) -> Choice {
-        tch::set_num_threads(if self.fused { 1 } else { self.threads as i32 });
-        self
-    }
-
-    fn engine(&self, recipe: &Recipe) -> Result<Box<dyn Engine>> {
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-        Ok(match (self.fused, self.device) {
-            (true, Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index)?),
-            (true, _) => Box::new(Fused::<f32>::new(&recipe.model, x, y, self.threads)?),
-            (false, _) => Box::new(Composed::new(&recipe.model, x, y)),
-        })
-    }
-
-    /// Why starts of a run cannot be trained side by side, and the cure; none if they can.
-    fn one_start(&self, recipe: &Recipe) -> Option<[&'static str; 2]> {
-        let training = &recipe.training;
-        if training.restart.times() == 0 {
-            Some(["this recipe has one start (`training.restart`)", "name seeds with --seeds"])
-        } else if training.on_nonfinite.rollbacks() > 0 {
-            Some(["a start that may go back (`training.on_nonfinite`) has no other beside it", "`--on-nonfinite stop`"])
-        } else if self.device.is_cuda() {
-            Some(["starts train side by side on the CPU alone", "`--device cpu`"])
-        } else {
-            None
-        }
-    }
-
-    /// How many starts of a run to train at a time: as many as `jobs` says, else as the cores have room for where most starts are
-    /// expected to fail, which is where one must end solved. Refuses what cannot be.
-    fn starts(&self, jobs: Option<usize>, cores: usize, recipe: &Recipe) -> Result<usize> {
-        let training = &recipe.training;
-        let most = training.restart.times() as usize + 1;
-        match (jobs, self.one_start(recipe)) {
-            (Some(jobs), Some([why, cure])) if jobs > 1 => {
-                usage(&format!("`--jobs {jobs}` is for several seeds or starts: {why}\nhint: {cure}"))
-            }
-            (Some(jobs), None) => Ok(jobs.min(most)),
-            (None, None) if training.restart.until_solved() => {
-                let fit = |starts: &usize| recipe.check_memory(*starts).is_ok();
-                let room = cores / self.threads.min(training.batch_size);
-                Ok((2..=room.min(most)).rev().find(fit).unwrap_or(1))
-            }
-            _ => Ok(1),
-        }
-    }
-
-    /// The choice for one of several starts at a time: no more threads than sequences in a batch.
-    fn of_several(self, recipe: &Recipe) -> Choice {
-        Choice { threads: self.threads.min(recipe.training.batch_size), ..self }.with_threads()
-    }
-
-    /// The starts of a run after number `start`, which take the jobs that are left.
-    fn ahead(&self, recipe: &Recipe, start: u32, jobs: &Jobs) -> Result<Option<Ahead>> {
-        if jobs.count == 1 {
-            return Ok(None);
-        }
-        let choice = self.clone();
-        let parts = move |recipe: &Recipe| Ok((Source::open(&recipe.task)?, choice.engine(recipe)?));
-        Ahead::of(recipe, start, jobs, Box::new(parts)).map(Some)
-    }
-
-    fn words(&self) -> String {
-        let engine = if self.fused { "fused" } else { "composed" };
-        format!("{engine} engine on {} ({}), threads: {}", device::name(self.device), self.why, self.threads)
-    }
-}
-
-/// The cores that are this process's: its part of the machine's.
-fn cores(place: Option<&Place>) -> usize {
-    let all = std::thread::available_parallelism().map_or(1, usize::from);
-    (all / place.map_or(1, |place| place.local_size)).max(1)
-}
-
-/// The engine that runs a trained recipe in a process alone, and what it runs on.
-fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, None, cores(None))?.for_recipe(flags, None, recipe)?;
-    Ok((choice.engine(recipe)?, choice))
 }
 
 /// A command line that is wrong by itself, whatever its files hold: exit code 2, as clap has it.

@@ -1,4 +1,5 @@
-use super::{machine, trained};
+use super::choice::machine;
+use super::trained;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Predict;
 use crate::tasks::{Batch, Line};

@@ -2,10 +2,11 @@
 
 mod gather;
 
+use super::choice::{Choice, as_begun, cores};
 use super::signals::{STOPPING, is_answered};
-use super::train::{as_begun, asked, change, directory, recipe};
-use super::{Choice, cores};
-use crate::cli::Train;
+use super::train::{asked, change, directory, in_recipe, recipe};
+use crate::checkpoint::Checkpoint;
+use crate::cli::{Machine, Train};
 use crate::config::{Metric, Recipe, Training};
 use crate::device;
 use crate::display::SideBySide;
@@ -16,8 +17,8 @@ use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
 use crate::terminal::{print, say, shell_path, table};
 use crate::train::{Jobs, Trainer};
-use anyhow::{Result, bail};
-use serde_json::json;
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Once;
@@ -34,20 +35,27 @@ pub fn run(
     let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
     let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
-    let (study, shown) = study(flags, group, jobs)?;
+    let (mut study, shown) = study(flags, group, &choice, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
-    let choice = group.agree("engine", choice.for_recipe(&flags.machine, place, &study.recipe), machine)?;
-    group.lead(|| study.forget_summary())?;
+    let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
+    let choice = group.agree("engine", choice, machine)?;
+    let source = group.agree("data", Source::open(&study.recipe.task), |_| Value::Null)?;
+    (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
+    group.lead(|| {
+        study.save()?;
+        study.forget_summary()
+    })?;
     group.say(&choice.words());
     let several = Jobs::of(jobs);
     // a job that no seed needs trains a start ahead
     let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
-    let ahead = asked && choice.one_start(&study.recipe).is_none() && study.recipe.check_memory(jobs).is_ok();
+    let ahead =
+        asked && choice.one_start(&study.recipe).is_none() && choice.check_memory(&study.recipe, jobs, 1).is_ok();
     let ahead = if ahead { several.clone() } else { Jobs::of(1) };
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
-    let start = |seed| start(&study, seed, flags, place, &choice, &ahead);
+    let start = |seed| start(&study, seed, flags, place, &choice, &source, &ahead);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
@@ -85,12 +93,19 @@ pub fn run(
     }
 }
 
+/// What trains a seed of a study.
+fn choice_for(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<Choice> {
+    Choice::side_by_side(flags, place, 1, SEEDS)?.for_recipe(flags, place, recipe)
+}
+
 /// A new study, or the one to go on with. The rank that leads keeps it.
-fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> {
-    let begun = match &flags.seeds {
-        Some(seeds) => recipe(flags, jobs.min(seeds.0.len())).map(|(recipe, _)| Some((recipe, seeds.0.clone()))),
-        None => Ok(None),
+fn study(flags: &Train, group: &Group, choice: &Choice, jobs: usize) -> Result<(Study, PathBuf)> {
+    let begin = |seeds: &[u64]| {
+        let (recipe, _) = recipe(flags)?;
+        choice.check_memory(&recipe, jobs.min(seeds.len()), 1).with_context(|| in_recipe(flags))?;
+        Ok((recipe, seeds.to_vec()))
     };
+    let begun = flags.seeds.as_ref().map(|seeds| begin(&seeds.0)).transpose();
     let described = |begun: &Option<(Recipe, Vec<u64>)>| asked(flags, begun.as_ref().map(|(recipe, _)| recipe));
     let begun = group.agree("command line", begun, described)?;
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
@@ -113,7 +128,7 @@ fn study(flags: &Train, group: &Group, jobs: usize) -> Result<(Study, PathBuf)> 
             None => {
                 let mut study = Study::open(&directory)?;
                 change(&mut study.recipe, flags)?;
-                study.recipe.check_memory(jobs.min(study.seeds.len()))?;
+                choice.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
                 study.save()?;
                 study
             }
@@ -133,33 +148,44 @@ fn start(
     flags: &Train,
     place: Option<&Place>,
     choice: &Choice,
+    source: &Source,
     jobs: &Jobs,
 ) -> Result<Start> {
-    let directory = study.run_directory(seed);
+    let (directory, recipe) = (study.run_directory(seed), study.recipe_of(seed));
     if !Run::is_in(&directory) {
-        let recipe = study.recipe_of(seed);
-        let (source, engine) = (Source::open(&recipe.task)?, choice.engine(&recipe)?);
+        let trainer = choice.trainer(&recipe, None, source.clone(), choice.engine(&recipe)?, jobs)?;
         let run = Run::create(&directory, &recipe, &choice.words())?;
-        let ahead = choice.ahead(&recipe, 0, jobs)?;
-        let trainer = Trainer::new(recipe, source, engine, choice.device).with_ahead(ahead);
         return Ok(Start::Train(Box::new((trainer, run))));
     }
     let (lock, saved) = Run::hold(&directory)?;
     let mut checkpoint = Run::read(&directory, &saved)?;
-    let seen = checkpoint.progress.of_start() * checkpoint.recipe.training.batch_size as u64;
-    let (own, training) = (checkpoint.recipe.training.sequences, study.recipe_of(seed).training);
-    let sequences = if seen > training.sequences { own } else { training.sequences }; // it may have gone on by itself
-    checkpoint.recipe.training = Training { sequences, ..training };
+    checkpoint.recipe = gone_on(recipe, &checkpoint, flags).with_context(|| format!("`{}`", directory.display()))?;
     if checkpoint.finished() {
         return Ok(Start::Finished(Box::new(checkpoint.progress)));
     }
-    let machine = as_begun(&flags.machine, Some(&checkpoint));
-    let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?.for_recipe(&machine, place, &checkpoint.recipe)?;
-    let (source, engine) = (Source::open(&checkpoint.recipe.task)?, choice.engine(&checkpoint.recipe)?);
+    let Checkpoint { recipe, progress, .. } = &checkpoint;
+    let choice = choice_for(&as_begun(&flags.machine, &progress.engine, &progress.device), place, recipe)?;
+    let trainer = choice.trainer(recipe, Some(&checkpoint), source.clone(), choice.engine(recipe)?, jobs)?;
     let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
-    let ahead = choice.ahead(&checkpoint.recipe, checkpoint.progress.restarts, jobs)?;
-    let trainer = Trainer::restore(&checkpoint, source, engine, choice.device).with_ahead(ahead);
     Ok(Start::Train(Box::new((trainer, run))))
+}
+
+/// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the seed alone.
+fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, flags: &Train) -> Result<Recipe> {
+    let own = &checkpoint.recipe.training;
+    let seen = checkpoint.progress.of_start() * own.batch_size as u64;
+    let mut recipe = of_study;
+    let told = Training { sequences: own.sequences, on_nonfinite: own.on_nonfinite.clone(), ..recipe.training.clone() };
+    if checkpoint.recipe != (Recipe { training: told, ..recipe.clone() }) {
+        bail!("holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew");
+    }
+    if seen > recipe.training.sequences {
+        recipe.training.sequences = own.sequences;
+    }
+    if flags.on_nonfinite.is_none() && own.on_nonfinite.rollbacks() > recipe.training.on_nonfinite.rollbacks() {
+        recipe.training.on_nonfinite = own.on_nonfinite.clone();
+    }
+    Ok(recipe)
 }
 
 fn described(outcome: &Outcome) -> String {

@@ -1,7 +1,8 @@
+use super::choice::{Choice, as_begun, cores};
 use super::signals::stop_signal;
-use super::{Choice, cores, study, usage};
+use super::{study, usage};
 use crate::checkpoint::Checkpoint;
-use crate::cli::{self, EngineChoice, Machine, Train};
+use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
 use crate::device;
 use crate::display::Display;
@@ -105,8 +106,8 @@ fn hints(error: &Error, trainer: &Trainer, run: Option<&Run>) -> String {
     hints
 }
 
-/// The recipe that the flags make, and its sequences; `runs` of them are to be trained at a time.
-pub fn recipe(flags: &Train, runs: usize) -> Result<(Recipe, Source)> {
+/// The recipe that the flags make, and its sequences.
+pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     let mut recipe = Recipe::load(&flags.recipe, &settings)?;
@@ -114,9 +115,16 @@ pub fn recipe(flags: &Train, runs: usize) -> Result<(Recipe, Source)> {
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
-    let checked = recipe.check_memory(runs).and_then(|()| source.check(&points(&recipe.evaluation.grid)));
-    checked.with_context(|| format!("in recipe `{}`", flags.recipe))?;
+    source.check(&points(&recipe.evaluation.grid)).with_context(|| in_recipe(flags))?;
     Ok((recipe, source))
+}
+
+/// Where something is wrong.
+pub fn in_recipe(flags: &Train) -> String {
+    match &flags.resume {
+        None => format!("in recipe `{}`", flags.recipe),
+        Some(directory) => format!("in the recipe of `{}`", directory.display()),
+    }
 }
 
 /// The changes that a run may also go on with.
@@ -144,7 +152,7 @@ pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
 
 /// What to train and where the rank that leads logs it; none if there is nothing left to do.
 fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
-    let begun = if flags.resume.is_some() { Ok(None) } else { recipe(flags, 1).map(Some) };
+    let begun = if flags.resume.is_some() { Ok(None) } else { recipe(flags).map(Some) };
     let begun = group.agree("command line", begun, |begun| asked(flags, begun.as_ref().map(|(recipe, _)| recipe)))?;
     let (recipe, source) = begun.unzip();
     let seed = recipe.as_ref().map_or(0, |recipe| recipe.training.seed);
@@ -171,7 +179,8 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         let source = source.map_or_else(|| Source::open(&recipe.task), Ok)?;
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
-        let machine = as_begun(&flags.machine, checkpoint.as_ref());
+        let begun = checkpoint.as_ref().map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
+        let machine = as_begun(&flags.machine, begun[0], begun[1]);
         // several starts have more of the cores than of a card; a run that has begun stays where it is
         let training = &recipe.training;
         let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
@@ -182,7 +191,7 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         let choice = choice.for_recipe(&machine, place, &recipe)?;
         let starts = if group.is_alone() { choice.starts(jobs, cores(place), &recipe)? } else { 1 };
         let choice = if starts > 1 { choice.of_several(&recipe) } else { choice };
-        recipe.check_memory(starts)?;
+        choice.check_memory(&recipe, starts, group.size).with_context(|| in_recipe(flags))?;
         Ok((source, choice.engine(&recipe)?, choice, starts))
     };
     let said = |(_, engine, choice, _): &(_, Box<dyn Engine>, Choice, _)| {
@@ -195,13 +204,10 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     }
     let saved = checkpoint.as_ref().zip(lock.flatten());
     let run = group.lead(|| log(&directory, &recipe, saved, &choice, group.size, starts))?;
-    let begun = checkpoint.as_ref().map_or(0, |at| at.progress.restarts);
-    let ahead = choice.ahead(&recipe, begun, &Jobs::of(starts))?;
-    let trainer = match &checkpoint {
-        None => Trainer::new(recipe, source, engine, choice.device),
-        Some(checkpoint) => Trainer::restore(checkpoint, source, engine, choice.device),
-    };
-    Ok(Some((trainer.in_group(group).with_ahead(ahead), run)))
+    let jobs = Jobs::of(starts);
+    jobs.take(); // the run's own
+    let trainer = choice.trainer(&recipe, checkpoint.as_ref(), source, engine, &jobs)?;
+    Ok(Some((trainer.in_group(group), run)))
 }
 
 /// The checkpoint to go on from, and the lock on its directory, which the rank that leads holds; none where a run begins.
@@ -292,15 +298,4 @@ fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -
         );
     }
     Ok(checkpoint)
-}
-
-/// The machine flags of a run that goes on: unless they name an engine or a device, those of its begin, to go on bit for bit.
-pub fn as_begun(flags: &Machine, checkpoint: Option<&Checkpoint>) -> Machine {
-    let mut flags = flags.clone();
-    let Some(Checkpoint { progress, .. }) = checkpoint else { return flags };
-    if flags.engine == EngineChoice::Auto && progress.engine == "composed" {
-        flags.engine = EngineChoice::Composed;
-    }
-    flags.began_on_cpu = flags.device == "auto" && progress.device == "cpu";
-    flags
 }

@@ -182,12 +182,11 @@ impl Recipe {
         Ok(())
     }
 
-    /// Refuses by arithmetic what this machine cannot train: weights and activations of an update of `runs` runs, in bytes.
-    pub fn check_memory(&self, runs: usize) -> Result<()> {
+    /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`
+    /// values, of each of `runs` runs.
+    pub fn check_memory(&self, runs: usize, activations: u128) -> Result<()> {
         let weights = self.model.size(self.task.input_width(), self.task.output_width());
-        let rows = self.task.max_steps() as u128 * self.training.batch_size as u128;
-        let values = self.model.activations() + (self.task.input_width() + self.task.output_width() + 1) as u128;
-        let bytes = 4 * (weights * 8 + rows * values) * runs as u128;
+        let bytes = 4 * (weights * 8 + activations) * runs as u128;
         let available = available_memory();
         if bytes > available {
             bail!(

@@ -11,12 +11,12 @@ pub enum OnNonfinite {
     /// Ends with an error; the last good checkpoint stays.
     Stop {},
     /// Goes back to the last checkpoint of `training.checkpoint_every` with half the learning rate, `at_most` times from each start.
-    Rollback { at_most: u32 },
+    Rollback { at_most: u64 },
 }
 
 impl OnNonfinite {
     /// Of a recipe that says no number: the last has 1/32 of the learning rate.
-    pub const ROLLBACKS: u32 = 5;
+    pub const ROLLBACKS: u64 = 5;
 
     /// The default of every kind.
     pub fn kinds() -> Vec<OnNonfinite> {
@@ -34,7 +34,7 @@ impl OnNonfinite {
     pub fn rollbacks(&self) -> u32 {
         match self {
             OnNonfinite::Stop {} => 0,
-            OnNonfinite::Rollback { at_most } => *at_most,
+            OnNonfinite::Rollback { at_most } => *at_most as u32,
         }
     }
 }

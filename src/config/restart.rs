@@ -24,7 +24,7 @@ pub enum Restart {
         threshold: Threshold,
         after: f64,
         until_solved: bool,
-        times: u32,
+        times: u64,
     },
 }
 
@@ -39,14 +39,14 @@ impl Restart {
         let Restart::Unless { threshold, after, times, .. } = self else { return Ok(()) };
         threshold.validate("training.restart", task)?;
         above_zero("training.restart.after", *after, 1.0)?;
-        check("training.restart.times", *times, 1, MOST_RESTARTS)
+        check("training.restart.times", *times, 1, MOST_RESTARTS as u64)
     }
 
     /// How often a run may begin anew.
     pub fn times(&self) -> u32 {
         match self {
             Restart::Never {} => 0,
-            Restart::Unless { times, .. } => *times,
+            Restart::Unless { times, .. } => *times as u32,
         }
     }
 

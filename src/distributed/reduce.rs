@@ -8,7 +8,7 @@ use std::ops::Range;
 use tch::{Device, Kind, Tensor};
 
 /// What a step has come to on all ranks together.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Step {
     /// Whether the loss of every rank is a finite number.
     pub finite: bool,

@@ -5,5 +5,5 @@ mod cpu;
 pub mod cuda;
 mod plan;
 
-pub use cpu::Fused;
+pub use cpu::{Fused, activations};
 pub use cuda::CudaFused;

@@ -69,13 +69,8 @@ fn lerp(average: &mut Tensor, value: &Tensor, share: f64) {
 
 /// The norm of a vector: in f32, and in f64 where that overflows.
 pub fn norm(values: &[f32]) -> f64 {
-    norm_at(Level::best(), values)
-}
-
-/// The same with the instructions of a level.
-pub fn norm_at(level: Level, values: &[f32]) -> f64 {
     let mut square = 0.0;
-    simd::run(level, Square { values, square: &mut square });
+    simd::run(Level::best(), Square { values, square: &mut square });
     if square.is_finite() {
         square.sqrt()
     } else {
@@ -84,9 +79,9 @@ pub fn norm_at(level: Level, values: &[f32]) -> f64 {
 }
 
 /// The sum of squares of a vector, in 32 partial sums.
-struct Square<'a> {
-    values: &'a [f32],
-    square: &'a mut f64,
+pub(super) struct Square<'a> {
+    pub values: &'a [f32],
+    pub square: &'a mut f64,
 }
 
 impl Work for Square<'_> {

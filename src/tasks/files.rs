@@ -5,8 +5,12 @@ use super::line::{Line, Wrong};
 use super::{Batch, Loss};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+/// Clones share what they have read of it.
+#[derive(Clone)]
 pub struct File {
     /// Absolute.
     pub path: String,
@@ -16,9 +20,9 @@ pub struct File {
     pub widths: (usize, usize),
     pub max_steps: usize,
     loss: Loss,
-    file: fs::File,
+    file: Arc<fs::File>,
     /// Where each sequence's line starts and how long it is, in bytes.
-    places: Vec<(u64, u32)>,
+    places: Arc<[(u64, u32)]>,
 }
 
 impl File {
@@ -32,7 +36,7 @@ impl File {
         }
         let absolute = fs::canonicalize(path).with_context(|| format!("cannot find `{path}`"))?;
         let absolute = absolute.to_str().with_context(|| format!("the path of `{path}` is not UTF-8"))?.to_string();
-        let mut reader = BufReader::with_capacity(1 << 20, file.try_clone()?);
+        let mut reader = BufReader::with_capacity(1 << 20, &file);
         let (mut text, mut places, mut at, mut number) = (vec![], vec![], 0, 0);
         let (mut checksum, mut widths, mut max_steps) = (FNV_START, widths, 0);
         loop {
@@ -57,7 +61,7 @@ impl File {
             bail!("`{path}` holds no sequence\nhint: one JSON object a line, with `input` and `target`")
         };
         let content = format!("{at} bytes, checksum {checksum:016x}");
-        Ok(File { path: absolute, content, widths, max_steps, loss, file, places })
+        Ok(File { path: absolute, content, widths, max_steps, loss, file: Arc::new(file), places: places.into() })
     }
 
     /// The number of sequences.
@@ -66,7 +70,7 @@ impl File {
     }
 
     /// The sequences of these indices.
-    pub fn batch(&mut self, indices: &[usize]) -> Result<Batch> {
+    pub fn batch(&self, indices: &[usize]) -> Result<Batch> {
         let lines = indices.iter().map(|&index| self.read(index)).collect::<Result<Vec<Line>>>()?;
         let steps = lines.iter().map(|line| line.steps).collect();
         let mut batch = Batch { loss: self.loss, ..Batch::zeros(steps, self.widths.0, self.widths.1) };
@@ -82,11 +86,11 @@ impl File {
         Ok(batch)
     }
 
-    fn read(&mut self, index: usize) -> Result<Line> {
+    fn read(&self, index: usize) -> Result<Line> {
         let (start, length) = self.places[index];
         let mut text = vec![0; length as usize];
-        let line = self.file.seek(SeekFrom::Start(start)).and_then(|_| self.file.read_exact(&mut text));
-        line.with_context(|| format!("cannot read sequence {} of `{}`", index + 1, self.path))?;
+        let read = self.file.read_exact_at(&mut text, start);
+        read.with_context(|| format!("cannot read sequence {} of `{}`", index + 1, self.path))?;
         Line::parse(text.trim_ascii_end(), Some(self.loss), Some(self.widths)).map_err(|Wrong { what, .. }| {
             anyhow!("sequence {} of `{}` changed after it was checked: {what}", index + 1, self.path)
         })
@@ -131,7 +135,7 @@ mod tests {
 
     #[test]
     fn squared_loss_takes_any_number_as_target() {
-        let mut file = open(br#"{"input": [[1]], "target": [[-2.5]]}"#, Loss::Squared).unwrap();
+        let file = open(br#"{"input": [[1]], "target": [[-2.5]]}"#, Loss::Squared).unwrap();
         let batch = file.batch(&[0]).unwrap();
         assert_eq!((batch.targets, batch.loss), (vec![-2.5], Loss::Squared));
     }

@@ -11,13 +11,15 @@ use std::ops::Range;
 /// A sequence that is evaluated or shown and has more steps is a slip of the fingers.
 const MOST_STEPS: usize = 20_000_000;
 
-/// The sequences of a task, ready to be drawn.
+/// The sequences of a task, ready to be drawn. A clone shares the files, which are not read through again.
+#[derive(Clone)]
 pub struct Source {
     /// The task, with what its files turned out to hold.
     pub task: Task,
     files: Option<Files>,
 }
 
+#[derive(Clone)]
 struct Files {
     /// None for evaluation alone.
     train: Option<File>,
@@ -26,7 +28,7 @@ struct Files {
 }
 
 /// The order of the training sequences in one epoch.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Order {
     drawn_for: Option<(u64, u64)>,
     indices: Vec<usize>,

@@ -1,27 +1,29 @@
-//! Starts ahead of their turn: while one is trained, those that would follow it, each on threads of its own. A start is a
+//! Starts ahead of their turn: while one is trained, those that would follow it, each in a thread of its own. A start is a
 //! function of the seed and its number alone, so the run is the one that has them one after the other, only sooner.
 
 use super::{Clock, Happened, Trainer, host};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::Checkpoint;
 use crate::config::Recipe;
 use crate::device::caught;
 use crate::engine::Engine;
+use crate::progress::Progress;
 use crate::tasks::Source;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::thread::JoinHandle;
+use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 use tch::Device;
 
-/// Makes what starts are trained with, in the thread that trains them.
-pub type Parts = dyn Fn(&Recipe) -> Result<Made> + Send + Sync;
-pub type Made = (Source, Box<dyn Engine>);
+/// Makes what a start is trained with, in the thread that trains it.
+pub type Parts = dyn Fn(&Recipe) -> Result<(Source, Box<dyn Engine>)> + Send + Sync;
 
 /// Numbers of a start, 16 MB of them, that are kept for pictures of what it was at its evaluations; later ones have none.
 const PICTURED: usize = 1 << 22;
+/// And of all starts of a run that may wait for their turn.
+const ALL_PICTURED: usize = 1 << 26;
 
 /// A start as far as it has come before its turn.
 pub(super) struct Start {
@@ -69,13 +71,14 @@ impl Jobs {
     }
 }
 
-/// How often a thread without a job asks for one.
+/// How often a run without a job for its next start asks for one.
 const ASKS: Duration = Duration::from_secs(1);
 
 /// The starts ahead of a run.
 pub struct Ahead {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    /// None once it has been waited for.
+    thread: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -84,6 +87,8 @@ struct Shared {
     jobs: Jobs,
     recipe: Recipe,
     parts: Box<Parts>,
+    /// Numbers that each start may keep for pictures.
+    pictured: usize,
 }
 
 struct State {
@@ -101,20 +106,17 @@ struct State {
 }
 
 impl Ahead {
-    /// Trains the starts after number `start`, each while it has a job that nobody else needs.
+    /// Trains the starts after number `start`, each while it has a job that nobody else needs. The run itself has one of `jobs`.
     pub fn of(recipe: &Recipe, start: u32, jobs: &Jobs, parts: Box<Parts>) -> Result<Ahead> {
         let last = recipe.training.restart.times();
-        let count = (jobs.count - 1).min(last.saturating_sub(start) as usize); // the run itself has one
+        let count = (jobs.count - 1).min(last.saturating_sub(start) as usize);
         let state = State { next: start + 1, last, most: 2 * count, turn: start, ready: BTreeMap::new(), ended: false };
         let (recipe, jobs, changed) = (recipe.clone(), jobs.clone(), Condvar::new());
-        let shared = Arc::new(Shared { state: Mutex::new(state), changed, jobs, recipe, parts });
-        let mut ahead = Ahead { threads: vec![], shared };
-        for _ in 0..count {
-            let shared = Arc::clone(&ahead.shared);
-            let thread = std::thread::Builder::new().spawn(move || shared.work()).context("cannot start threads")?;
-            ahead.threads.push(thread);
-        }
-        Ok(ahead)
+        let pictured = PICTURED.min(ALL_PICTURED / state.most.max(1));
+        let shared = Arc::new(Shared { state: Mutex::new(state), changed, jobs, recipe, parts, pictured });
+        let own = Arc::clone(&shared);
+        let thread = Builder::new().spawn(move || own.train_all()).context("cannot start threads")?;
+        Ok(Ahead { shared, thread: Some(thread) })
     }
 
     /// The start whose turn it is, as far as it has come; none if it has not begun, or cannot be trained here.
@@ -135,7 +137,7 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         self.shared.state().ended = true;
         self.shared.changed.notify_all();
-        for thread in self.threads.drain(..) {
+        if let Some(thread) = self.thread.take() {
             let _ = thread.join(); // it has panicked; what it had is not needed any more
         }
     }
@@ -148,24 +150,34 @@ impl Shared {
         self.state.lock().expect(POISONED)
     }
 
-    /// Trains one start after another until the run has ended.
-    fn work(&self) {
-        let mut parts = None;
-        while let Some(start) = self.next() {
-            let own = parts.take();
-            // what fails here fails again in the run, which tells it
-            let trained = catch_unwind(AssertUnwindSafe(|| caught(|| self.train(start, own))));
-            let (trained, left) = trained.ok().and_then(Result::ok).unzip();
-            parts = left;
-            self.jobs.give_back();
-            let mut state = self.state();
-            if trained.as_ref().is_some_and(|trained: &Start| trained.ends(&self.recipe)) {
-                state.last = state.last.min(start); // no other will be needed
+    /// Trains starts until the run has ended, each in a thread of its own from when there is a job for it.
+    fn train_all(&self) {
+        std::thread::scope(|scope| {
+            while let Some(start) = self.next() {
+                let trained = Builder::new().spawn_scoped(scope, move || self.train_one(start));
+                if trained.is_err() {
+                    self.hand_over(start, None); // the run trains it, then
+                }
             }
-            state.ready.insert(start, trained);
-            drop(state);
-            self.changed.notify_all();
+        });
+    }
+
+    fn train_one(&self, start: u32) {
+        // what fails here fails again in the run, which tells it
+        let trained = catch_unwind(AssertUnwindSafe(|| caught(|| self.train(start))));
+        self.hand_over(start, trained.ok().and_then(Result::ok));
+    }
+
+    /// Has a start ready for its turn, and gives back its job.
+    fn hand_over(&self, start: u32, trained: Option<Start>) {
+        self.jobs.give_back();
+        let mut state = self.state();
+        if trained.as_ref().is_some_and(|trained| trained.ends(&self.recipe)) {
+            state.last = state.last.min(start); // no other will be needed
         }
+        state.ready.insert(start, trained);
+        drop(state);
+        self.changed.notify_all();
     }
 
     /// The number of the next start, when there is room and a job for it; none if nothing is left to do.
@@ -183,10 +195,10 @@ impl Shared {
         }
     }
 
-    /// A start until it has come to its end, or its turn has come, and the parts for the next one. An error where the run itself
-    /// should find out what is wrong: among others, a number that is not finite, which may be in its weights by then.
-    fn train(&self, start: u32, parts: Option<Made>) -> Result<(Start, Made)> {
-        let (source, engine) = parts.map_or_else(|| (self.parts)(&self.recipe), Ok)?;
+    /// A start until it has come to its end, or its turn has come. An error where the run itself should find out what is wrong:
+    /// among others, a number that is not finite, which may be in its weights by then.
+    fn train(&self, start: u32) -> Result<Start> {
+        let (source, engine) = (self.parts)(&self.recipe)?;
         let theta = self.recipe.layout().start_after(self.recipe.training.seed, start);
         let progress = Progress { restarts: start, ..Progress::default() };
         let mut trainer = Trainer::at(self.recipe.clone(), progress, &theta, source, engine, Device::Cpu);
@@ -195,7 +207,7 @@ impl Shared {
             (state.ended || state.turn >= start).then_some(0)
         };
         let mut clock = Clock::new(&trainer.progress);
-        let (mut kept, mut best, mut room) = (vec![], None, PICTURED);
+        let (mut kept, mut best, mut room) = (vec![], None, self.pictured);
         let mut over = false;
         while !over && !trainer.finished() {
             let happened = trainer.once(&mut clock, &called)?;
@@ -210,8 +222,7 @@ impl Shared {
                 kept.push(Kept { happened, progress: trainer.progress.clone(), evaluated });
             }
         }
-        let start = Start { happened: kept, now: trainer.checkpoint(), best };
-        Ok((start, (trainer.source, trainer.engine)))
+        Ok(Start { happened: kept, now: trainer.checkpoint(), best })
     }
 }
 
@@ -232,6 +243,13 @@ mod tests {
         Ahead::of(&trainer.recipe, 0, jobs, parts).unwrap()
     }
 
+    /// So many, of which the run has one.
+    fn jobs(count: usize) -> Jobs {
+        let jobs = Jobs::of(count);
+        assert!(jobs.take());
+        jobs
+    }
+
     fn fused() -> Box<Parts> {
         Box::new(|recipe| {
             let (source, engine) = parts(recipe);
@@ -243,7 +261,7 @@ mod tests {
     fn a_start_is_handed_over_where_it_stands_and_goes_on_bit_for_bit() {
         let mut alone = trainer(&RECIPE.replace("300", "1000000000"));
         alone.restart(None, &mut Display::Silent, "so that it does").unwrap();
-        let ahead = ahead(&alone, &Jobs::of(2), fused());
+        let ahead = ahead(&alone, &jobs(2), fused());
         while ahead.shared.state().next < 2 {
             std::thread::yield_now(); // until it has begun
         }
@@ -280,18 +298,15 @@ mod tests {
         let alone = ended(0, &|_| None);
         assert_eq!((alone.2.restarts, alone.2.step), (3, 1200));
         assert_eq!(ended(0, &|trainer| Some(ahead(trainer, &taken, fused()))), alone);
-        assert_eq!(
-            ended(0, &|trainer| Some(ahead(trainer, &Jobs::of(3), Box::new(|_| anyhow::bail!("no parts"))))),
-            alone
-        );
-        assert_eq!(ended(3, &|trainer| Some(ahead(trainer, &Jobs::of(3), fused()))), alone);
+        assert_eq!(ended(0, &|trainer| Some(ahead(trainer, &jobs(3), Box::new(|_| anyhow::bail!("no parts"))))), alone);
+        assert_eq!(ended(3, &|trainer| Some(ahead(trainer, &jobs(3), fused()))), alone);
         taken.give_back();
         assert!(taken.take());
     }
 
     #[test]
     fn starts_ahead_wait_when_there_are_twice_as_many_as_are_trained_at_a_time() {
-        let ahead = ahead(&trainer(&RECIPE.replace("\"times\": 3", "\"times\": 9")), &Jobs::of(2), fused());
+        let ahead = ahead(&trainer(&RECIPE.replace("\"times\": 3", "\"times\": 9")), &jobs(2), fused());
         let begun = || ahead.shared.state().next - 1;
         let deadline = std::time::Instant::now() + Duration::from_secs(60);
         while ahead.shared.state().ready.len() < 2 {

@@ -1,11 +1,11 @@
 //! Evaluation: while training, and of a machine alone.
 
 use super::{Happened, NotFinite, Trainer, host};
-use crate::checkpoint::{Best, Solved};
 use crate::display::Display;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{Score, Totals};
+use crate::progress::{Best, SolvedAt};
 use crate::replay::{Memory, Shape};
 use crate::run::Run;
 use crate::tasks::{Point, Source, points};
@@ -87,7 +87,7 @@ impl Trainer {
         }
         if self.progress.solved.is_none() && self.recipe.solved.threshold.by(&scores) && self.confirmed(&points)? {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
-            self.progress.solved = Some(Solved { step, sequences, seconds });
+            self.progress.solved = Some(SolvedAt { step, sequences, seconds });
         }
         let this = Best::of(step, &losses);
         let best = self.progress.is_best(&this, self.progress.best.as_ref(), &self.recipe);
@@ -151,7 +151,7 @@ impl Trainer {
 
 #[cfg(test)]
 mod tests {
-    use crate::checkpoint::Best;
+    use crate::progress::Best;
     use crate::train::testing::trainer;
 
     #[test]

@@ -1,9 +1,10 @@
 //! Numbers that are not finite: found in the update that makes them, named, and perhaps gone back from.
 
 use super::{Trainer, host};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::Checkpoint;
 use crate::display::Display;
 use crate::files::remove;
+use crate::progress::Progress;
 use crate::run::Run;
 use crate::tasks::Batch;
 use anyhow::{Context, Error, Result};
@@ -237,7 +238,7 @@ mod tests {
             let mut trainer = trainer(engine);
             let mut batch = trainer.source.training_batch(1, 0, 2, 1.0).unwrap();
             batch.inputs[4 + 2] = bad; // (T, B, X) with B 2 and X 4: step 0 of sequence 1, channel 2
-            let message = trainer.update_by(&batch).unwrap_err().to_string();
+            let message = trainer.update_by(&batch, None).unwrap_err().to_string();
             let expected = format!("the input is {bad} at update 1 (batch of 2, {} steps)", batch.steps);
             assert_eq!(message, expected + " (step 0, channel 2 of sequence 1)");
         }

@@ -2,10 +2,11 @@
 
 use super::Trainer;
 use super::ahead::{Kept, Start};
-use crate::checkpoint::{Checkpoint, Progress};
+use crate::checkpoint::Checkpoint;
 use crate::config::Threshold;
 use crate::display::Display;
 use crate::metrics::Score;
+use crate::progress::Progress;
 use crate::run::Run;
 use anyhow::Result;
 

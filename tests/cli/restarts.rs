@@ -262,6 +262,7 @@ fn what_cannot_be_asked_for_is_refused_by_name() {
         ("training.restart.after=0", "`training.restart.after` is 0, allowed: more than 0, up to 1"),
         ("training.restart.after=1.5", "`training.restart.after` is 1.5, allowed: more than 0, up to 1"),
         ("training.restart.times=0", "`training.restart.times` is 0, allowed: 1 to 1000"),
+        ("training.restart.times=4294967297", "`training.restart.times` is 4294967297, allowed: 1 to 1000"),
         ("training.restart.metric=squared_error", "`training.restart.metric` is squared_error, copy has bit_errors"),
         ("training.restart.metric=bits", "`training.restart.metric` is \"bits\", allowed: bit_errors, loss_bits"),
         ("evaluation.lengths=[]", "`evaluation.lengths` is empty, but `training.restart` looks at an evaluation"),

@@ -69,6 +69,56 @@ fn a_study_goes_on_to_another_total_with_the_engine_that_began_and_leaves_finish
 }
 
 #[test]
+fn seeds_that_had_not_begun_when_their_study_was_stopped_have_the_engine_that_began_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let long = "--seeds 1..2 --jobs 1 --engine composed --sequences 1000000000 --run-dir study";
+    let child = start(here, &format!("train {TINY} {long}"));
+    wait_for_reports(&here.join("study/seed-1"), 1);
+    send(&child, libc::SIGTERM);
+    assert_eq!(Ran::new(child.wait_with_output().unwrap()).code, Some(143));
+    let study = json_of(&here.join("study/study.json"));
+    assert_eq!((&study["engine"], &study["device"]), (&json!("composed"), &json!("cpu")));
+    let seen = progress(here, "study/seed-1")["sequences"].as_u64().unwrap();
+    succeeds(here, &format!("train --resume study --jobs 1 --sequences {}", seen + 5));
+    for seed in [1, 2] {
+        assert_eq!(progress(here, &format!("study/seed-{seed}"))["engine"], "composed");
+    }
+    succeeds(here, &format!("train --resume study --jobs 1 --engine fused --sequences {}", seen + 10));
+    assert_eq!(progress(here, "study/seed-2")["engine"], "fused");
+    assert_eq!(json_of(&here.join("study/study.json"))["engine"], "fused");
+}
+
+#[test]
+fn a_run_of_another_recipe_in_the_place_of_a_seed_is_refused_and_left_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --set model.memory.width=3 --seed 1 --sequences 10 --run-dir study/seed-1"));
+    let before = fs::read(here.join("study/seed-1/checkpoints/latest.safetensors")).unwrap();
+    let ran = ntm(here, &format!("train {TINY} --seeds 1..2 --sequences 20 --run-dir study"));
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`study/seed-1`: holds a run of another recipe than its study's"), "{}", ran.stderr);
+    assert_eq!(fs::read(here.join("study/seed-1/checkpoints/latest.safetensors")).unwrap(), before);
+    assert_eq!(progress(here, "study/seed-2")["sequences"], 20);
+    fs::rename(here.join("study/seed-1"), here.join("elsewhere")).unwrap();
+    succeeds(here, "train --resume study");
+    assert_eq!(progress(here, "study/seed-1")["sequences"], 20);
+}
+
+#[test]
+fn a_seed_that_was_told_to_roll_back_still_does_in_its_study() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let kind = |of: &str| json_of(&here.join(of).join("recipe.json"))["training"]["on_nonfinite"]["kind"].clone();
+    succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 10 --run-dir study"));
+    succeeds(here, "train --resume study/seed-1 --sequences 15 --on-nonfinite rollback");
+    succeeds(here, "train --resume study --sequences 20");
+    assert_eq!([kind("study/seed-1"), kind("study/seed-2")], ["rollback", "stop"]);
+    succeeds(here, "train --resume study --sequences 30 --on-nonfinite stop");
+    assert_eq!([kind("study/seed-1"), kind("study/seed-2")], ["stop", "stop"]);
+}
+
+#[test]
 fn a_study_that_goes_on_has_no_summary_until_it_has_come_to_its_end_again() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();

@@ -60,13 +60,17 @@ fn metrics_have_a_line_a_report_with_the_promised_keys() {
 }
 
 #[test]
-fn evaluations_have_a_line_an_evaluation_and_the_best_checkpoint_is_that_of_the_lowest_loss() {
-    let directory = tiny_run();
+fn evaluations_have_a_line_an_evaluation_and_the_best_checkpoint_is_not_the_last_but_that_of_the_lowest_loss() {
+    let directory = tempfile::tempdir().unwrap();
+    let diverging = "--set training.optimizer.learning_rate=0.1 --sequences 20 --run-dir run";
+    succeeds(directory.path(), &format!("train {TINY} {diverging}"));
     let evaluations = lines(&directory.path().join("run/evaluations.jsonl"));
     assert_eq!(evaluations.iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>(), [10, 20]);
     let scores = |line: &Value| line["results"].as_array().unwrap().clone();
-    let loss = |line: &Value| scores(line).iter().map(|score| score["loss_bits"].as_f64().unwrap()).sum::<f64>();
-    let best = evaluations.iter().min_by(|a, b| loss(a).total_cmp(&loss(b))).unwrap();
+    // the geometric mean, but for its root
+    let loss = |line: &Value| scores(line).iter().map(|score| score["loss_bits"].as_f64().unwrap()).product::<f64>();
+    let [best, last] = &evaluations[..] else { panic!("{evaluations:?}") };
+    assert!(loss(best) < loss(last), "or this test cannot tell one from the other");
     for score in &scores(best) {
         assert_eq!(keys(score), ["length", "sequences", "loss_bits", "bit_errors", "exact"]);
         // Evaluation during training draws the sequences of seed 0.

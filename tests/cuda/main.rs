@@ -24,6 +24,16 @@ fn engine(recipe: &Recipe, launcher: Emulated, kind: Kind) -> CudaFused {
     CudaFused::new(&recipe.model, x, y, Rc::new(launcher), (kind, Device::Cpu)).unwrap()
 }
 
+/// The launcher with no more shared memory than the recipe's machine must have.
+fn with_least_shared(recipe: &Recipe, launcher: impl Fn() -> Emulated) -> Emulated {
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let enough = |limit: &usize| {
+        let launcher = Rc::new(launcher().with_shared_limit(*limit));
+        CudaFused::new(&recipe.model, x, y, launcher, (Kind::Float, Device::Cpu)).is_ok()
+    };
+    launcher().with_shared_limit((1..).map(|k| k * 256).find(enough).unwrap())
+}
+
 /// Logits and gradient in f64, whatever the engine's kind.
 fn run(engine: &mut CudaFused, theta: &[f64], batch: &Batch, kind: Kind) -> anyhow::Result<(Vec<f32>, Vec<f64>)> {
     let theta = Tensor::from_slice(theta).to_kind(kind);
@@ -92,13 +102,21 @@ fn the_order_of_the_threads_does_not_change_a_bit() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
         let (theta, batch) = (weights(&recipe.layout(), 0.3, 5), batch(&recipe, &[5, 3], 5));
-        let with_seed = |seed| {
-            let launcher = Emulated::new(Kind::Float, 8, 4, seed).with_together(2);
-            run(&mut engine(&recipe, launcher, Kind::Float), &theta, &batch, Kind::Float).unwrap()
-        };
-        let first = with_seed(1);
-        for seed in 2..6 {
-            assert_eq!(first, with_seed(seed), "{name}, seed {seed}");
+        // one warp a head, and several; memories replayed and kept, in shared memory and beside it
+        for (block, warp, together, snapshot_bytes, beside) in
+            [(8, 4, 2, usize::MAX, false), (16, 4, 1, 0, false), (32, 2, 1, 0, true), (16, 2, 4, 0, false)]
+        {
+            let with_seed = |seed| {
+                let launcher = || Emulated::new(Kind::Float, block, warp, seed).with_together(together);
+                let launcher = if beside { with_least_shared(&recipe, launcher) } else { launcher() };
+                let mut engine = engine(&recipe, launcher, Kind::Float).with_snapshot_bytes(snapshot_bytes);
+                run(&mut engine, &theta, &batch, Kind::Float).unwrap()
+            };
+            let first = with_seed(1);
+            assert!(first.1.iter().all(|value| value.is_finite()), "{name}");
+            for seed in 2..6 {
+                assert_eq!(first, with_seed(seed), "{name}, {block} threads in warps of {warp}, seed {seed}");
+            }
         }
     }
 }
@@ -130,6 +148,12 @@ fn without_any_one_barrier_the_order_of_the_threads_changes_the_result() {
         all.collect()
     };
     let whole = [true, false].map(|shared| results(None, 0, shared));
+    for (shared, whole) in [true, false].into_iter().zip(&whole) {
+        assert!(whole.iter().flatten().all(|(_, gradient)| gradient.iter().all(|value| value.is_finite())));
+        for seed in 1..9 {
+            assert_eq!(&results(None, seed, shared), whole, "with every barrier, seed {seed}");
+        }
+    }
     let met = barriers(Kind::Double);
     assert!(met.len() > 13, "{met:?}");
     for barrier in met {
@@ -143,21 +167,14 @@ fn memories_outside_of_shared_memory_and_replayed_ones_give_the_same_result() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
         let (theta, batch) = (weights(&recipe.layout(), 0.3, 8), batch(&recipe, &[11, 4, 9], 8));
-        let launcher = |limit: Option<usize>| {
-            let launcher = Emulated::new(Kind::Float, 8, 4, 3);
-            limit.map_or(Emulated::new(Kind::Float, 8, 4, 3), |limit| launcher.with_shared_limit(limit))
-        };
-        let least = (1..).map(|k| k * 256).find(|&limit| {
-            let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
-            let launcher = Rc::new(launcher(Some(limit)));
-            CudaFused::new(&recipe.model, x, y, launcher, (Kind::Float, Device::Cpu)).is_ok()
-        });
-        let results = [None, least].map(|limit| {
+        let results = [false, true].map(|beside| {
             let [replayed, kept] = [0, usize::MAX].map(|snapshot_bytes| {
-                let mut engine = engine(&recipe, launcher(limit), Kind::Float).with_snapshot_bytes(snapshot_bytes);
+                let launcher = || Emulated::new(Kind::Float, 8, 4, 3);
+                let launcher = if beside { with_least_shared(&recipe, launcher) } else { launcher() };
+                let mut engine = engine(&recipe, launcher, Kind::Float).with_snapshot_bytes(snapshot_bytes);
                 run(&mut engine, &theta, &batch, Kind::Float).unwrap()
             });
-            assert!(replayed == kept, "{name}, shared memory {limit:?}: replayed memories change the result");
+            assert!(replayed == kept, "{name}, beside shared memory: {beside}: replayed memories change the result");
             kept.1
         });
         // without weights in shared memory the sums have another order
@@ -255,7 +272,14 @@ fn nvrtc() -> bool {
     let packages = std::fs::read_dir(root.join(".venv-test/lib")).into_iter().flatten();
     let folder =
         packages.map(|python| python.unwrap().path().join("site-packages/nvidia/cu13/lib")).find(|f| f.exists());
-    compiler::open(folder.as_deref()).inspect_err(|error| eprintln!("skipped: {error}")).is_ok()
+    match compiler::open(folder.as_deref()) {
+        Ok(_) => true,
+        Err(error) if folder.is_some() => panic!("{error}"), // it was installed for this
+        Err(error) => {
+            eprintln!("skipped: {error}");
+            false
+        }
+    }
 }
 
 /// How an H100 runs a batch of this many sequences.

@@ -90,8 +90,8 @@ fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::Progress;
     use crate::config::Recipe;
+    use crate::progress::Progress;
 
     #[test]
     fn a_module_with_other_weights_than_the_engine_is_noticed() {

@@ -26,6 +26,11 @@ use tch::Tensor;
 pub use vector::LANES;
 use weights::Weights;
 
+/// The values that an update keeps of each sequence of so many steps.
+pub fn activations(config: &Config, input_width: usize, output_width: usize, steps: u128) -> u128 {
+    tape::values(&Plan::new(config, input_width, output_width), steps)
+}
+
 /// The engine, in f32 for use and in f64 for the proof of its algebra.
 pub struct Fused<F: Float = f32> {
     plan: Plan,

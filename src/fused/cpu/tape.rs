@@ -4,7 +4,7 @@
 //! Row `row(b, t)` of a field belongs to sequence b after step t; t = 0 is the state before the first step.
 //! A row holds O(N + M + H) values; whole memories are kept every `segment` steps only.
 
-use crate::fused::plan::Plan;
+use crate::fused::plan::{Dense, Plan};
 use crate::simd::Float;
 
 /// A matrix with one row per sequence and step.
@@ -211,6 +211,24 @@ impl<F: Float> Scratch<F> {
     }
 }
 
+/// The values of one sequence of `steps` steps, forward and backward: what `reset` of tape and scratch make room for.
+pub fn values(plan: &Plan, steps: u128) -> u128 {
+    let sizes = |sizes: &[usize]| sizes.iter().map(|size| *size as u128).sum::<u128>();
+    let rows = plan.all_heads() * plan.n_step;
+    let layer = |dense: &Dense| sizes(&[dense.input_step, dense.output_step, 2 * plan.h]);
+    let step = plan.controller.iter().map(layer).sum::<u128>()
+        + sizes(&[plan.output.input_step, plan.heads.output_step, 4 * rows, plan.n_step]);
+    let logits = sizes(&[plan.output.output_step, plan.y]);
+    let segment = (steps as f64).sqrt().ceil().max(1.0) as u128;
+    let memories = 2 + segment + steps.div_ceil(segment) + plan.write_heads.saturating_sub(1) as u128;
+    let widest = plan.controller.iter().map(|dense| dense.input_step).max().unwrap_or(0);
+    let ring = plan.n_step + plan.s.saturating_sub(1);
+    let all = plan.all_heads() + plan.read_heads;
+    let passed = [rows, plan.read_heads * plan.m, plan.output.input_step, widest, 2 * plan.controller.len() * plan.h];
+    let within = [plan.h, 2 * ring, plan.n_step, all * (plan.n_step + plan.m), plan.heads.outputs];
+    (steps + 1) * step + steps * logits + memories * (plan.m * plan.n_step) as u128 + sizes(&passed) + sizes(&within)
+}
+
 /// The start of each part when parts of the given sizes follow one another; returns their sum.
 fn accumulate(starts: &mut Vec<usize>, sizes: impl Iterator<Item = usize>) -> usize {
     starts.clear();
@@ -218,4 +236,54 @@ fn accumulate(starts: &mut Vec<usize>, sizes: impl Iterator<Item = usize>) -> us
         starts.push(start);
         start + size
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Recipe;
+
+    #[test]
+    fn the_values_of_a_sequence_are_those_that_there_is_room_for() {
+        let ntm = |more: &str| {
+            format!(
+                r#"{{"model": {{"memory": {{"rows": 13, "width": 5}}, "controller": {{"hidden": 9, "layers": 2}}, {more} "read_heads": 2}}}}"#
+            )
+        };
+        for text in [ntm(""), ntm(r#""write_heads": 3, "#), r#"{"model": {"kind": "lstm", "hidden": 7}}"#.to_string()] {
+            let recipe = Recipe::parse(&text, &[]).unwrap();
+            let plan = Plan::new(&recipe.model, 4, 3);
+            for steps in [1, 7, 50] {
+                let mut tape = Tape::<f32>::default();
+                tape.reset(&plan, &[steps], true);
+                tape.scratch.reset(&plan, 1, tape.segment);
+                assert_eq!(
+                    values(&plan, steps as u128),
+                    room(&tape) + (steps * plan.y) as u128,
+                    "{text}, {steps} steps"
+                );
+            }
+        }
+    }
+
+    /// All values of a tape but its outputs, which the forward pass makes room for.
+    fn room(tape: &Tape<f32>) -> u128 {
+        #[rustfmt::skip]
+        let Tape {
+            layers, shown, heads, similarity, content, shifted, weighting, inverse_norm, logits, memory, snapshots, scratch,
+            lengths: _, starts: _, kept: _, outputs: _, logit_starts: _, segment: _, snapshot_starts: _,
+        } = tape;
+        let fields = [shown, heads, similarity, content, shifted, weighting, inverse_norm, logits, memory, snapshots];
+        let layers = layers.iter().flat_map(|LayerTape { z, gates, cell, tanh_cell }| [z, gates, cell, tanh_cell]);
+        #[rustfmt::skip]
+        let Scratch {
+            hidden, gated, d_weighting, d_memory, d_reads, d_shown, d_z, d_hidden, d_cell, replayed, between, d_shifted, row_factor,
+            d_dots, factors, d_heads,
+        } = scratch;
+        let passed = [d_weighting, d_memory, d_reads, d_shown, d_z, replayed, between].into_iter();
+        let fields = fields.into_iter().chain(layers).chain(passed).chain(d_hidden).chain(d_cell);
+        let vectors = [hidden, gated, d_shifted, row_factor, d_dots, factors, d_heads];
+        let values = fields.map(|field| field.data.len()).chain(vectors.map(Vec::len));
+        values.sum::<usize>() as u128
+    }
 }
