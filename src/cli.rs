@@ -45,6 +45,7 @@ pub enum Command {
   ntm train my-recipe.json --run-dir runs/mine
   ntm train associative-recall --seeds 1..10   ten runs, and a summary
   ntm train --resume runs/copy-1               goes on where it stopped
+  ntm train copy --from runs/copy-1 --set task.max_length=40 --run-dir runs/longer
   torchrun --no-python --nproc-per-node 4 ntm train --set training.batch_size=64")]
 pub struct Train {
     /// A built-in recipe (`ntm info` lists them) or the path of a JSON recipe
@@ -53,8 +54,12 @@ pub struct Train {
     /// Set a field of the recipe by its path, for instance training.batch_size=16 (repeatable)
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume", value_parser = setting)]
     pub set: Vec<String>,
+    /// Begin a new run with the weights of a checkpoint, or of the best machine of a run, instead of drawn ones (short for --set
+    /// training.from=FILE); memory rows may be others
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub from: Option<PathBuf>,
     /// The seed of weights and data (short for --set training.seed=N)
-    #[arg(long, value_name = "N", conflicts_with = "resume")]
+    #[arg(long, value_name = "N", conflicts_with = "resume", allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9
     #[arg(long, value_name = "A..B", conflicts_with_all = ["seed", "resume"])]
@@ -138,7 +143,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequences: Option<u32>,
     /// The seed of the sequences
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub seed: u64,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -198,7 +203,7 @@ pub struct Axes {
 /// What to draw of an evaluation; a file that is there already is written over.
 #[derive(Args)]
 pub struct Pictures {
-    /// Draw one sequence of the largest point: what goes in and out, what the heads write and read (.png or .svg)
+    /// Draw one sequence of the largest point, or of own data: what goes in and out, what the heads write and read (.png or .svg)
     #[arg(long, value_name = "FILE", value_parser = picture)]
     pub plot: Option<PathBuf>,
     /// Draw loss and wrong bits against the first axis of the task (.png or .svg)
@@ -207,6 +212,9 @@ pub struct Pictures {
     /// Draw the heads moving over the memory as that sequence passes, at most 150 frames (.gif)
     #[arg(long, value_name = "FILE", value_parser = animation)]
     pub animate: Option<PathBuf>,
+    /// Which sequence to draw, of own data by its place in the file [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub sequence: Option<u32>,
 }
 
 /// Draw the learning curves of runs
@@ -214,6 +222,7 @@ pub struct Pictures {
 #[command(after_help = "Examples:
   ntm plot runs/copy-1
   ntm plot runs --metric bit_errors --output errors.svg
+  ntm plot runs/copy-seeds --metric eval/length_120/bit_errors
   ntm plot runs/copy-1 runs/copy-2 runs/copy-lstm-1 --log")]
 pub struct Plot {
     /// Run directories, or directories with runs in them; runs that differ in their seed only become one curve, the
@@ -223,9 +232,10 @@ pub struct Plot {
     /// The picture, .png or .svg; a file that is there already is written over
     #[arg(long, value_name = "FILE", default_value = "curves.png", value_parser = picture)]
     pub output: PathBuf,
-    /// What to draw: a field of metrics.jsonl, such as bit_errors or grad_norm
-    #[arg(long, value_name = "NAME", default_value = "loss_bits")]
-    pub metric: String,
+    /// What to draw: a field of metrics.jsonl, such as bit_errors or grad_norm, or of an evaluation by its name in TensorBoard,
+    /// such as eval/length_120/bit_errors [default: the loss]
+    #[arg(long, value_name = "NAME")]
+    pub metric: Option<String>,
     /// A logarithmic axis of the metric
     #[arg(long)]
     pub log: bool,

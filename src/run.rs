@@ -5,6 +5,7 @@ use crate::config::Recipe;
 use crate::files::{TEMPORARY, write_atomically};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
+use crate::study::{STUDY, SUMMARY};
 use crate::tensorboard::{Events, Look};
 use crate::terminal::{shell_path, shell_words};
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -16,19 +17,30 @@ use std::path::{Path, PathBuf};
 
 pub const RECIPE: &str = "recipe.json";
 pub const METRICS: &str = "metrics.jsonl";
-const EVALUATIONS: &str = "evaluations.jsonl";
+pub const EVALUATIONS: &str = "evaluations.jsonl";
 const LOCK: &str = "lock";
 const LATEST: &str = "latest.safetensors";
 const BEST: &str = "best.safetensors";
 const ROLLBACK: &str = "rollback.safetensors";
-/// The files that are written beside their name first.
-const WRITTEN: &[&str] = &[RECIPE, METRICS, EVALUATIONS, LATEST, BEST, ROLLBACK];
+/// The files of runs and studies that are written beside their name first.
+const WRITTEN: &[&str] = &[RECIPE, METRICS, EVALUATIONS, LATEST, BEST, ROLLBACK, STUDY, SUMMARY];
 
 /// A line of evaluations.jsonl.
 #[derive(Serialize, Deserialize)]
-struct Evaluation {
-    step: u64,
-    results: Vec<Score>,
+pub struct Evaluation {
+    pub step: u64,
+    /// That training had seen by then. Files of earlier versions have none.
+    pub sequences: Option<u64>,
+    pub results: Vec<Score>,
+}
+
+impl Evaluation {
+    /// Its means by TensorBoard's names: those of each point, and those over all points, to compare runs of all tasks by.
+    pub fn scalars(&self) -> impl Iterator<Item = (String, Vec<(&'static str, f64)>)> {
+        let points = self.results.iter().filter(|score| !score.point.tag().is_empty());
+        let points = points.map(|score| (format!("eval/{}", score.point.tag()), score.figures.means().collect()));
+        points.chain([("eval/all".to_string(), means(&self.results))])
+    }
 }
 
 pub struct Run {
@@ -103,6 +115,12 @@ impl Run {
     /// Keeps other processes from the run in a directory, and gives the bytes of its last checkpoint, for `read`.
     pub fn hold(directory: &Path) -> Result<(Lock, Vec<u8>)> {
         let shown = directory.display();
+        if !Run::is_in(directory) && directory.join(RECIPE).exists() {
+            bail!(
+                "the run in `{shown}` ended before its first checkpoint\n\
+                 hint: begin it again with the command line that began it, in the same directory"
+            );
+        }
         if !Run::is_in(directory) {
             bail!(
                 "`{shown}` holds no run: there is no checkpoints/latest.safetensors in it\n\
@@ -196,13 +214,11 @@ impl Run {
         write_line(&mut self.logs.metrics, report).context("cannot write metrics.jsonl")
     }
 
-    pub fn log_evaluation(&mut self, step: u64, scores: &[Score]) -> Result<()> {
-        for score in scores.iter().filter(|score| !score.point.tag().is_empty()) {
-            self.logs.events.scalars(&format!("eval/{}", score.point.tag()), score.figures.means(), step)?;
+    pub fn log_evaluation(&mut self, step: u64, sequences: u64, scores: &[Score]) -> Result<()> {
+        let evaluation = Evaluation { step, sequences: Some(sequences), results: scores.to_vec() };
+        for (group, means) in evaluation.scalars() {
+            self.logs.events.scalars(&group, means.into_iter(), step)?;
         }
-        // what runs of all tasks and points have, to be compared by in HPARAMS
-        self.logs.events.scalars("eval/all", means(scores), step)?;
-        let evaluation = Evaluation { step, results: scores.to_vec() };
         write_line(&mut self.logs.evaluations, &evaluation).context("cannot write evaluations.jsonl")
     }
 
@@ -238,7 +254,7 @@ impl Run {
 pub fn occupied(directory: &Path, what: &str) -> Error {
     anyhow!(
         "`{}` holds {what} already\n\
-         hint: go on with it by `ntm train --resume {}`, or name another directory with --run-dir",
+         hint: name another directory with --run-dir, or go on with what is there by `ntm train --resume {}`",
         directory.display(),
         shell_path(directory)
     )
@@ -274,7 +290,7 @@ pub fn lock(directory: &Path) -> Result<Lock> {
 
 /// Removes what processes of ours left that were killed while they wrote. Nobody else writes these where we hold the lock;
 /// other files of the directory are the user's.
-fn clear(directory: &Path) {
+pub fn clear(directory: &Path) {
     let ours = |name: &str| {
         let parts = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')?.rsplit_once('.'));
         parts.is_some_and(|(file, process)| WRITTEN.contains(&file) && process.parse::<u32>().is_ok())

@@ -6,7 +6,7 @@ use crate::display::Display;
 use crate::files::{remove, write_atomically};
 use crate::metrics::{Score, Spread};
 use crate::progress::{Progress, SolvedAt};
-use crate::run::{Lock, Run, lock, occupied};
+use crate::run::{Lock, Run, clear, lock, occupied};
 use crate::train::{Ended, Jobs, Trainer};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-const STUDY: &str = "study.json";
-const SUMMARY: &str = "summary.json";
+pub const STUDY: &str = "study.json";
+pub const SUMMARY: &str = "summary.json";
 
 /// What to train, as `study.json` has it.
 #[derive(Serialize)]
@@ -116,6 +116,7 @@ impl Study {
     pub fn open(directory: &Path) -> Result<Study> {
         let path = directory.join(STUDY);
         let lock = lock(directory)?; // first, or another process could go on with it in between
+        clear(directory);
         let read = || Study::parse(directory, &fs::read(&path)?);
         let study = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
         Ok(Study { _lock: Some(lock), ..study })

@@ -122,6 +122,11 @@ impl Trainer {
         trainer
     }
 
+    /// Takes these weights to begin with, instead of those that were drawn.
+    pub fn begin_with(&mut self, theta: &[f32]) {
+        self.set(theta, &[]);
+    }
+
     /// The same, one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
     pub fn in_group(self, group: Group) -> Trainer {
         Trainer { group, ..self }

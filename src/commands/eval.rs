@@ -9,7 +9,7 @@ use crate::replay::Shape;
 use crate::tasks::{Source, Task, points};
 use crate::terminal::{print, say, table};
 use crate::train::evaluate;
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tch::Tensor;
 
@@ -18,6 +18,8 @@ use tch::Tensor;
 struct Results<'a> {
     checkpoint: String,
     task: &'a str,
+    /// The file of sequences of the user's own; null where they are drawn.
+    data: Option<&'a str>,
     /// Of the sequences.
     seed: u64,
     /// Of the memory; null for a network without one.
@@ -41,7 +43,10 @@ pub fn run(flags: Eval) -> Result<()> {
         bail!("the recipe names no {} to measure at\nhint: name some with --{}", axis.plural(), axis.plural());
     }
     let points = points(&grid);
-    let mut source = Source::open_for_evaluation(&recipe.task)?;
+    let mut source = match (&recipe.task, &flags.data) {
+        (Task::Sequences(_), None) => own_file(&recipe.task)?,
+        (task, _) => Source::open_for_evaluation(task)?,
+    };
     source.check(&points)?;
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
@@ -53,6 +58,10 @@ pub fn run(flags: Eval) -> Result<()> {
     let told = Results {
         checkpoint: checkpoint.display().to_string(),
         task: recipe.task.name(),
+        data: match &recipe.task {
+            Task::Sequences(sequences) => Some(&sequences.eval),
+            _ => None,
+        },
         seed: flags.seed,
         rows: Shape::of(&recipe.model).map(|shape| shape.rows),
         engine: engine.name(),
@@ -67,6 +76,18 @@ pub fn run(flags: Eval) -> Result<()> {
     pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
 }
 
+/// The file that a recipe is evaluated on, which may have moved or changed since the machine was trained.
+fn own_file(task: &Task) -> Result<Source> {
+    let source = Source::open_for_evaluation(task);
+    let source = source.context("the evaluation file of the recipe (`--data FILE` names another)")?;
+    if let (Task::Sequences(sequences), Some(content)) = (task, source.evaluation_content()) {
+        if !sequences.eval_content.is_empty() && sequences.eval_content != content {
+            say(&format!("`{}` is not what it was in training: {content}", sequences.eval));
+        }
+    }
+    Ok(source)
+}
+
 /// A row a point.
 fn points_table(scores: &[Score]) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
@@ -76,6 +97,7 @@ fn points_table(scores: &[Score]) -> String {
         row.push(("sequences".to_string(), sequences.to_string()));
         for (metric, figure) in &figures.0 {
             let value = match figure {
+                Figure::Mean(value) if *metric == "squared_error" => significant(*value),
                 Figure::Mean(value) => format!("{value:.4}"),
                 Figure::Count(count) => format!("{count}/{sequences}"),
                 Figure::List(_) => continue,
@@ -89,6 +111,11 @@ fn points_table(scores: &[Score]) -> String {
         rows.push(values);
     }
     table(&rows, 1)
+}
+
+/// Four digits after the point, and three that count where these would be zeros: squares may have any scale.
+fn significant(value: f64) -> String {
+    if value != 0.0 && value < 5e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
 }
 
 /// Below the table, for tasks that have it: wrong bits by position of the answer, a column a point.

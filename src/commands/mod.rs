@@ -18,6 +18,7 @@ use crate::device;
 use crate::limits::check;
 use crate::model::with_rows;
 use crate::run::Run;
+use crate::study::Study;
 use crate::tasks::{Axis, Grid, MOST, Task};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,10 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
     }
     match Run::machines_in(path).into_iter().find(|file| file.exists()) {
         Some(file) => Ok(file),
+        None if Study::is_in(path) => bail!(
+            "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
+            path.display()
+        ),
         None => bail!(
             "`{}` is a directory without a checkpoint\nhint: name a .safetensors file, or the directory of a run",
             path.display()

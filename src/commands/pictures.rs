@@ -1,5 +1,6 @@
 //! The pictures of `ntm eval`.
 
+use super::usage;
 use crate::cli::Pictures;
 use crate::config::Recipe;
 use crate::engine::Engine;
@@ -33,10 +34,17 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
             can_be_written(path, flag)?;
         }
     }
-    let steps = points.iter().map(|point| source.evaluation_steps(point)).max().unwrap_or(0);
     let shown = flags.plot.as_ref().map(|_| "--plot").or(flags.animate.as_ref().map(|_| "--animate"));
+    if let (Some(number), None) = (flags.sequence, shown) {
+        return usage(&format!("`--sequence {number}` is the one to draw\nhint: add --plot or --animate"));
+    }
+    let steps = match (shown, largest(points, source)) {
+        (Some(_), Some(point)) if recipe.task.axes().is_empty() => drawn(flags, source, 0, point)?.steps,
+        (Some(_), Some(point)) => source.evaluation_steps(point),
+        _ => 0,
+    };
     if let (Some(flag), true) = (shown, steps > MAX_STEPS) {
-        bail!("`{flag}`: the largest point makes {steps} steps, allowed: up to {MAX_STEPS}");
+        bail!("`{flag}`: the sequence to draw has {steps} steps, allowed: up to {MAX_STEPS}");
     }
     let shape = Shape::of(&recipe.model);
     let weights = shape.map_or(0, |shape| steps * shape.rows * (shape.read_heads + shape.write_heads));
@@ -52,6 +60,20 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
     Ok(())
 }
 
+fn largest<'a>(points: &'a [Point], source: &Source) -> Option<&'a Point> {
+    points.iter().max_by_key(|point| source.evaluation_steps(point))
+}
+
+/// The sequence to draw.
+fn drawn(flags: &Pictures, source: &mut Source, seed: u64, point: &Point) -> Result<Batch> {
+    let index = flags.sequence.unwrap_or(1) as usize - 1;
+    let count = source.evaluation_count(usize::MAX);
+    if index >= count {
+        bail!("`--sequence {}`: the file has {count} sequences", index + 1);
+    }
+    source.evaluation_batch(seed, point, index as u64, 1)
+}
+
 pub fn draw(
     flags: &Pictures,
     evaluated: Evaluated,
@@ -65,14 +87,16 @@ pub fn draw(
         save(&Curve { title, axis: first.axis, training: first.training, scores: scores.to_vec() }, path)?;
         wrote(path);
     }
-    let largest = points.iter().max_by_key(|point| source.evaluation_steps(point));
-    let (Some(point), true) = (largest, flags.plot.is_some() || flags.animate.is_some()) else { return Ok(()) };
-    let batch = source.evaluation_batch(seed, point, 0, 1)?;
+    let shown = flags.plot.is_some() || flags.animate.is_some();
+    let (Some(point), true) = (largest(points, source), shown) else { return Ok(()) };
+    let batch = drawn(flags, source, seed, point)?;
     let logits = engine.forward(theta, &batch)?.to_vec();
     let trace = engine.trace(theta, &batch)?;
     let shape = Shape::of(&recipe.model);
     let at = point.to_string();
-    let title = [recipe.task.name(), &at].into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
+    let number = flags.sequence.map_or(String::new(), |number| format!("sequence {number}"));
+    let parts = [recipe.task.name(), &at, &number];
+    let title = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ");
     if let Some(path) = &flags.plot {
         let heads = shape.map(|shape| (shape, &trace));
         save(&SequenceFigure::new(title.clone(), &batch, &logits, heads, beside(&recipe.task, point, &batch)), path)?;

@@ -5,11 +5,11 @@ use anyhow::Result;
 
 pub fn run(flags: Plot) -> Result<()> {
     can_be_written(&flags.output, "--output")?;
-    let (groups, left_out) = read_runs(&flags.runs)?;
-    for words in left_out {
+    let (groups, unread) = read_runs(&flags.runs)?;
+    let (curves, undrawn) = LearningCurves::new(&groups, flags.metric.as_deref(), flags.log, flags.log_sequences)?;
+    for words in unread.iter().chain(&undrawn) {
         say(&format!("{words}: left out"));
     }
-    let curves = LearningCurves::new(&groups, &flags.metric, flags.log, flags.log_sequences)?;
     save(&curves, &flags.output)?;
     say(&format!("wrote `{}`", flags.output.display()));
     Ok(())

@@ -4,7 +4,7 @@ mod gather;
 
 use super::choice::{Choice, as_begun, cores};
 use super::signals::{STOPPING, is_answered};
-use super::train::{asked, change, directory, in_recipe, recipe};
+use super::train::{asked, change, directory, in_recipe, recipe, weights};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Machine, Train};
 use crate::config::{Metric, Recipe, Training};
@@ -40,6 +40,9 @@ pub fn run(
     let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
     let choice = group.agree("engine", choice, machine)?;
     let source = group.agree("data", Source::open(&study.recipe.task), |_| Value::Null)?;
+    let begins = seeds.iter().any(|&seed| !Run::is_in(&study.run_directory(seed)));
+    let weights = if begins { weights(&study.recipe) } else { Ok(None) };
+    let weights = group.agree("weights", weights, |_| Value::Null)?;
     (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
     group.lead(|| {
         study.save()?;
@@ -55,7 +58,16 @@ pub fn run(
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
-    let start = |seed| start(&study, seed, flags, place, &choice, &source, &ahead);
+    let start = |seed| {
+        let started = start(&study, seed, flags, place, &choice, &source, &ahead)?;
+        Ok(match (started, &weights) {
+            (Start::Train(mut both), Some(weights)) if both.0.progress.step == 0 => {
+                both.0.begin_with(weights);
+                Start::Train(both)
+            }
+            (started, _) => started,
+        })
+    };
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);

@@ -1,13 +1,16 @@
 use super::choice::{Choice, as_begun, cores};
+use super::machine_file;
 use super::signals::stop_signal;
 use super::{study, usage};
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
 use crate::device;
 use crate::display::Display;
 use crate::distributed::{Group, Lost, Place, launched};
 use crate::engine::Engine;
+use crate::model::{Config, Layout, with_rows};
+use crate::optim::Schedule;
 use crate::run::{Lock, Run};
 use crate::simd;
 use crate::study::Study;
@@ -16,6 +19,8 @@ use crate::terminal::{say, shell_path};
 use crate::train::{Ended, Jobs, NotFinite, Trainer};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -110,13 +115,49 @@ fn hints(error: &Error, trainer: &Trainer, run: Option<&Run>) -> String {
 pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
+    if let Some(from) = &flags.from {
+        settings.push(format!("training.from={}", json!(from)));
+    }
     let mut recipe = Recipe::load(&flags.recipe, &settings)?;
     change(&mut recipe, flags)?;
+    if !recipe.training.from.is_empty() {
+        let file = machine_file(Path::new(&recipe.training.from))?;
+        let file = fs::canonicalize(&file).with_context(|| format!("cannot find `{}`", file.display()))?;
+        recipe.training.from = file.to_str().context("`training.from` is a path that is not UTF-8")?.to_string();
+    }
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
     recipe.validate()?;
     source.check(&points(&recipe.evaluation.grid)).with_context(|| in_recipe(flags))?;
     Ok((recipe, source))
+}
+
+/// The weights that a new run of a recipe begins with; none where they are drawn.
+pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
+    let from = &recipe.training.from;
+    if from.is_empty() {
+        return Ok(None);
+    }
+    let Checkpoint { recipe: other, mut theta, .. } = Checkpoint::load(Path::new(from))?;
+    let (mut model, x, y) = (other.model, other.task.input_width(), other.task.output_width());
+    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &model) {
+        if wanted.memory.rows != found.memory.rows {
+            (model, theta) = with_rows(&model, x, y, &theta, wanted.memory.rows)
+                .with_context(|| format!("the weights of `{from}`"))?;
+        }
+    }
+    let [wanted, found] = [recipe.layout(), Layout::new(&model, x, y)].map(|layout| {
+        let shapes = layout.parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
+        shapes.collect::<BTreeMap<String, Vec<usize>>>()
+    });
+    if let Some((name, shape)) = wanted.iter().find(|(name, shape)| found.get(*name) != Some(shape)) {
+        let found = found.get(name).map_or("none".to_string(), |found| format!("one of shape {found:?}"));
+        bail!(
+            "`{from}` is another network: it has {found} where this recipe needs `{name}` of shape {shape:?}\n\
+             hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
+        );
+    }
+    Ok(Some(theta))
 }
 
 /// Where something is wrong.
@@ -192,21 +233,26 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         let starts = if group.is_alone() { choice.starts(jobs, cores(place), &recipe)? } else { 1 };
         let choice = if starts > 1 { choice.of_several(&recipe) } else { choice };
         choice.check_memory(&recipe, starts, group.size).with_context(|| in_recipe(flags))?;
-        Ok((source, choice.engine(&recipe)?, choice, starts))
+        let weights = if checkpoint.is_none() { weights(&recipe)? } else { None };
+        Ok((source, choice.engine(&recipe)?, choice, starts, weights))
     };
-    let said = |(_, engine, choice, _): &(_, Box<dyn Engine>, Choice, _)| {
+    let said = |(_, engine, choice, _, weights): &(_, Box<dyn Engine>, Choice, _, Option<Vec<f32>>)| {
         let device = device::kind(choice.device);
-        json!({ "recipe": recipe, "engine": engine.name(), "device": device, "fused multiply-add": simd::has_fma() })
+        json!({ "recipe": recipe, "engine": engine.name(), "device": device, "fused multiply-add": simd::has_fma(),
+            "weights": weights.as_ref().map(|weights| crc32fast::hash(bytes(weights))) })
     };
-    let (source, engine, choice, starts) = group.agree("run", prepare(), said)?;
+    let (source, engine, choice, starts, weights) = group.agree("run", prepare(), said)?;
     if choice.device.is_cuda() {
         group.use_cards(choice.device)?;
     }
     let saved = checkpoint.as_ref().zip(lock.flatten());
-    let run = group.lead(|| log(&directory, &recipe, saved, &choice, group.size, starts))?;
+    let run = group.lead(|| log(flags, &directory, &recipe, saved, &choice, group.size, starts))?;
     let jobs = Jobs::of(starts);
     jobs.take(); // the run's own
-    let trainer = choice.trainer(&recipe, checkpoint.as_ref(), source, engine, &jobs)?;
+    let mut trainer = choice.trainer(&recipe, checkpoint.as_ref(), source, engine, &jobs)?;
+    if let Some(weights) = &weights {
+        trainer.begin_with(weights);
+    }
     Ok(Some((trainer.in_group(group), run)))
 }
 
@@ -245,6 +291,7 @@ fn saved(
 
 /// Where a run is logged, with words on what trains it.
 fn log(
+    flags: &Train,
     directory: &Path,
     recipe: &Recipe,
     saved: Option<(&Checkpoint, Lock)>,
@@ -275,6 +322,11 @@ fn log(
     };
     let run = Run::resume(directory, lock, checkpoint, &words)?;
     say(&format!("going on with {shown} at {} sequences", checkpoint.progress.sequences));
+    if let (Some(sequences), false) = (flags.sequences, recipe.training.schedule == Schedule::Constant {}) {
+        let step = checkpoint.progress.of_start() + 1;
+        let rate = recipe.training.optimizer.learning_rate() * recipe.training.schedule.factor(step, recipe.updates());
+        say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
+    }
     Ok(run)
 }
 

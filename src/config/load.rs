@@ -52,7 +52,9 @@ impl Recipe {
         if !user.is_object() {
             bail!("a recipe is a JSON object {{...}}, this is {}", described(&user));
         }
-        for setting in settings {
+        // a task first: what it leaves behind, others may set
+        let of_task = |setting: &&String| ["task", "task.kind"].contains(&setting.split('=').next().unwrap_or(""));
+        for setting in settings.iter().filter(of_task).chain(settings.iter().filter(|setting| !of_task(setting))) {
             set(&mut user, setting)?;
         }
         let mut resolved = serde_json::to_value(Recipe::default())?;
@@ -67,11 +69,6 @@ impl Recipe {
         recipe.validate()?;
         Ok(recipe)
     }
-}
-
-/// The default evaluation of a task.
-fn evaluation(task: Value) -> Result<Value> {
-    Ok(serde_json::to_value(Evaluation::of(&serde_json::from_value(task)?))?)
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.
@@ -209,21 +206,33 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         object.retain(|field, _| new.get(field).is_some());
     }
     let before = object.insert(name.to_string(), value.clone());
-    if (section, name) == ("task", "kind") && before.as_ref() != Some(&value) {
-        let known = evaluation(choose_kind(section, &value)?)?;
-        if let Some(Value::Object(evaluation)) = recipe.get_mut("evaluation") {
-            evaluation.retain(|field, _| known.get(field).is_some());
-        }
-        recipe.as_object_mut().map(|recipe| recipe.remove("solved")); // the figures were another task's
+    let kinds = match key {
+        "task.kind" => [before.as_ref(), Some(&value)],
+        "task" => [before.as_ref().and_then(|task| task.get("kind")), value.get("kind")],
+        _ => [None; 2],
+    };
+    if kinds[0] != kinds[1] && kinds[1].is_some() {
+        choose_kind("task", kinds[1].expect("checked above"))?;
+        leave_task_behind(recipe);
     }
     Ok(())
+}
+
+/// Removes what a recipe says of its task elsewhere: axes, figures and bounds, which mean nothing to another one.
+fn leave_task_behind(recipe: &mut Value) {
+    for (section, names) in [("", &["evaluation", "solved"]), ("/training", &["restart", "curriculum"])] {
+        if let Some(Value::Object(section)) = recipe.pointer_mut(section) {
+            section.retain(|name, _| !names.contains(&name.as_str()));
+        }
+    }
 }
 
 fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, if they are few.
+/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, or that lie deeper
+/// in its section, if they are few.
 fn elsewhere(path: &str) -> Result<Option<String>> {
     fn below(path: &str, value: &Value, paths: &mut Vec<String>) {
         for (name, value) in value.as_object().into_iter().flatten() {
@@ -234,9 +243,12 @@ fn elsewhere(path: &str) -> Result<Option<String>> {
     }
     let mut paths = vec![];
     below("", &serde_json::to_value(Recipe::default())?, &mut paths);
-    let found =
-        paths.into_iter().filter(|known| known.strip_suffix(path).is_some_and(|section| section.ends_with('.')));
-    let quoted: Vec<String> = found.map(|path| format!("`{path}`")).collect();
+    let ends = |known: &&String, with: &str| known.strip_suffix(with).is_some_and(|section| section.ends_with('.'));
+    let (section, name) = path.split_once('.').unwrap_or(("", path));
+    let whole: Vec<&String> = paths.iter().filter(|known| ends(known, path)).collect();
+    let deeper = paths.iter().filter(|known| *known != path && known.starts_with(section) && ends(known, name));
+    let found = if whole.is_empty() { deeper.collect() } else { whole };
+    let quoted: Vec<String> = found.into_iter().map(|path| format!("`{path}`")).collect();
     Ok((1..=3).contains(&quoted.len()).then(|| format!("; did you mean {}?", quoted.join(" or "))))
 }
 
@@ -296,6 +308,21 @@ mod tests {
     }
 
     #[test]
+    fn another_task_leaves_behind_what_the_recipe_says_of_the_old_one_whichever_way_it_is_named() {
+        let recall = BUILT_IN.iter().find(|(name, _)| *name == "associative-recall").unwrap().1;
+        let files = ["task.train=a", "task.eval=b", "evaluation.sequences=3"].map(str::to_string);
+        let parts = [&files[..], &["task.kind=sequences".to_string()]].concat(); // the kind last
+        let whole = [r#"task={"kind": "sequences", "train": "a", "eval": "b"}"#.to_string(), files[2].clone()];
+        let [parts, whole] = [&parts[..], &whole].map(|settings| Recipe::parse(recall, settings).unwrap());
+        assert_eq!(parts, whole);
+        assert_eq!((parts.training.restart, parts.evaluation.sequences), (Restart::Never {}, 3));
+        assert_eq!(parts.solved, Solved::of(&parts.task));
+        assert_eq!(parts.model, Recipe::parse(recall, &[]).unwrap().model);
+        let same = Recipe::parse(recall, &["task.kind=associative-recall".to_string()]).unwrap();
+        assert_ne!(same.training.restart, Restart::Never {});
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_path_and_the_nearest_known_name() {
         for (text, settings, expected) in [
             (r#"{"model": {"memroy": {}}}"#, vec![], "unknown field `model.memroy`; did you mean `memory`?"),
@@ -320,6 +347,7 @@ mod tests {
             ("{}", vec!["seed"], "has no `=`"),
             ("{}", vec!["training.sede=3"], "unknown field `training.sede`; did you mean `seed`?"),
             ("{}", vec!["seed=3"], "unknown field `seed`; did you mean `training.seed`?"),
+            ("{}", vec!["training.learning_rate=3"], "; did you mean `training.optimizer.learning_rate`?"),
             (
                 r#"{"memory": {"rows": 3}}"#,
                 vec![],

@@ -34,6 +34,8 @@ pub struct Training {
     pub batch_size: usize,
     pub sequences: u64,
     pub seed: u64,
+    /// The checkpoint, or directory of a run, whose weights the first start begins with; if empty they are drawn.
+    pub from: String,
     pub clip: optim::Clip,
     pub report_every: u64,
     pub eval_every: u64,
@@ -99,6 +101,7 @@ impl Default for Recipe {
                 batch_size: 1,
                 sequences: 20_000,
                 seed: 1,
+                from: String::new(),
                 clip: optim::Clip::kinds().remove(0),
                 report_every: 100,
                 eval_every: 1000,

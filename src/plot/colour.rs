@@ -8,7 +8,7 @@ pub const INK: RGBColor = RGBColor(34, 34, 34);
 pub const NOTHING: RGBColor = RGBColor(224, 224, 224);
 pub const FAINT: RGBColor = RGBColor(226, 226, 226);
 
-/// The colours of Okabe and Ito, without the yellow that white swallows.
+/// The colours of Okabe and Ito, without the yellow that white swallows; then half as bright, with a grey.
 const SERIES: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -20,7 +20,12 @@ const SERIES: [RGBColor; 7] = [
 ];
 
 pub fn series(index: usize) -> RGBColor {
-    SERIES[index % SERIES.len()]
+    let RGBColor(red, green, blue) = SERIES[index % SERIES.len()];
+    match (index / SERIES.len() % 2, index % SERIES.len()) {
+        (0, _) => RGBColor(red, green, blue),
+        (_, 6) => RGBColor(150, 150, 150),
+        _ => RGBColor(red / 2, green / 2, blue / 2),
+    }
 }
 
 /// Which values the colours of a panel stand for.

@@ -18,6 +18,10 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Points of a curve: reports that are closer on the axis than its length over that are drawn as their mean.
 const MAX_POINTS: usize = 400;
 
+/// The losses.
+const BITS: &str = "loss_bits";
+const SQUARES: &str = "squared_error";
+
 pub struct LearningCurves {
     metric: String,
     log: bool,
@@ -34,21 +38,35 @@ struct Curve {
 }
 
 impl LearningCurves {
-    pub fn new(groups: &[Group], metric: &str, log: bool, log_sequences: bool) -> Result<LearningCurves> {
+    /// The curves of a metric, and which groups have none, in words. Without a name it is the loss: bits, or squared errors where
+    /// no run counts bits.
+    pub fn new(
+        groups: &[Group],
+        metric: Option<&str>,
+        log: bool,
+        log_sequences: bool,
+    ) -> Result<(LearningCurves, Vec<String>)> {
         let reports = || groups.iter().flat_map(|group| &group.runs).flat_map(|run| &run.reports);
         let known: BTreeSet<&str> = reports()
             .flat_map(|report| report.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.as_str()))
             .collect();
+        let metric = metric.unwrap_or(if known.contains(BITS) { BITS } else { SQUARES });
         if !known.contains(metric) {
-            let known: Vec<&str> = known.into_iter().filter(|name| !["step", "sequences"].contains(name)).collect();
+            let mut known: Vec<&str> = known.into_iter().filter(|name| !["step", "sequences"].contains(name)).collect();
+            known.sort_by_key(|name| name.contains('/')); // those of evaluations last
             bail!("no run has a metric `{metric}`\nhint: there are {}", known.join(", "));
         }
-        let curves: Vec<Curve> =
-            groups.iter().filter_map(|group| Curve::of(&group.name, &group.runs, metric, log_sequences)).collect();
+        let (mut curves, mut left_out) = (vec![], vec![]);
+        for group in groups {
+            match Curve::of(&group.name, &group.runs, metric, log_sequences) {
+                Some(curve) => curves.push(curve),
+                None => left_out.push(format!("`{}` has no `{metric}`", group.name)),
+            }
+        }
         if log && !curves.iter().any(|curve| curve.points.iter().any(|(_, values)| values[2] > 0.0)) {
             bail!("`--log`: no value of `{metric}` is more than 0\nhint: leave --log out");
         }
-        Ok(LearningCurves { metric: metric.to_string(), log, log_sequences, curves })
+        Ok((LearningCurves { metric: metric.to_string(), log, log_sequences, curves }, left_out))
     }
 
     fn values(&self) -> impl Iterator<Item = f64> {
@@ -140,7 +158,14 @@ impl LearningCurves {
         axis: impl Axis,
         floor: f64,
     ) -> Drawn<DB> {
-        let title = format!("{} during training", metrics::name(&self.metric));
+        // of an evaluation by its name in TensorBoard: eval/length_20/bit_errors
+        let (place, metric) = self.metric.rsplit_once('/').unwrap_or(("", &self.metric));
+        let place = match place.trim_start_matches("eval/") {
+            "" => "during training".to_string(),
+            "all" => "in evaluation".to_string(),
+            point => format!("in evaluation, {}", point.replace('_', " ")),
+        };
+        let title = format!("{} {place}", metrics::name(metric));
         area.draw_text(&title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         legend(area, self.curves.iter().map(|curve| curve.name.as_str()), (20, 46))?;
         let (_, below) = area.split_vertically(46 + legend::height(self.curves.len()));
@@ -155,7 +180,7 @@ impl LearningCurves {
             .label_style(text(SMALL, HPos::Left, VPos::Top))
             .axis_desc_style(text(NORMAL, HPos::Left, VPos::Top))
             .x_desc(axis_name)
-            .y_desc(metrics::axis(&self.metric))
+            .y_desc(metrics::axis(metric))
             .x_label_formatter(&|x| tidy(*x))
             .y_label_formatter(&|y| tidy(*y))
             .draw()?;

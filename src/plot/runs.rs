@@ -1,22 +1,25 @@
 //! Runs to compare: their metrics, and which of them differ in nothing but the seed.
 
-use crate::run::{METRICS, RECIPE, Run};
+use crate::run::{EVALUATIONS, Evaluation, METRICS, RECIPE, Run};
 use crate::study::Study;
 use anyhow::{Context, Result, bail};
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Runs of one recipe.
+/// Runs of one recipe, of a seed each.
 pub struct Group {
     pub name: String,
     pub runs: Vec<Logged>,
     recipe: Value,
+    seeds: Vec<String>,
 }
 
 /// What a run has logged.
 pub struct Logged {
+    /// Objects with `sequences` and some metrics: reports, and evaluations, whose metrics have TensorBoard's names.
     pub reports: Vec<Map<String, Value>>,
     /// Whether it has come to its end, which may be where it was solved.
     pub ended: bool,
@@ -32,21 +35,29 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 continue;
             }
             let shown = run.display();
-            let reports = read_reports(&run.join(METRICS))?;
+            let (recipe, seed) = read_recipe(&run.join(RECIPE))?;
+            let mut reports: Vec<Map<String, Value>> = read_lines(&run.join(METRICS))?;
             if reports.is_empty() {
                 left_out.push(format!("`{shown}` has no report yet"));
                 continue;
             }
+            let batch = recipe["training"]["batch_size"].as_u64().unwrap_or(1);
+            reports.extend(read_lines(&run.join(EVALUATIONS))?.iter().map(|evaluation| as_report(evaluation, batch)));
             let ended = Run::latest_of(&run).is_ok_and(|checkpoint| checkpoint.finished());
             let logged = Logged { reports, ended };
-            let (recipe, seed) = read_recipe(&run.join(RECIPE))?;
             match groups.iter_mut().find(|group| group.recipe == recipe) {
-                Some(group) => group.runs.push(logged),
+                Some(group) if group.seeds.contains(&seed) => {
+                    left_out.push(format!("`{shown}` is seed {seed} of `{}` again", group.name));
+                }
+                Some(group) => {
+                    group.runs.push(logged);
+                    group.seeds.push(seed);
+                }
                 None => {
                     let short = name(&run, &seed);
                     let taken = groups.iter().any(|group| group.name == short);
                     let name = if taken { name(&run, "") } else { short };
-                    groups.push(Group { name, runs: vec![logged], recipe });
+                    groups.push(Group { name, runs: vec![logged], recipe, seeds: vec![seed] });
                 }
             }
         }
@@ -80,12 +91,20 @@ fn runs_in(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(runs)
 }
 
-/// What is in a directory, in the order of their names.
+/// What is in a directory, in the order of their names, in which 4 comes before 10.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let read = fs::read_dir(directory).with_context(|| format!("cannot read directory `{}`", directory.display()))?;
     let mut entries: Vec<PathBuf> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    entries.sort();
+    entries.sort_by_cached_key(|path| counted(&path.to_string_lossy()));
     Ok(entries)
+}
+
+/// A name to be sorted by: the length of each number in it stands before the number.
+fn counted(name: &str) -> String {
+    let digit = |a: char, b: char| a.is_ascii_digit() == b.is_ascii_digit();
+    let parts = name.as_bytes().chunk_by(|a, b| digit(*a as char, *b as char)).map(String::from_utf8_lossy);
+    let number = |part: &str| part.starts_with(|first: char| first.is_ascii_digit());
+    parts.map(|part| if number(&part) { format!("{:03}{part}", part.len()) } else { part.to_string() }).collect()
 }
 
 /// A recipe without its seed, and the seed.
@@ -109,8 +128,8 @@ fn name(run: &Path, seed: &str) -> String {
     }
 }
 
-/// The objects of a metrics file; of a run that goes on, the last line may be half written.
-fn read_reports(path: &Path) -> Result<Vec<Map<String, Value>>> {
+/// The objects of a log; of a run that goes on, the last line may be half written.
+fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     if !path.exists() {
         return Ok(vec![]);
     }
@@ -126,6 +145,15 @@ fn read_reports(path: &Path) -> Result<Vec<Map<String, Value>>> {
     Ok(reports)
 }
 
+/// An evaluation of a run with this batch size.
+fn as_report(evaluation: &Evaluation, batch: u64) -> Map<String, Value> {
+    let sequences = evaluation.sequences.unwrap_or(evaluation.step * batch);
+    let named = |(group, means): (String, Vec<(&str, f64)>)| {
+        means.into_iter().map(move |(name, mean)| (format!("{group}/{name}"), Value::from(mean))).collect::<Vec<_>>()
+    };
+    evaluation.scalars().flat_map(named).chain([("sequences".to_string(), sequences.into())]).collect()
+}
+
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))
 }
@@ -133,6 +161,13 @@ fn read(path: &Path) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_in_the_order_of_their_numbers() {
+        let mut names = ["width-10", "width-4", "a", "width-4b", "10", "9"];
+        names.sort_by_cached_key(|name| counted(name));
+        assert_eq!(names, ["9", "10", "a", "width-4", "width-4b", "width-10"]);
+    }
 
     #[test]
     fn a_group_is_named_as_its_runs_without_their_seeds() {

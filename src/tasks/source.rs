@@ -127,6 +127,11 @@ impl Source {
         }
     }
 
+    /// Bytes and checksum, in words, of the evaluation file, if there is one.
+    pub fn evaluation_content(&self) -> Option<&str> {
+        self.files.as_ref().map(|files| files.eval.content.as_str())
+    }
+
     /// The steps of the longest evaluation sequence at a point.
     pub fn evaluation_steps(&self, point: &Point) -> usize {
         match (self.task.origin(), &self.files) {

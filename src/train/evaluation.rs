@@ -135,7 +135,7 @@ impl Trainer {
     ) -> Result<()> {
         let step = self.progress.step;
         if let Some(scores) = &happened.scores {
-            run.log_evaluation(step, scores)?;
+            run.log_evaluation(step, self.progress.sequences, scores)?;
             display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step));
             if let Some((theta, gradient)) = evaluated {
                 self.look(run, scores, theta, gradient)?;

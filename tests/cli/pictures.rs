@@ -133,7 +133,7 @@ fn pictures_that_cannot_be_drawn_are_refused_before_anything_is_measured() {
     for (flags, expected) in [
         ("--curve no/where.png", "there is no directory `no`\nhint: `mkdir -p no`"),
         ("--plot there.png", "is a directory"),
-        ("--lengths 1000000 --plot a.png", "makes 2000001 steps, allowed: up to 20000"),
+        ("--lengths 1000000 --plot a.png", "the sequence to draw has 2000001 steps, allowed: up to 20000"),
         ("--lengths 200 --rows 1000000 --plot a.png", "401 steps are too many to draw with so many memory rows"),
     ] {
         let message = refused(directory.path(), &format!("{EVAL} {flags}"), 1);
@@ -186,10 +186,21 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     let text = fs::read_to_string(here.join("all.svg")).unwrap();
     assert!(text.contains("study (median and range of 2 seeds)"), "{text}");
     succeeds(here, "plot runs/copy-1 runs/copy-2 --metric bit_errors");
+    // a seed counts once, too, and an evaluation has its name in TensorBoard
+    succeeds(here, &format!("train copy {TINY} --sequences 20 --seed 1 --run-dir again"));
+    let ran = succeeds(here, "plot runs again --metric eval/length_4/bit_errors --output again.svg");
+    assert!(ran.stderr.contains("`again` is seed 1 of `copy` again: left out"), "{}", ran.stderr);
+    let text = fs::read_to_string(here.join("again.svg")).unwrap();
+    for words in ["wrong bits in evaluation, length 4", "wrong bits (per sequence)", "median and range of 2 seeds"] {
+        assert!(text.contains(words), "no `{words}` in\n{text}");
+    }
     // a run that was solved early keeps its last value to the end of the longest, one that was stopped does not
     for (solved, last) in [("0.1", 200), ("1000", 10)] {
         let set = "--set solved.metric=loss_bits --set solved.stop=true --set training.report_every=1 --sequences 200";
-        succeeds(here, &format!("train copy {TINY} {set} --set solved.at_most={solved} --run-dir ends/{last}"));
+        succeeds(
+            here,
+            &format!("train copy {TINY} {set} --set solved.at_most={solved} --seed {last} --run-dir ends/{last}"),
+        );
         let recipe = here.join(format!("ends/{last}/recipe.json"));
         let text = fs::read_to_string(&recipe).unwrap().replace("1000.0", "0.1"); // one recipe, two ends
         fs::write(&recipe, text).unwrap();
@@ -206,6 +217,28 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     let image = read(&here.join("curves.png"));
     assert_eq!(image.dimensions(), (1000, 600));
     assert!((0.01..0.6).contains(&inked(&image)), "{}", inked(&image));
+}
+
+#[test]
+fn runs_of_squared_errors_are_drawn_by_them_and_left_out_with_a_word_beside_others() {
+    let directory = tiny_run();
+    let here = directory.path();
+    fs::write(here.join("data.jsonl"), "{\"input\": [[1], [0.5]], \"target\": [[0.1], [-3]]}\n").unwrap();
+    let task =
+        "--set task.kind=sequences --set task.train=data.jsonl --set task.eval=data.jsonl --set task.loss=squared";
+    let of_copy = ["--set task.width=3 --set task.max_length=3", "--set evaluation.lengths=[2,4]"];
+    let tiny = of_copy.iter().fold(TINY.to_string(), |tiny, flags| tiny.replace(flags, ""));
+    succeeds(here, &format!("train copy {task} {tiny} --sequences 20 --run-dir squared"));
+    succeeds(here, "plot squared --output squared.svg");
+    assert!(fs::read_to_string(here.join("squared.svg")).unwrap().contains("squared error during training"));
+    let ran = succeeds(here, "plot run squared");
+    assert!(ran.stderr.contains("`squared` has no `loss_bits`: left out"), "{}", ran.stderr);
+    let table = succeeds(here, "eval --checkpoint squared --threads 1 --plot a.svg --sequence 1").stdout;
+    assert!(table.contains("squared error"), "{table}");
+    assert!(fs::read_to_string(here.join("a.svg")).unwrap().contains("sequences, sequence 1"));
+    let message = refused(here, "eval --checkpoint squared --plot a.svg --sequence 2", 1);
+    assert!(message.contains("`--sequence 2`: the file has 1 sequences"), "{message}");
+    assert!(refused(here, "eval --checkpoint squared --sequence 1", 2).contains("add --plot or --animate"));
 }
 
 #[test]

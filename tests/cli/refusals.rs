@@ -108,7 +108,7 @@ fn wrong_recipes_are_refused_with_the_file_the_field_and_what_is_allowed() {
         (r#"{"evaluation": {"lengths": []}}"#, "`evaluation.lengths` is empty"),
         (
             r#"{"model": {"memory": {"rows": 16777216, "width": 65536}}}"#,
-            "an update of this recipe would need about 7565",
+            "an update of this recipe would need about 1011",
         ),
         (r#"{"task": {"max_length": 1000000}, "training": {"batch_size": 1048576}}"#, " bytes of memory, "),
         (r#"{"model": {"memory": {"rows": 18446744073709551615}}}"#, "is 18446744073709551615, allowed: 1 to 16777216"),

@@ -166,7 +166,8 @@ fn wrong_seeds_and_directories_in_use_are_refused() {
     succeeds(here, &format!("train {TINY} --seeds 1 --sequences 5 --run-dir study"));
     let message = refused(here, &format!("train {TINY} --seeds 1..2 --sequences 5 --run-dir study"), 1);
     assert!(
-        message.contains("`study` holds a seed study already\nhint: go on with it by `ntm train --resume study`"),
+        message
+            .contains("`study` holds a seed study already\nhint: name another directory with --run-dir, or go on with"),
         "{message}"
     );
     let message = refused(here, &format!("train {TINY} --seed 1 --sequences 5 --run-dir study"), 1);

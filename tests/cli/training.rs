@@ -1,6 +1,6 @@
 //! `ntm train`: what a run directory holds, and how a run goes on.
 
-use crate::common::{TINY, assert_same_tensors, lines, refused, succeeds, tiny_run};
+use crate::common::{TINY, assert_same_tensors, json_of, lines, refused, succeeds, tiny_run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -104,7 +104,7 @@ fn a_directory_that_holds_a_run_is_refused_and_left_as_it_was() {
     let before = contents(directory.path());
     let message = refused(directory.path(), &format!("train {TINY} --run-dir run"), 1);
     assert!(message.contains("`run` holds a run already"), "{message}");
-    assert!(message.contains("hint: go on with it by `ntm train --resume run`"), "{message}");
+    assert!(message.contains("or go on with what is there by `ntm train --resume run`"), "{message}");
     assert_eq!(before, contents(directory.path()));
 }
 
@@ -146,4 +146,38 @@ fn a_run_that_is_never_evaluated_ends_by_naming_a_checkpoint_that_exists() {
         succeeds(directory.path(), &format!("train {TINY} --set training.eval_every=0 --sequences 5 --run-dir run"));
     let named = ran.stderr.split_whitespace().find(|word| word.ends_with(".safetensors")).expect(&ran.stderr);
     assert!(directory.path().join(named).is_file(), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_without_it() {
+    let directory = tiny_run();
+    let here = directory.path();
+    let figures = |checkpoint: &str, rows: &str| {
+        let eval = "--lengths 3,6 --threads 1 --json";
+        succeeds(here, &format!("eval --checkpoint {checkpoint} {rows} {eval}")).json()["results"].clone()
+    };
+    // an update of no size leaves the weights as they were
+    let still = format!("train {TINY} --set training.optimizer.learning_rate=1e-30 --sequences 1");
+    let latest = |run: &str| format!("{run}/checkpoints/latest.safetensors");
+    succeeds(here, &format!("{still} --from run --run-dir same"));
+    assert_eq!(figures(&latest("same"), ""), figures("run", ""));
+    assert_ne!(figures(&latest("same"), ""), figures("run", "--rows 5"));
+    succeeds(here, &format!("{still} --from {} --set model.memory.rows=5 --run-dir fewer", latest("run")));
+    assert_eq!(figures(&latest("fewer"), ""), figures(&latest("run"), "--rows 5"));
+    succeeds(here, &format!("{still} --from run --seeds 1..2 --run-dir study"));
+    assert_eq!(figures(&latest("study/seed-2"), ""), figures("run", ""));
+    let recipe = json_of(&here.join("same/recipe.json"));
+    assert!(recipe["training"]["from"].as_str().unwrap().ends_with("/run/checkpoints/best.safetensors"));
+
+    let message = refused(here, &format!("train {TINY} --from run --set model.memory.width=5 --run-dir other"), 1);
+    assert!(message.contains("is another network: it has one of shape [32, 8] where this recipe needs"), "{message}");
+    assert!(message.contains("`controller.weight_ih_l0` of shape [32, 9]\nhint: the widths of"), "{message}");
+    assert!(!here.join("other").exists());
+    let message = refused(here, &format!("train {TINY} --from nowhere --run-dir other"), 1);
+    assert!(message.contains("`nowhere`"), "{message}");
+    fs::rename(here.join("run"), here.join("moved")).unwrap();
+    for run in ["same", "study"] {
+        succeeds(here, &format!("train --resume {run} --sequences 3"));
+    }
+    assert!(refused(here, &format!("{still} --from run --run-dir other"), 1).contains("`run`"));
 }
