@@ -32,13 +32,13 @@ fn main() {
         Ok((device, _)) => device,
         Err(error) => return eprintln!("error: {error:#}"),
     };
-    let mut machine: Box<dyn Engine> = match engine.as_str() {
-        "fused" if device != Device::Cpu => Box::new(CudaFused::on_card(&recipe.model, x, y, 0).expect("a card")),
-        "fused" | "forward" | "checkpoint" => {
+    let mut machine: Box<dyn Engine> = match (engine.as_str(), device) {
+        ("fused", Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index).expect("a card")),
+        ("fused" | "forward" | "checkpoint", _) => {
             Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads"))
         }
-        "composed" => Box::new(Composed::new(&recipe.model, x, y)),
-        other => return eprintln!("no engine {other}: fused, composed, forward or checkpoint"),
+        ("composed", _) => Box::new(Composed::new(&recipe.model, x, y)),
+        (other, _) => return eprintln!("no engine {other}: fused, composed, forward or checkpoint"),
     };
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
     let mut theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);

@@ -61,8 +61,9 @@ pub struct Train {
     /// The seed of weights and data (short for --set training.seed=N)
     #[arg(long, value_name = "N", conflicts_with = "resume", allow_negative_numbers = true)]
     pub seed: Option<u64>,
-    /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9
-    #[arg(long, value_name = "A..B", conflicts_with_all = ["seed", "resume"])]
+    /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9; with --resume,
+    /// more seeds of a study, beside those that it has
+    #[arg(long, value_name = "A..B", conflicts_with = "seed")]
     pub seeds: Option<Seeds>,
     /// How many seeds, or starts of a run that may begin anew, train at the same time [default: cores / threads of each;
     /// starts where the recipe trains until one is solved, else one]
@@ -121,7 +122,9 @@ impl std::str::FromStr for Seeds {
     }
 }
 
-/// Measure a checkpoint on fresh sequences that no training run draws
+/// Measure a checkpoint, or every seed of a study, on fresh sequences that no training run draws
+///
+/// Of the directory of a study each seed's best machine is measured: a row a seed, and the median, least and most of each figure.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
@@ -129,6 +132,7 @@ impl std::str::FromStr for Seeds {
   ntm eval --checkpoint repeat.safetensors --lengths 10,20 --repeats 10,20
   ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024
   ntm eval --checkpoint runs/reverse-1 --data test.jsonl
+  ntm eval --checkpoint runs/copy-seeds --lengths 20,120
   ntm eval --checkpoint copy.safetensors --plot copy.png --animate copy.gif
   ntm eval --checkpoint copy.safetensors --lengths 20,50,120 --curve c.svg")]
 pub struct Eval {
@@ -181,6 +185,14 @@ pub struct Trained {
     /// Memory rows, instead of as many as it was trained with
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub rows: Option<usize>,
+}
+
+impl Pictures {
+    /// The flag of the first one that is asked for.
+    pub fn first(&self) -> Option<&'static str> {
+        let files = [("--plot", &self.plot), ("--curve", &self.curve), ("--animate", &self.animate)];
+        files.into_iter().find(|(_, file)| file.is_some()).map(|(flag, _)| flag)
+    }
 }
 
 /// Where to measure: the axes that the task has; several give a grid [default: the recipe's evaluation].

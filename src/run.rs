@@ -217,7 +217,7 @@ impl Run {
     pub fn log_evaluation(&mut self, step: u64, sequences: u64, scores: &[Score]) -> Result<()> {
         let evaluation = Evaluation { step, sequences: Some(sequences), results: scores.to_vec() };
         for (group, means) in evaluation.scalars() {
-            self.logs.events.scalars(&group, means.into_iter(), step)?;
+            self.logs.events.scalars(&group, means, step)?;
         }
         write_line(&mut self.logs.evaluations, &evaluation).context("cannot write evaluations.jsonl")
     }

@@ -8,7 +8,7 @@ use crate::metrics::{Score, Spread};
 use crate::progress::{Progress, SolvedAt};
 use crate::run::{Lock, Run, clear, lock, occupied};
 use crate::train::{Ended, Jobs, Trainer};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::fs;
@@ -92,6 +92,13 @@ impl Study {
         Study { recipe, seeds, engine, device, directory: directory.to_path_buf(), _lock: None }
     }
 
+    /// Adds seeds to those that it has.
+    pub fn add<'a>(&mut self, seeds: impl Iterator<Item = &'a u64>) {
+        self.seeds.extend(seeds);
+        self.seeds.sort_unstable();
+        self.seeds.dedup();
+    }
+
     /// An error if a directory holds a study or a run.
     pub fn free(directory: &Path) -> Result<()> {
         if Study::is_in(directory) { Err(occupied(directory, "a seed study")) } else { Run::free(directory) }
@@ -114,12 +121,22 @@ impl Study {
 
     /// The study in a directory.
     pub fn open(directory: &Path) -> Result<Study> {
-        let path = directory.join(STUDY);
+        if !Study::is_in(directory) {
+            let shown = directory.display();
+            bail!(
+                "`{shown}` holds no study\nhint: `--resume` with `--seeds` adds seeds to a study that `--seeds` began"
+            );
+        }
         let lock = lock(directory)?; // first, or another process could go on with it in between
         clear(directory);
+        Ok(Study { _lock: Some(lock), ..Study::read(directory)? })
+    }
+
+    /// The study in a directory, to be looked at.
+    pub fn read(directory: &Path) -> Result<Study> {
+        let path = directory.join(STUDY);
         let read = || Study::parse(directory, &fs::read(&path)?);
-        let study = read().with_context(|| format!("cannot read study `{}`", path.display()))?;
-        Ok(Study { _lock: Some(lock), ..study })
+        read().with_context(|| format!("cannot read study `{}`", path.display()))
     }
 
     /// A study that another process, which shares its `study.json`, leads.
@@ -223,7 +240,7 @@ impl Study {
 
     /// Writes `summary.json`.
     pub fn summarise(&self, mut outcomes: Vec<Outcome>) -> Result<Summary> {
-        outcomes.sort_by_key(|outcome| self.seeds.iter().position(|seed| *seed == outcome.seed));
+        outcomes.sort_by_key(|outcome| outcome.seed);
         let solved = || outcomes.iter().filter_map(|outcome| outcome.solved.as_ref());
         let summary = Summary {
             seeds: outcomes.len(),

@@ -1,36 +1,123 @@
-use super::choice::machine;
-use super::{grid, pictures, trained};
+use super::study::by_seed;
+use super::{choice, grid, pictures, trained, usage};
 use crate::checkpoint::Checkpoint;
-use crate::cli::Eval;
+use crate::cli::{Eval, Trained};
+use crate::config::Recipe;
 use crate::device;
 use crate::distributed::Group;
-use crate::metrics::{self, Figure, Score};
+use crate::engine::Engine;
+use crate::metrics::{self, Figure, Score, Spread};
 use crate::replay::Shape;
-use crate::tasks::{Source, Task, points};
+use crate::run::Run;
+use crate::study::Study;
+use crate::tasks::{Point, Source, Task, points};
 use crate::terminal::{print, say, table};
 use crate::train::evaluate;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use tch::Tensor;
 
-/// What `--json` prints.
+/// What `--json` prints of a machine.
 #[derive(Serialize)]
-struct Results<'a> {
+struct Results {
     checkpoint: String,
-    task: &'a str,
+    task: &'static str,
     /// The file of sequences of the user's own; null where they are drawn.
-    data: Option<&'a str>,
+    data: Option<String>,
     /// Of the sequences.
     seed: u64,
+    /// Of its training.
+    training_seed: u64,
     /// Of the memory; null for a network without one.
     rows: Option<usize>,
-    engine: &'a str,
+    engine: &'static str,
     device: String,
-    results: &'a [Score],
+    results: Vec<Score>,
+}
+
+/// And of a study.
+#[derive(Serialize)]
+struct StudyResults {
+    study: String,
+    runs: Vec<Results>,
+}
+
+/// A machine and how it did.
+struct Measured {
+    recipe: Recipe,
+    points: Vec<Point>,
+    source: Source,
+    engine: Box<dyn Engine>,
+    theta: Tensor,
+    told: Results,
 }
 
 pub fn run(flags: Eval) -> Result<()> {
-    let (checkpoint, Checkpoint { mut recipe, theta, .. }) = trained(&flags.trained)?;
+    if Study::is_in(&flags.trained.checkpoint) {
+        return study(&flags);
+    }
+    let Measured { recipe, points, mut source, mut engine, theta, told } = measure(&flags, &flags.trained, true)?;
+    print(&match flags.json {
+        true => serde_json::to_string_pretty(&told)? + "\n",
+        false => points_table(&told.results) + &positions(&told.results),
+    })?; // first: a picture that cannot be written must not take the figures with it
+    let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &told.results, seed: flags.seed };
+    pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
+}
+
+/// Every seed of a study, each by the machine that its directory stands for.
+fn study(flags: &Eval) -> Result<()> {
+    let directory = &flags.trained.checkpoint;
+    if let Some(flag) = flags.pictures.first() {
+        return usage(&format!(
+            "`{flag}` draws one machine\nhint: name the directory of a seed, `seed-N` in the study's"
+        ));
+    }
+    let study = Study::read(directory)?;
+    let (mut runs, mut metric) = (vec![], None);
+    for &seed in &study.seeds {
+        let checkpoint = study.run_directory(seed);
+        if !Run::machines_in(&checkpoint).iter().any(|file| file.exists()) {
+            say(&format!("seed {seed} has no checkpoint yet: left out"));
+            continue;
+        }
+        let machine = Trained { checkpoint, rows: flags.trained.rows };
+        let Measured { recipe, told, .. } = measure(flags, &machine, runs.is_empty())?;
+        metric = Some(recipe.solved.threshold.metric);
+        runs.push(told);
+    }
+    let Some(metric) = metric else { bail!("no seed of `{}` has a checkpoint", directory.display()) };
+    let seeds: Vec<(Vec<String>, &[Score])> =
+        runs.iter().map(|run| (vec![run.training_seed.to_string()], &run.results[..])).collect();
+    let table =
+        format!("{}\n{}\n{}", metrics::name(&metric.to_string()), by_seed(&["seed"], &seeds, metric), spreads(&runs));
+    let told = StudyResults { study: directory.display().to_string(), runs };
+    print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table })
+}
+
+/// A row a point: of each figure the median over the seeds, the least and the most.
+fn spreads(runs: &[Results]) -> String {
+    let points = runs.iter().map(|run| &run.results).max_by_key(|results| results.len());
+    let mut rows: Vec<Vec<String>> = vec![];
+    for (index, score) in points.into_iter().flatten().enumerate() {
+        let mut row = point_cells(score);
+        for (metric, _) in score.figures.means() {
+            let values = runs.iter().filter_map(|run| {
+                run.results.get(index)?.figures.means().find(|(name, _)| *name == metric).map(|(_, value)| value)
+            });
+            let Some(Spread { median, least, most }) = Spread::of(values) else { continue };
+            let [median, least, most] = [median, least, most].map(|value| cell(metric, value));
+            row.push((metrics::column(metric), format!("{median} ({least} to {most})")));
+        }
+        add_row(&mut rows, row);
+    }
+    let title = format!("median (least to most) of {} seeds", runs.len());
+    format!("{title}\n{}", table(&rows, 1))
+}
+
+/// `says`: tells first what measures.
+fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
+    let (checkpoint, Checkpoint { mut recipe, theta, .. }) = trained(machine)?;
     match (&flags.data, &mut recipe.task) {
         (None, _) => {}
         (Some(data), Task::Sequences(task)) => task.eval = data.clone(),
@@ -51,29 +138,27 @@ pub fn run(flags: Eval) -> Result<()> {
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
-    let (mut engine, choice) = machine(&flags.machine, &recipe)?;
-    say(&choice.words());
+    let (mut engine, choice) = choice::machine(&flags.machine, &recipe)?;
+    if says {
+        say(&choice.words());
+    }
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
     let told = Results {
         checkpoint: checkpoint.display().to_string(),
         task: recipe.task.name(),
         data: match &recipe.task {
-            Task::Sequences(sequences) => Some(&sequences.eval),
+            Task::Sequences(sequences) => Some(sequences.eval.clone()),
             _ => None,
         },
         seed: flags.seed,
+        training_seed: recipe.training.seed,
         rows: Shape::of(&recipe.model).map(|shape| shape.rows),
         engine: engine.name(),
         device: device::name(choice.device),
-        results: &scores,
+        results: scores,
     };
-    print(&match flags.json {
-        true => serde_json::to_string_pretty(&told)? + "\n",
-        false => points_table(&scores) + &positions(&scores),
-    })?; // first: a picture that cannot be written must not take the figures with it
-    let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &scores, seed: flags.seed };
-    pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
+    Ok(Measured { recipe, points, source, engine, theta, told })
 }
 
 /// The file that a recipe is evaluated on, which may have moved or changed since the machine was trained.
@@ -91,31 +176,40 @@ fn own_file(task: &Task) -> Result<Source> {
 /// A row a point.
 fn points_table(scores: &[Score]) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
-    for Score { point, sequences, figures } in scores {
-        let mut row: Vec<(String, String)> =
-            point.values().map(|(axis, value)| (axis.name().to_string(), value.to_string())).collect();
-        row.push(("sequences".to_string(), sequences.to_string()));
-        for (metric, figure) in &figures.0 {
+    for score in scores {
+        let mut row = point_cells(score);
+        for (metric, figure) in &score.figures.0 {
             let value = match figure {
-                Figure::Mean(value) if *metric == "squared_error" => significant(*value),
-                Figure::Mean(value) => format!("{value:.4}"),
-                Figure::Count(count) => format!("{count}/{sequences}"),
+                Figure::Mean(value) => cell(metric, *value),
+                Figure::Count(count) => format!("{count}/{}", score.sequences),
                 Figure::List(_) => continue,
             };
             row.push((metrics::column(metric), value));
         }
-        let (headings, values) = row.into_iter().unzip();
-        if rows.is_empty() {
-            rows.push(headings);
-        }
-        rows.push(values);
+        add_row(&mut rows, row);
     }
     table(&rows, 1)
 }
 
-/// Four digits after the point, and three that count where these would be zeros: squares may have any scale.
-fn significant(value: f64) -> String {
-    if value != 0.0 && value < 5e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+/// The first cells of a point's row, with their headings.
+fn point_cells(score: &Score) -> Vec<(String, String)> {
+    let axes = score.point.values().map(|(axis, value)| (axis.name().to_string(), value.to_string()));
+    axes.chain([("sequences".to_string(), score.sequences.to_string())]).collect()
+}
+
+/// Adds a row of cells, below their headings.
+fn add_row(rows: &mut Vec<Vec<String>>, row: Vec<(String, String)>) {
+    let (headings, values) = row.into_iter().unzip();
+    if rows.is_empty() {
+        rows.push(headings);
+    }
+    rows.push(values);
+}
+
+/// A mean: four digits after the point, and of squares, which may have any scale, three that count where these would be zeros.
+fn cell(metric: &str, value: f64) -> String {
+    let small = metric == "squared_error" && value != 0.0 && value < 5e-3;
+    if small { format!("{value:.2e}") } else { format!("{value:.4}") }
 }
 
 /// Below the table, for tasks that have it: wrong bits by position of the answer, a column a point.

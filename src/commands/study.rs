@@ -11,7 +11,7 @@ use crate::config::{Metric, Recipe, Training};
 use crate::device;
 use crate::display::SideBySide;
 use crate::distributed::{Group, Place};
-use crate::metrics::{self, Spread};
+use crate::metrics::{self, Score, Spread};
 use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
@@ -117,7 +117,8 @@ fn study(flags: &Train, group: &Group, choice: &Choice, jobs: usize) -> Result<(
         choice.check_memory(&recipe, jobs.min(seeds.len()), 1).with_context(|| in_recipe(flags))?;
         Ok((recipe, seeds.to_vec()))
     };
-    let begun = flags.seeds.as_ref().map(|seeds| begin(&seeds.0)).transpose();
+    let begun = flags.seeds.as_ref().filter(|_| flags.resume.is_none());
+    let begun = begun.map(|seeds| begin(&seeds.0)).transpose();
     let described = |begun: &Option<(Recipe, Vec<u64>)>| asked(flags, begun.as_ref().map(|(recipe, _)| recipe));
     let begun = group.agree("command line", begun, described)?;
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
@@ -140,6 +141,7 @@ fn study(flags: &Train, group: &Group, choice: &Choice, jobs: usize) -> Result<(
             None => {
                 let mut study = Study::open(&directory)?;
                 change(&mut study.recipe, flags)?;
+                study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
                 choice.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
                 study.save()?;
                 study
@@ -218,31 +220,16 @@ fn described(outcome: &Outcome) -> String {
 
 /// A row a seed with the metric that the recipe is judged by, then how many were solved and when.
 fn summary_table(summary: &Summary, metric: Metric) -> String {
-    let points: Vec<&Point> = summary
-        .outcomes
-        .iter()
-        .max_by_key(|outcome| outcome.results.len())
-        .map_or(vec![], |outcome| outcome.results.iter().map(|score| &score.point).collect());
-    // a point has an axis a line: a grid of two axes would make the columns too wide
-    let axes = points.first().map_or(0, |point| point.values().count()).max(1);
-    let mut rows: Vec<Vec<String>> = (0..axes)
-        .map(|line| {
-            let own = if line + 1 == axes { ["seed", "sequences", "seconds"] } else { [""; 3] };
-            let axis = |point: &&Point| match point.values().nth(line) {
-                Some((axis, value)) => format!("{} {value}", axis.name()),
-                None => "all".to_string(),
-            };
-            own.map(str::to_string).into_iter().chain(points.iter().map(axis)).collect()
-        })
-        .collect();
-    for Outcome { seed, solved, results, .. } in &summary.outcomes {
-        let (sequences, seconds) = match solved {
+    let row = |outcome: &Outcome| {
+        let (sequences, seconds) = match &outcome.solved {
             Some(solved) => (solved.sequences.to_string(), format!("{:.1}", solved.seconds)),
             None => ("-".to_string(), "-".to_string()),
         };
-        let figures = results.iter().map(|score| format!("{:.4}", metric.of(score)));
-        rows.push([seed.to_string(), sequences, seconds].into_iter().chain(figures).collect());
-    }
+        vec![outcome.seed.to_string(), sequences, seconds]
+    };
+    let rows: Vec<(Vec<String>, &[Score])> =
+        summary.outcomes.iter().map(|outcome| (row(outcome), &outcome.results[..])).collect();
+    let table = by_seed(&["seed", "sequences", "seconds"], &rows, metric);
     let title = format!("sequences and seconds until solved, and {} at the end", metrics::column(&metric.to_string()));
     let mut when = String::new();
     if let (Some(sequences), Some(seconds)) = (&summary.sequences, &summary.seconds) {
@@ -251,5 +238,25 @@ fn summary_table(summary: &Summary, metric: Metric) -> String {
         let Spread { median, least, most } = seconds;
         when += &format!(" and {median:.1} s ({least:.1} to {most:.1})");
     }
-    format!("{title}\n{}\nsolved: {} of {}{when}\n", table(&rows, axes), summary.solved, summary.seeds)
+    format!("{title}\n{table}\nsolved: {} of {}{when}\n", summary.solved, summary.seeds)
+}
+
+/// A table with a row a seed, cells of its own first, below `headings`, then a metric at each point of an evaluation.
+pub fn by_seed(headings: &[&str], seeds: &[(Vec<String>, &[Score])], metric: Metric) -> String {
+    let longest = seeds.iter().map(|(_, scores)| *scores).max_by_key(|scores| scores.len());
+    let points: Vec<&Point> = longest.into_iter().flatten().map(|score| &score.point).collect();
+    // a point has an axis a line: a grid of two axes would make the columns too wide
+    let axes = points.first().map_or(0, |point| point.values().count()).max(1);
+    let above = (0..axes).map(|line| {
+        let own = headings.iter().map(|heading| if line + 1 == axes { heading.to_string() } else { String::new() });
+        let axis = |point: &&Point| match point.values().nth(line) {
+            Some((axis, value)) => format!("{} {value}", axis.name()),
+            None => "all".to_string(),
+        };
+        own.chain(points.iter().map(axis)).collect()
+    });
+    let row = |(own, scores): &(Vec<String>, &[Score])| {
+        own.iter().cloned().chain(scores.iter().map(|score| format!("{:.4}", metric.of(score)))).collect()
+    };
+    table(&above.chain(seeds.iter().map(row)).collect::<Vec<_>>(), axes)
 }

@@ -140,11 +140,11 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     }
     let Checkpoint { recipe: other, mut theta, .. } = Checkpoint::load(Path::new(from))?;
     let (mut model, x, y) = (other.model, other.task.input_width(), other.task.output_width());
-    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &model) {
-        if wanted.memory.rows != found.memory.rows {
-            (model, theta) = with_rows(&model, x, y, &theta, wanted.memory.rows)
-                .with_context(|| format!("the weights of `{from}`"))?;
-        }
+    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &model)
+        && wanted.memory.rows != found.memory.rows
+    {
+        (model, theta) =
+            with_rows(&model, x, y, &theta, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
     }
     let [wanted, found] = [recipe.layout(), Layout::new(&model, x, y)].map(|layout| {
         let shapes = layout.parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));

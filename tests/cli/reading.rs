@@ -67,7 +67,10 @@ fn info_shows_what_settings_make_of_a_recipe() {
 fn eval_as_json_has_the_promised_schema_and_sensible_values() {
     let directory = tiny_run();
     let found = succeeds(directory.path(), &format!("{EVAL} --lengths 2,6 --sequences 30 --json")).json();
-    assert_eq!(keys(&found), ["checkpoint", "task", "data", "seed", "rows", "engine", "device", "results"]);
+    assert_eq!(
+        keys(&found),
+        ["checkpoint", "task", "data", "seed", "training_seed", "rows", "engine", "device", "results"]
+    );
     assert_eq!((&found["seed"], &found["rows"]), (&json!(1), &json!(8)));
     assert_eq!(found["checkpoint"], "run/checkpoints/latest.safetensors");
     assert_eq!(found["task"], "copy");

@@ -119,6 +119,55 @@ fn a_seed_that_was_told_to_roll_back_still_does_in_its_study() {
 }
 
 #[test]
+fn a_study_may_get_more_seeds_and_leaves_those_that_it_has_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 2,5 --sequences 10 --run-dir study"));
+    let before = fs::read(here.join("study/seed-5/checkpoints/latest.safetensors")).unwrap();
+    succeeds(here, "train --resume study --seeds 1..3 --threads 1");
+    assert_eq!(json_of(&here.join("study/study.json"))["seeds"], json!([1, 2, 3, 5]));
+    let outcomes = json_of(&here.join("study/summary.json"))["outcomes"].clone();
+    let seeds: Vec<&serde_json::Value> = outcomes.as_array().unwrap().iter().map(|outcome| &outcome["seed"]).collect();
+    assert_eq!(seeds, [1, 2, 3, 5]);
+    assert_eq!(fs::read(here.join("study/seed-5/checkpoints/latest.safetensors")).unwrap(), before);
+    succeeds(here, &format!("train {TINY} --seed 3 --sequences 10 --run-dir alone"));
+    let of = |run: &str| here.join(run).join("checkpoints/latest.safetensors");
+    assert_same_tensors(&of("study/seed-3"), &of("alone"));
+    let message = refused(here, "train --resume alone --seeds 1..3", 1);
+    assert!(message.contains("`alone` holds no study\nhint: `--resume` with `--seeds` adds seeds"), "{message}");
+}
+
+#[test]
+fn a_study_is_measured_seed_by_seed_as_each_alone_and_by_median_and_range() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 2..4 --sequences 30 --run-dir study"));
+    let flags = "--lengths 2,6 --sequences 9 --threads 1";
+    let found = succeeds(here, &format!("eval --checkpoint study {flags} --json")).json();
+    let mut losses = vec![];
+    for (index, seed) in (2..5).enumerate() {
+        let alone = succeeds(here, &format!("eval --checkpoint study/seed-{seed} {flags} --json")).json();
+        assert_eq!((&found["runs"][index], &alone["training_seed"]), (&alone, &seed.into()));
+        losses.push(alone["results"][1]["loss_bits"].as_f64().unwrap());
+    }
+    losses.sort_by(f64::total_cmp);
+    let ran = succeeds(here, &format!("eval --checkpoint study {flags}"));
+    let row = ran.stdout.lines().last().unwrap();
+    let expected = format!("{:.4} ({:.4} to {:.4})", losses[1], losses[0], losses[2]);
+    assert!(row.trim().starts_with("6") && row.contains(&expected), "{row}\n{expected}");
+    assert_eq!(ran.stdout.lines().filter(|line| line.trim_start().starts_with(['2', '3', '4', '6'])).count(), 5);
+    assert_eq!(ran.stderr.matches("engine on cpu").count(), 1, "{}", ran.stderr);
+
+    assert!(refused(here, "eval --checkpoint study --plot a.png", 2).contains("name the directory of a seed"));
+    let message = refused(here, "predict --checkpoint study", 1);
+    assert!(message.contains("`study` holds a study of several seeds\nhint: name the directory of one"), "{message}");
+    fs::remove_dir_all(here.join("study/seed-3/checkpoints")).unwrap();
+    let ran = succeeds(here, &format!("eval --checkpoint study {flags}"));
+    assert!(ran.stderr.contains("seed 3 has no checkpoint yet: left out"), "{}", ran.stderr);
+    assert!(ran.stdout.contains("of 2 seeds"), "{}", ran.stdout);
+}
+
+#[test]
 fn a_study_that_goes_on_has_no_summary_until_it_has_come_to_its_end_again() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();

@@ -173,11 +173,11 @@ pub fn barriers(kind: Kind) -> Vec<u32> {
 }
 
 impl Launcher for Emulated {
-    fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
+    unsafe fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
         self.run(kernel, grid, sizes, buffers, std::ptr::null())
     }
 
-    fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
+    unsafe fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
         let grid = Grid { blocks: (grid.blocks * grid.threads).div_ceil(self.block), threads: self.block, ..grid };
         let grid = if kernel == Kernel::Norm { Grid { blocks: NORM_BLOCKS, ..grid } } else { grid };
         self.run(kernel, grid, std::ptr::null(), std::ptr::null(), update)

@@ -128,7 +128,7 @@ fn output<F: Float, A: Arch>(
 /// Fills `replayed` with the memories M_first .. M_{t-1} of the segment that step t is the last of.
 #[inline(always)]
 fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, at, segment) = (plan.n_step, plan.emitted, tape.segment);
+    let (stride, at, segment) = (plan.n_step, plan.emitted, tape.segment);
     let index = (t - 1) / segment;
     let snapshot = tape.snapshot_row(b, index);
     tape.scratch.replayed.row_mut(b * segment).copy_from_slice(tape.snapshots.row(snapshot));
@@ -140,7 +140,7 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
         }
         for head in plan.read_heads..plan.all_heads() {
             let emitted = &tape.heads.row(row)[plan.head_at[head]..];
-            let weighting = &tape.weighting.row(row)[head * n..(head + 1) * n];
+            let weighting = &tape.weighting.row(row)[head * stride..(head + 1) * stride];
             let (erase, add) = (&emitted[at.erase()], &emitted[at.add()]);
             match head - plan.read_heads {
                 0 => write_into::<F, A>(before, weighting, erase, add, after),
@@ -161,14 +161,15 @@ fn writes<F: Float, A: Arch>(
     b: usize,
     found: usize,
 ) {
-    let (n, at, first) = (plan.n_step, plan.emitted, plan.read_heads);
+    let (stride, at, first) = (plan.n_step, plan.emitted, plan.read_heads);
     let memory = scratch.replayed.row(found);
     let d_memory = scratch.d_memory.row_mut(b);
     let d_weightings = scratch.d_weighting.row_mut(b);
     // Eq. 3, 4: the writes in reverse head order, each with the memory it found
     for writer in first..plan.all_heads() - 1 {
         let (place, emitted) = (writer - first, &heads[plan.head_at[writer]..]);
-        let (weighting, erase, add) = (&weightings[writer * n..][..n], &emitted[at.erase()], &emitted[at.add()]);
+        let (weighting, erase, add) =
+            (&weightings[writer * stride..][..stride], &emitted[at.erase()], &emitted[at.add()]);
         if place == 0 {
             write_into::<F, A>(memory, weighting, erase, add, scratch.between.row_mut(0));
         } else {
@@ -179,7 +180,7 @@ fn writes<F: Float, A: Arch>(
     for head in (first..plan.all_heads()).rev() {
         let found = if head == first { memory } else { scratch.between.row(head - first - 1) };
         let emitted = &heads[plan.head_at[head]..];
-        let (w, d_w) = (&weightings[head * n..][..n], &mut d_weightings[head * n..][..n]);
+        let (w, d_w) = (&weightings[head * stride..][..stride], &mut d_weightings[head * stride..][..stride]);
         let d_edit = &mut scratch.d_heads[plan.head_at[head]..][at.erase().start..at.add().end];
         let (d_erase, d_add) = d_edit.split_at_mut(plan.m);
         write_backward::<F, A>(found, w, &emitted[at.erase()], &emitted[at.add()], d_memory, d_w, d_erase, d_add);
@@ -189,7 +190,7 @@ fn writes<F: Float, A: Arch>(
 /// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, m, at, all) = (plan.n_step, plan.m, plan.emitted, plan.all_heads());
+    let (stride, m, at, all) = (plan.n_step, plan.m, plan.emitted, plan.all_heads());
     let (prev, row) = (tape.row(b, t - 1), tape.row(b, t));
     let found = b * tape.segment + (t - 1) % tape.segment;
     let scratch = &mut tape.scratch;
@@ -208,11 +209,11 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
     // Eq. 2: d_w(i) += d_r . M_i, for all read heads
     let (readers, d_reads_by_head) =
         (&plan.weighting_at[..plan.read_heads], Rows { data: d_reads, at: &plan.read_at, step: 1 });
-    product::<F, A>(true, d_weightings, readers, n, d_reads_by_head, m, Panels::rows(memory, 0, n));
+    product::<F, A>(true, d_weightings, readers, stride, d_reads_by_head, m, Panels::rows(memory, 0, stride));
 
     scratch.row_factor.fill(F::ZERO);
     for head in 0..all {
-        let range = head * n..(head + 1) * n;
+        let range = head * stride..(head + 1) * stride;
         let (emitted, d) = (&mut heads[plan.head_at[head]..], &mut scratch.d_heads[plan.head_at[head]..]);
         let kept = Kept {
             similarity: &mut tape.similarity.row_mut(row)[range.clone()],
@@ -234,10 +235,18 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
     // Eq. 6: d_M_i += sum_heads d_(k . M_i) k + row_factor(i) M_i
     // Eq. 2: d_M_i += sum_reads w(i) d_r
     let reads = plan.read_heads;
-    scratch.d_dots[all * n..].copy_from_slice(&weightings[..reads * n]);
+    scratch.d_dots[all * stride..].copy_from_slice(&weightings[..reads * stride]);
     scratch.factors[all * m..].copy_from_slice(d_reads);
     let factors = Rows { data: &scratch.factors, at: &plan.columns, step: m };
-    product::<F, A>(true, d_memory, &plan.memory_at, n, factors, all + reads, Panels::rows(&scratch.d_dots, 0, n));
+    product::<F, A>(
+        true,
+        d_memory,
+        &plan.memory_at,
+        stride,
+        factors,
+        all + reads,
+        Panels::rows(&scratch.d_dots, 0, stride),
+    );
     add_scaled_rows::<F, A>(memory, &scratch.row_factor, d_memory);
 }
 

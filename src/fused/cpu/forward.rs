@@ -157,8 +157,8 @@ fn controller<F: Float, A: Arch>(
 /// All heads of one sequence in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (n, m, at, prev, row) = (plan.n_step, plan.m, plan.emitted, tape.row(b, t - 1), tape.row(b, t));
-    if n == 0 {
+    let (stride, m, at, prev, row) = (plan.n_step, plan.m, plan.emitted, tape.row(b, t - 1), tape.row(b, t));
+    if stride == 0 {
         return;
     }
     let heads = tape.heads.row_mut(row);
@@ -169,10 +169,18 @@ fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut
     inverse_norms::<F, A>(memory, tape.inverse_norm.row_mut(row));
     // Eq. 6: the dot products of all keys with all rows
     let keys = Rows { data: heads, at: &plan.head_at, step: 1 };
-    product::<F, A>(false, tape.similarity.row_mut(row), &plan.weighting_at, n, keys, m, Panels::rows(memory, 0, n));
+    product::<F, A>(
+        false,
+        tape.similarity.row_mut(row),
+        &plan.weighting_at,
+        stride,
+        keys,
+        m,
+        Panels::rows(memory, 0, stride),
+    );
     let (prev_weightings, weightings) = tape.weighting.pair(prev, row);
     for (head, from) in plan.head_at.iter().enumerate() {
-        let range = head * n..(head + 1) * n;
+        let range = head * stride..(head + 1) * stride;
         let kept = Kept {
             similarity: &mut tape.similarity.row_mut(row)[range.clone()],
             content: &mut tape.content.row_mut(row)[range.clone()],
@@ -185,11 +193,16 @@ fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut
     // Eq. 2: r = sum_i w(i) M_i
     let reads = &mut tape.shown.row_mut(row)[1 + plan.h..];
     for head in 0..plan.read_heads {
-        read::<F, A>(memory, &weightings[head * n..(head + 1) * n], &mut reads[head * m..(head + 1) * m]);
+        read::<F, A>(memory, &weightings[head * stride..(head + 1) * stride], &mut reads[head * m..(head + 1) * m]);
     }
     // Eq. 3, 4: M_i <- M_i (1 - w(i) e) + w(i) a
     for head in plan.read_heads..plan.all_heads() {
         let emitted = &heads[plan.head_at[head]..];
-        write::<F, A>(memory, &weightings[head * n..(head + 1) * n], &emitted[at.erase()], &emitted[at.add()]);
+        write::<F, A>(
+            memory,
+            &weightings[head * stride..(head + 1) * stride],
+            &emitted[at.erase()],
+            &emitted[at.add()],
+        );
     }
 }

@@ -96,30 +96,36 @@ fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction;
 }
 
 /// Queues a kernel with its arguments.
-fn queue(kernel: Kernel, grid: Grid, arguments: &mut LaunchArgs) -> Result<()> {
+///
+/// # Safety
+///
+/// The arguments are the kernel's, and their addresses as `Launcher` wants them.
+unsafe fn queue(kernel: Kernel, grid: Grid, arguments: &mut LaunchArgs) -> Result<()> {
     let config = LaunchConfig {
         grid_dim: (grid.blocks as u32, 1, 1),
         block_dim: (grid.threads as u32, 1, 1),
         shared_mem_bytes: grid.shared as u32,
     };
-    // SAFETY: the parameters are the kernel's; the buffers are libtorch's, which frees them in the order of this stream.
+    // SAFETY: the caller's.
     unsafe { arguments.launch(config) }.with_context(|| format!("cannot launch {:?}", kernel.name()))?;
     Ok(())
 }
 
 impl Launcher for Card {
-    fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
+    unsafe fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
         let function = self.function(kernel, sizes)?;
-        queue(kernel, grid, self.stream.launch_builder(&function).arg(sizes).arg(buffers))
+        // SAFETY: the caller's; these are the arguments of all kernels but the update's.
+        unsafe { queue(kernel, grid, self.stream.launch_builder(&function).arg(sizes).arg(buffers)) }
     }
 
     fn prepare(&self, sizes: &Sizes) -> Result<()> {
         self.function(Kernel::Forward, sizes).map(|_| ())
     }
 
-    fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
+    unsafe fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
         let function = self.any(kernel)?;
-        queue(kernel, grid, self.stream.launch_builder(&function).arg(update))
+        // SAFETY: the caller's; this is the argument of both.
+        unsafe { queue(kernel, grid, self.stream.launch_builder(&function).arg(update)) }
     }
 
     fn blocks(&self, sequences: usize) -> Blocks {

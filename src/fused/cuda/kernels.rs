@@ -70,7 +70,12 @@ pub struct Grid {
 /// What runs kernels: a card, or in the tests its emulation.
 pub trait Launcher {
     /// Queues a kernel after the work that libtorch has queued on its device.
-    fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()>;
+    ///
+    /// # Safety
+    ///
+    /// The addresses are those of fields as `sizes` has them, on this launcher's device, which nothing else uses until the kernel
+    /// has run: libtorch's, which frees memory in the order of its stream.
+    unsafe fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()>;
 
     /// Makes ready what kernels of these sizes need, or says why it cannot.
     fn prepare(&self, _sizes: &Sizes) -> Result<()> {
@@ -78,7 +83,11 @@ pub trait Launcher {
     }
 
     /// Queues `Norm` or `Update`, with no more threads a block than `blocks` ever gives: all kernels are compiled for that many.
-    fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()>;
+    ///
+    /// # Safety
+    ///
+    /// As `launch`, of vectors as long as the update says.
+    unsafe fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()>;
 
     /// How blocks should run a batch of this many sequences.
     fn blocks(&self, sequences: usize) -> Blocks;

@@ -179,7 +179,8 @@ impl CudaFused {
     fn launch(&self, kernel: Kernel, blocks: usize, values: usize, shape: &Shape, buffers: &Buffers) -> Result<()> {
         let shared = values * self.options.0.elt_size_in_bytes();
         let grid = Grid { blocks, threads: shape.sizes.threads as usize, shared };
-        self.launcher.launch(kernel, grid, &shape.sizes, buffers)
+        // SAFETY: the buffers are fields of this pass's tape, laid out by these sizes, and tensors that it holds or borrows.
+        unsafe { self.launcher.launch(kernel, grid, &shape.sizes, buffers) }
     }
 
     /// (M, N)
