@@ -165,10 +165,11 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
 fn own_file(task: &Task) -> Result<Source> {
     let source = Source::open_for_evaluation(task);
     let source = source.context("the evaluation file of the recipe (`--data FILE` names another)")?;
-    if let (Task::Sequences(sequences), Some(content)) = (task, source.evaluation_content()) {
-        if !sequences.eval_content.is_empty() && sequences.eval_content != content {
-            say(&format!("`{}` is not what it was in training: {content}", sequences.eval));
-        }
+    if let (Task::Sequences(sequences), Some(content)) = (task, source.evaluation_content())
+        && !sequences.eval_content.is_empty()
+        && sequences.eval_content != content
+    {
+        say(&format!("`{}` is not what it was in training: {content}", sequences.eval));
     }
     Ok(source)
 }
