@@ -15,15 +15,19 @@ const OFTEN: &str = "--set training.checkpoint_every=2 --set training.report_eve
 /// Enough that some come while it goes on from an earlier one.
 const KILLS_OF_A_RUN: usize = 20;
 
-fn kinds() -> [String; 4] {
-    [
+/// Command lines, and what those that go on add.
+fn kinds() -> [(String, &'static str); 5] {
+    let restarts = format!(
+        "train {TINY} {OFTEN} --sequences 200 --set training.restart.kind=unless --set training.restart.times=2"
+    );
+    let alone = [
         format!("train {TINY} {OFTEN} --engine fused --sequences 300"),
         format!("train {TINY} {OFTEN} --engine composed --sequences 40"),
         format!("train diverging.json --threads 1 {OFTEN} --set training.checkpoint_every=15 --on-nonfinite rollback"),
-        format!(
-            "train {TINY} {OFTEN} --sequences 200 --set training.restart.kind=unless --set training.restart.times=2"
-        ),
-    ]
+        restarts.clone(),
+    ];
+    let [fused, composed, rollback, one_by_one] = alone.map(|line| (line, ""));
+    [fused, composed, rollback, one_by_one, (format!("{restarts} --jobs 2"), "--jobs 2")]
 }
 
 /// Numbers below `limit`, the same ones every time (splitmix64).
@@ -46,13 +50,13 @@ fn assert_checkpoints_are_whole(run: &Path) {
 
 /// Begins a run, kills it at a random moment within `time`, goes on with it, and so on; after `most` kills it is left alone.
 /// How often it was killed.
-fn train_under_fire(here: &Path, begin: &str, time: Duration, most: usize, random: &mut u64) -> usize {
+fn train_under_fire(here: &Path, (begin, again): (&str, &str), time: Duration, most: usize, random: &mut u64) -> usize {
     let run = here.join("run");
     let _ = fs::remove_dir_all(&run);
     let mut kills = 0;
     loop {
         let begun = run.join("checkpoints/latest.safetensors").exists();
-        let line = if begun { "train --resume run --threads 1" } else { begin };
+        let line = if begun { &format!("train --resume run --threads 1 {again}") } else { begin };
         if kills == most {
             succeeds(here, line);
             return kills;
@@ -88,7 +92,7 @@ fn shown(run: &Path) -> Value {
 /// At least `kills` kills of each kind of run, each compared with one that was left alone.
 fn kill_and_compare(kills: usize) {
     let mut random = 1;
-    for kind in kinds() {
+    for (kind, again) in kinds() {
         let directory = diverging();
         let here = directory.path();
         let start = Instant::now();
@@ -98,8 +102,8 @@ fn kill_and_compare(kills: usize) {
         let shown_alone = shown(&alone);
         let (mut killed, mut runs) = (0, 0);
         while killed < kills {
-            killed +=
-                train_under_fire(here, &format!("{kind} --run-dir run"), time, KILLS_OF_A_RUN.min(kills), &mut random);
+            let lines = (&*format!("{kind} --run-dir run"), again);
+            killed += train_under_fire(here, lines, time, KILLS_OF_A_RUN.min(kills), &mut random);
             runs += 1;
             for log in ["metrics.jsonl", "evaluations.jsonl"] {
                 assert_eq!(timeless(&run.join(log)), timeless(&alone.join(log)), "{log}");
