@@ -32,7 +32,7 @@ SEEDS = {
     "repeat-copy": "121..130",
     "repeat-copy-lstm": "81..83",
     "associative-recall-lstm": "1..3",
-    "ngrams": "11..20",
+    "ngrams": "31..40",
     "ngrams-feedforward": "1..3",
     "ngrams-lstm": "1..3",
     "priority-sort": "71..80",

@@ -124,7 +124,7 @@ impl std::str::FromStr for Seeds {
 
 /// Measure a checkpoint, or every seed of a study, on fresh sequences that no training run draws
 ///
-/// Of the directory of a study each seed's best machine is measured: a row a seed, and the median, least and most of each figure.
+/// Of the directory of a study each seed's best machine is measured: a row a seed, and of each mean the median, least and most.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors

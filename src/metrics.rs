@@ -228,6 +228,13 @@ pub fn axis(metric: &str) -> String {
     }
 }
 
+/// A mean for a table: four digits after the point, and of squares, which may have any scale, three that count where these would
+/// be zeros.
+pub fn shown(metric: &str, value: f64) -> String {
+    let small = metric == "squared_error" && value != 0.0 && value < 5e-3;
+    if small { format!("{value:.2e}") } else { format!("{value:.4}") }
+}
+
 impl Serialize for Figures {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, figure)| (name, figure)))

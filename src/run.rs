@@ -115,7 +115,7 @@ impl Run {
     /// Keeps other processes from the run in a directory, and gives the bytes of its last checkpoint, for `read`.
     pub fn hold(directory: &Path) -> Result<(Lock, Vec<u8>)> {
         let shown = directory.display();
-        if !Run::is_in(directory) && directory.join(RECIPE).exists() {
+        if directory.join(RECIPE).exists() && Run::free(directory).is_ok() {
             bail!(
                 "the run in `{shown}` ended before its first checkpoint\n\
                  hint: begin it again with the command line that began it, in the same directory"

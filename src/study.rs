@@ -27,6 +27,8 @@ pub struct Study {
     /// What it was last trained with, as `Progress` has them; empty where that is not known.
     pub engine: String,
     pub device: String,
+    /// The checksum of the weights that its seeds begin with, where these are not drawn.
+    pub weights: Option<u32>,
     #[serde(skip)]
     directory: PathBuf,
     /// Held by the rank that leads.
@@ -89,7 +91,7 @@ impl Study {
 
     fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
         let [engine, device] = [const { String::new() }; 2];
-        Study { recipe, seeds, engine, device, directory: directory.to_path_buf(), _lock: None }
+        Study { recipe, seeds, engine, device, weights: None, directory: directory.to_path_buf(), _lock: None }
     }
 
     /// Adds seeds to those that it has.
@@ -145,7 +147,8 @@ impl Study {
         let recipe = Recipe::parse_saved(&saved["recipe"].to_string())?;
         let seeds = serde_json::from_value(saved["seeds"].take())?;
         let word = |name: &str| saved[name].as_str().unwrap_or_default().to_string(); // files of earlier versions have none
-        Ok(Study { engine: word("engine"), device: word("device"), ..Study::of(directory, recipe, seeds) })
+        let weights = saved["weights"].as_u64().map(|checksum| checksum as u32);
+        Ok(Study { engine: word("engine"), device: word("device"), weights, ..Study::of(directory, recipe, seeds) })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {

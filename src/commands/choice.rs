@@ -95,7 +95,7 @@ impl Choice {
             _ => 0, // they are on the card, which says itself when it is full
         };
         let batches = steps * (x + y + 1) as u128;
-        recipe.check_memory(runs * self.processes, sequences * (activations + batches))
+        recipe.check_memory([runs, self.processes], sequences * (activations + batches))
     }
 
     /// Why starts of a run cannot be trained side by side, and the cure; none if they can.
@@ -146,7 +146,8 @@ impl Choice {
         jobs: &Jobs,
     ) -> Result<Trainer> {
         let begun = checkpoint.map_or(0, |at| at.progress.restarts);
-        let ahead = if jobs.count > 1 { Some(self.ahead(recipe, &source, begun, jobs)?) } else { None };
+        let several = jobs.count > 1 && self.one_start(recipe).is_none();
+        let ahead = if several { Some(self.ahead(recipe, &source, begun, jobs)?) } else { None };
         let trainer = match checkpoint {
             None => Trainer::new(recipe.clone(), source, engine, self.device),
             Some(checkpoint) => Trainer::restore(checkpoint, source, engine, self.device),

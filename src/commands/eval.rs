@@ -1,5 +1,5 @@
 use super::study::by_seed;
-use super::{choice, grid, pictures, trained, usage};
+use super::{choice, grid, machine_file, pictures, trained, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Eval, Trained};
 use crate::config::Recipe;
@@ -81,6 +81,13 @@ fn study(flags: &Eval) -> Result<()> {
             say(&format!("seed {seed} has no checkpoint yet: left out"));
             continue;
         }
+        let own = Checkpoint::load(&machine_file(&checkpoint)?)?.recipe;
+        if (&own.task, &own.model, &own.evaluation)
+            != (&study.recipe.task, &study.recipe.model, &study.recipe.evaluation)
+        {
+            say(&format!("seed {seed} has a run of another recipe in its place: left out"));
+            continue;
+        }
         let machine = Trained { checkpoint, rows: flags.trained.rows };
         let Measured { recipe, told, .. } = measure(flags, &machine, runs.is_empty())?;
         metric = Some(recipe.solved.threshold.metric);
@@ -106,7 +113,7 @@ fn spreads(runs: &[Results]) -> String {
                 run.results.get(index)?.figures.means().find(|(name, _)| *name == metric).map(|(_, value)| value)
             });
             let Some(Spread { median, least, most }) = Spread::of(values) else { continue };
-            let [median, least, most] = [median, least, most].map(|value| cell(metric, value));
+            let [median, least, most] = [median, least, most].map(|value| metrics::shown(metric, value));
             row.push((metrics::column(metric), format!("{median} ({least} to {most})")));
         }
         add_row(&mut rows, row);
@@ -131,7 +138,7 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
     }
     let points = points(&grid);
     let mut source = match (&recipe.task, &flags.data) {
-        (Task::Sequences(_), None) => own_file(&recipe.task)?,
+        (Task::Sequences(_), None) => own_file(&recipe.task, says)?,
         (task, _) => Source::open_for_evaluation(task)?,
     };
     source.check(&points)?;
@@ -162,12 +169,13 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
 }
 
 /// The file that a recipe is evaluated on, which may have moved or changed since the machine was trained.
-fn own_file(task: &Task) -> Result<Source> {
+fn own_file(task: &Task, says: bool) -> Result<Source> {
     let source = Source::open_for_evaluation(task);
     let source = source.context("the evaluation file of the recipe (`--data FILE` names another)")?;
     if let (Task::Sequences(sequences), Some(content)) = (task, source.evaluation_content())
         && !sequences.eval_content.is_empty()
         && sequences.eval_content != content
+        && says
     {
         say(&format!("`{}` is not what it was in training: {content}", sequences.eval));
     }
@@ -181,7 +189,7 @@ fn points_table(scores: &[Score]) -> String {
         let mut row = point_cells(score);
         for (metric, figure) in &score.figures.0 {
             let value = match figure {
-                Figure::Mean(value) => cell(metric, *value),
+                Figure::Mean(value) => metrics::shown(metric, *value),
                 Figure::Count(count) => format!("{count}/{}", score.sequences),
                 Figure::List(_) => continue,
             };
@@ -205,12 +213,6 @@ fn add_row(rows: &mut Vec<Vec<String>>, row: Vec<(String, String)>) {
         rows.push(headings);
     }
     rows.push(values);
-}
-
-/// A mean: four digits after the point, and of squares, which may have any scale, three that count where these would be zeros.
-fn cell(metric: &str, value: f64) -> String {
-    let small = metric == "squared_error" && value != 0.0 && value < 5e-3;
-    if small { format!("{value:.2e}") } else { format!("{value:.4}") }
 }
 
 /// Below the table, for tasks that have it: wrong bits by position of the answer, a column a point.

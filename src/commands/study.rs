@@ -4,7 +4,7 @@ mod gather;
 
 use super::choice::{Choice, as_begun, cores};
 use super::signals::{STOPPING, is_answered};
-use super::train::{asked, change, directory, in_recipe, recipe, weights};
+use super::train::{asked, change, checksum, directory, in_recipe, recipe, weights};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Machine, Train};
 use crate::config::{Metric, Recipe, Training};
@@ -17,7 +17,7 @@ use crate::study::{Outcome, Start, Study, Summary};
 use crate::tasks::{Point, Source};
 use crate::terminal::{print, say, shell_path, table};
 use crate::train::{Jobs, Trainer};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,14 +35,16 @@ pub fn run(
     let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
     let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
     let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
-    let (mut study, shown) = study(flags, group, &choice, jobs)?;
+    let (mut study, shown) = study(flags, group, place, &choice, jobs)?;
     let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
     let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
     let choice = group.agree("engine", choice, machine)?;
     let source = group.agree("data", Source::open(&study.recipe.task), |_| Value::Null)?;
-    let begins = seeds.iter().any(|&seed| !Run::is_in(&study.run_directory(seed)));
-    let weights = if begins { weights(&study.recipe) } else { Ok(None) };
-    let weights = group.agree("weights", weights, |_| Value::Null)?;
+    // where they are missing, seeds that have begun go on all the same
+    let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
+    let checksum = weights.as_ref().ok().and_then(|weights| weights.as_deref().map(checksum));
+    group.agree("weights", Ok(()), |()| json!(checksum))?;
+    study.weights = study.weights.or(checksum);
     (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
     group.lead(|| {
         study.save()?;
@@ -58,16 +60,7 @@ pub fn run(
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
-    let start = |seed| {
-        let started = start(&study, seed, flags, place, &choice, &source, &ahead)?;
-        Ok(match (started, &weights) {
-            (Start::Train(mut both), Some(weights)) if both.0.progress.step == 0 => {
-                both.0.begin_with(weights);
-                Start::Train(both)
-            }
-            (started, _) => started,
-        })
-    };
+    let start = |seed| start(&study, seed, flags, place, &choice, &source, &weights, &ahead);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
@@ -110,10 +103,31 @@ fn choice_for(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result
     Choice::side_by_side(flags, place, 1, SEEDS)?.for_recipe(flags, place, recipe)
 }
 
+/// The weights that the seeds of a study begin with: those that its first ones began with. None where they are drawn, or all
+/// seeds have begun.
+fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
+    if study.seeds.iter().all(|&seed| Run::is_in(&study.run_directory(seed))) {
+        return Ok(None);
+    }
+    let weights = weights(&study.recipe)?;
+    if study.weights.is_some() && study.weights != weights.as_deref().map(checksum) {
+        let from = &study.recipe.training.from;
+        bail!("`{from}` has other weights than when this study began\nhint: put the file back, or begin a new study");
+    }
+    Ok(weights)
+}
+
 /// A new study, or the one to go on with. The rank that leads keeps it.
-fn study(flags: &Train, group: &Group, choice: &Choice, jobs: usize) -> Result<(Study, PathBuf)> {
+fn study(
+    flags: &Train,
+    group: &Group,
+    place: Option<&Place>,
+    choice: &Choice,
+    jobs: usize,
+) -> Result<(Study, PathBuf)> {
     let begin = |seeds: &[u64]| {
         let (recipe, _) = recipe(flags)?;
+        weights(&recipe)?; // or nothing is begun
         choice.check_memory(&recipe, jobs.min(seeds.len()), 1).with_context(|| in_recipe(flags))?;
         Ok((recipe, seeds.to_vec()))
     };
@@ -142,6 +156,8 @@ fn study(flags: &Train, group: &Group, choice: &Choice, jobs: usize) -> Result<(
                 let mut study = Study::open(&directory)?;
                 change(&mut study.recipe, flags)?;
                 study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
+                let machine = as_begun(&flags.machine, &study.engine, &study.device);
+                let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?;
                 choice.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
                 study.save()?;
                 study
@@ -163,11 +179,16 @@ fn start(
     place: Option<&Place>,
     choice: &Choice,
     source: &Source,
+    weights: &Result<Option<Vec<f32>>, String>,
     jobs: &Jobs,
 ) -> Result<Start> {
     let (directory, recipe) = (study.run_directory(seed), study.recipe_of(seed));
     if !Run::is_in(&directory) {
-        let trainer = choice.trainer(&recipe, None, source.clone(), choice.engine(&recipe)?, jobs)?;
+        let weights = weights.as_ref().map_err(|error| anyhow!("{error}"))?;
+        let mut trainer = choice.trainer(&recipe, None, source.clone(), choice.engine(&recipe)?, jobs)?;
+        if let Some(weights) = weights {
+            trainer.begin_with(weights);
+        }
         let run = Run::create(&directory, &recipe, &choice.words())?;
         return Ok(Start::Train(Box::new((trainer, run))));
     }
@@ -243,6 +264,7 @@ fn summary_table(summary: &Summary, metric: Metric) -> String {
 
 /// A table with a row a seed, cells of its own first, below `headings`, then a metric at each point of an evaluation.
 pub fn by_seed(headings: &[&str], seeds: &[(Vec<String>, &[Score])], metric: Metric) -> String {
+    let name = metric.to_string();
     let longest = seeds.iter().map(|(_, scores)| *scores).max_by_key(|scores| scores.len());
     let points: Vec<&Point> = longest.into_iter().flatten().map(|score| &score.point).collect();
     // a point has an axis a line: a grid of two axes would make the columns too wide
@@ -256,7 +278,7 @@ pub fn by_seed(headings: &[&str], seeds: &[(Vec<String>, &[Score])], metric: Met
         own.chain(points.iter().map(axis)).collect()
     });
     let row = |(own, scores): &(Vec<String>, &[Score])| {
-        own.iter().cloned().chain(scores.iter().map(|score| format!("{:.4}", metric.of(score)))).collect()
+        own.iter().cloned().chain(scores.iter().map(|score| metrics::shown(&name, metric.of(score)))).collect()
     };
     table(&above.chain(seeds.iter().map(row)).collect::<Vec<_>>(), axes)
 }

@@ -20,7 +20,6 @@ use crate::train::{Ended, Jobs, NotFinite, Trainer};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -116,14 +115,14 @@ pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     if let Some(from) = &flags.from {
+        let from = from.to_str().with_context(|| format!("`--from {}` is not UTF-8", from.display()))?;
         settings.push(format!("training.from={}", json!(from)));
     }
     let mut recipe = Recipe::load(&flags.recipe, &settings)?;
     change(&mut recipe, flags)?;
     if !recipe.training.from.is_empty() {
-        let file = machine_file(Path::new(&recipe.training.from))?;
-        let file = fs::canonicalize(&file).with_context(|| format!("cannot find `{}`", file.display()))?;
-        recipe.training.from = file.to_str().context("`training.from` is a path that is not UTF-8")?.to_string();
+        let from = std::path::absolute(&recipe.training.from).context("in `training.from`")?;
+        recipe.training.from = from.display().to_string();
     }
     let source = Source::open(&recipe.task)?;
     recipe.task = source.task.clone();
@@ -138,7 +137,7 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     if from.is_empty() {
         return Ok(None);
     }
-    let Checkpoint { recipe: other, mut theta, .. } = Checkpoint::load(Path::new(from))?;
+    let Checkpoint { recipe: other, mut theta, .. } = Checkpoint::load(&machine_file(Path::new(from))?)?;
     let (mut model, x, y) = (other.model, other.task.input_width(), other.task.output_width());
     if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &model)
         && wanted.memory.rows != found.memory.rows
@@ -150,14 +149,20 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
         let shapes = layout.parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
         shapes.collect::<BTreeMap<String, Vec<usize>>>()
     });
-    if let Some((name, shape)) = wanted.iter().find(|(name, shape)| found.get(*name) != Some(shape)) {
-        let found = found.get(name).map_or("none".to_string(), |found| format!("one of shape {found:?}"));
+    if let Some(name) = wanted.keys().chain(found.keys()).find(|name| wanted.get(*name) != found.get(*name)) {
+        let [wanted, found] = [&wanted, &found]
+            .map(|of| of.get(name).map_or("none".to_string(), |shape| format!("one of shape {shape:?}")));
         bail!(
-            "`{from}` is another network: it has {found} where this recipe needs `{name}` of shape {shape:?}\n\
+            "`{from}` is another network: of `{name}` it has {found}, this recipe needs {wanted}\n\
              hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
         );
     }
     Ok(Some(theta))
+}
+
+/// By which weights are told from others.
+pub fn checksum(weights: &[f32]) -> u32 {
+    crc32fast::hash(bytes(weights))
 }
 
 /// Where something is wrong.
@@ -239,7 +244,7 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let said = |(_, engine, choice, _, weights): &(_, Box<dyn Engine>, Choice, _, Option<Vec<f32>>)| {
         let device = device::kind(choice.device);
         json!({ "recipe": recipe, "engine": engine.name(), "device": device, "fused multiply-add": simd::has_fma(),
-            "weights": weights.as_ref().map(|weights| crc32fast::hash(bytes(weights))) })
+            "weights": weights.as_deref().map(checksum) })
     };
     let (source, engine, choice, starts, weights) = group.agree("run", prepare(), said)?;
     if choice.device.is_cuda() {
@@ -322,9 +327,9 @@ fn log(
     };
     let run = Run::resume(directory, lock, checkpoint, &words)?;
     say(&format!("going on with {shown} at {} sequences", checkpoint.progress.sequences));
-    if let (Some(sequences), false) = (flags.sequences, recipe.training.schedule == Schedule::Constant {}) {
-        let step = checkpoint.progress.of_start() + 1;
-        let rate = recipe.training.optimizer.learning_rate() * recipe.training.schedule.factor(step, recipe.updates());
+    let longer = flags.sequences.filter(|_| flags.resume.is_some());
+    if let (Some(sequences), false) = (longer, recipe.training.schedule == Schedule::Constant {}) {
+        let rate = recipe.learning_rate(&checkpoint.progress, checkpoint.progress.of_start() + 1);
         say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
     }
     Ok(run)

@@ -206,14 +206,19 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         object.retain(|field, _| new.get(field).is_some());
     }
     let before = object.insert(name.to_string(), value.clone());
+    let kind = |task: &Value| task.get("kind").cloned();
     let kinds = match key {
-        "task.kind" => [before.as_ref(), Some(&value)],
-        "task" => [before.as_ref().and_then(|task| task.get("kind")), value.get("kind")],
-        _ => [None; 2],
+        "task.kind" => Some([before, Some(value)]),
+        "task" => Some([before.as_ref().and_then(kind), kind(&value)]),
+        _ => None,
     };
-    if kinds[0] != kinds[1] && kinds[1].is_some() {
-        choose_kind("task", kinds[1].expect("checked above"))?;
-        leave_task_behind(recipe);
+    if let Some(kinds) = kinds {
+        let usual = kinds_of("task")[0]["kind"].clone();
+        let [old, new] = kinds.map(|kind| kind.unwrap_or(usual.clone()));
+        choose_kind("task", &new)?;
+        if old != new {
+            leave_task_behind(recipe);
+        }
     }
     Ok(())
 }
@@ -319,6 +324,9 @@ mod tests {
         assert_eq!(parts.solved, Solved::of(&parts.task));
         assert_eq!(parts.model, Recipe::parse(recall, &[]).unwrap().model);
         let same = Recipe::parse(recall, &["task.kind=associative-recall".to_string()]).unwrap();
+        assert_ne!(same.training.restart, Restart::Never {});
+        let unnamed = r#"{"training": {"restart": {"kind": "unless"}}}"#; // copy
+        let same = Recipe::parse(unnamed, &["task.kind=copy".to_string()]).unwrap();
         assert_ne!(same.training.restart, Restart::Never {});
     }
 

@@ -13,6 +13,7 @@ pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{METRICS, Metric, Solved, Threshold};
 
 use crate::limits::check;
+use crate::progress::Progress;
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -185,23 +186,40 @@ impl Recipe {
         Ok(())
     }
 
+    /// The learning rate of an update of a start, which counts from 1, with what schedule and rollbacks make of it.
+    pub fn learning_rate(&self, progress: &Progress, step: u64) -> f64 {
+        self.training.optimizer.learning_rate() * self.rate_factor(progress, step)
+    }
+
+    /// What schedule and rollbacks multiply the learning rate by.
+    pub fn rate_factor(&self, progress: &Progress, step: u64) -> f64 {
+        let halvings = 0.5f64.powi(progress.rollbacks as i32);
+        self.training.schedule.factor(step, self.updates()) * halvings
+    }
+
     /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`
-    /// values, of each of `runs` runs.
-    pub fn check_memory(&self, runs: usize, activations: u128) -> Result<()> {
+    /// values, of each of so many runs in each of so many processes.
+    pub fn check_memory(&self, [runs, processes]: [usize; 2], activations: u128) -> Result<()> {
         let weights = self.model.size(self.task.input_width(), self.task.output_width());
-        let bytes = 4 * (weights * 8 + activations) * runs as u128;
+        let bytes = 4 * (weights * 8 + activations) * (runs * processes) as u128;
         let available = available_memory();
-        if bytes > available {
-            bail!(
-                "an update of this recipe would need about {bytes} bytes of memory, {available} are available ({weights} weights, {} sequences of up to {} steps{})\n\
-                 hint: make `model.memory`, `training.batch_size` or the task's lengths smaller{}",
-                self.training.batch_size,
-                self.task.max_steps(),
-                if runs > 1 { format!(", {runs} runs at a time") } else { String::new() },
-                if runs > 1 { ", or `--jobs`" } else { "" }
-            );
+        if bytes <= available {
+            return Ok(());
         }
-        Ok(())
+        let mut what = format!("{weights} weights, {} sequences", self.training.batch_size);
+        what += &format!(" of up to {} steps", self.task.max_steps());
+        let mut cures = "make `model.memory`, `training.batch_size` or the task's lengths smaller".to_string();
+        if runs > 1 {
+            what += &format!(", {runs} runs at a time");
+            cures += ", or `--jobs`";
+        }
+        if processes > 1 {
+            what += &format!(", {processes} processes");
+        }
+        bail!(
+            "an update of this recipe would need about {bytes} bytes of memory, {available} are available ({what})\n\
+             hint: {cures}"
+        )
     }
 }
 

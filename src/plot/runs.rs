@@ -1,5 +1,6 @@
 //! Runs to compare: their metrics, and which of them differ in nothing but the seed.
 
+use crate::config::Recipe;
 use crate::run::{EVALUATIONS, Evaluation, METRICS, RECIPE, Run};
 use crate::study::Study;
 use anyhow::{Context, Result, bail};
@@ -107,11 +108,11 @@ fn counted(name: &str) -> String {
     parts.map(|part| if number(&part) { format!("{:03}{part}", part.len()) } else { part.to_string() }).collect()
 }
 
-/// A recipe without its seed, and the seed.
+/// A recipe without its seed, and the seed. One of an earlier version has the fields that it did not know.
 fn read_recipe(path: &Path) -> Result<(Value, String)> {
     let text = read(path)?;
-    let mut recipe: Value =
-        serde_json::from_str(&text).with_context(|| format!("`{}` is not valid JSON", path.display()))?;
+    let recipe = Recipe::parse_saved(&text).with_context(|| format!("in `{}`", path.display()))?;
+    let mut recipe = serde_json::to_value(recipe)?;
     let seed = recipe.get_mut("training").and_then(|training| training.as_object_mut()?.remove("seed"));
     Ok((recipe, seed.map_or(String::new(), |seed| seed.to_string())))
 }

@@ -100,7 +100,7 @@ impl File {
 }
 
 /// What some editors begin a file of UTF-8 with.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// FNV-1a, 64 bits: against a changed file, not against malice.
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;

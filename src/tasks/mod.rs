@@ -22,6 +22,7 @@ pub use axes::{Axis, Grid, MOST, Point, Varying, points};
 pub use batch::{Batch, Column, Loss};
 pub use copy::Copy;
 pub use curriculum::{Curriculum, Lesson};
+pub use files::BYTE_ORDER_MARK;
 pub use generator::Generator;
 pub use line::Line;
 pub use ngrams::{Ngrams, optimal_predictions, optimum};

@@ -45,7 +45,7 @@ impl Trainer {
     pub(super) fn update_by(&mut self, batch: &Batch, asked: Option<i32>) -> Result<Option<Step>> {
         self.check_inputs(batch)?;
         let step = self.progress.of_start() + 1;
-        let factor = self.rate_factor(step);
+        let factor = self.recipe.rate_factor(&self.progress, step);
         let all = match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();
@@ -139,11 +139,5 @@ impl Trainer {
             }
             None => Ok(()), // no file may hold what `load` refuses
         }
-    }
-
-    /// What schedule and rollbacks multiply the learning rate by at a step of this start.
-    pub(super) fn rate_factor(&self, step: u64) -> f64 {
-        let halvings = 0.5f64.powi(self.progress.rollbacks as i32);
-        self.recipe.training.schedule.factor(step, self.recipe.updates()) * halvings
     }
 }

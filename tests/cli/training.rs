@@ -1,6 +1,6 @@
 //! `ntm train`: what a run directory holds, and how a run goes on.
 
-use crate::common::{TINY, assert_same_tensors, json_of, lines, refused, succeeds, tiny_run};
+use crate::common::{TINY, assert_same_tensors, json_of, lines, ntm, progress, refused, succeeds, tiny_run};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -167,17 +167,33 @@ fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_
     succeeds(here, &format!("{still} --from run --seeds 1..2 --run-dir study"));
     assert_eq!(figures(&latest("study/seed-2"), ""), figures("run", ""));
     let recipe = json_of(&here.join("same/recipe.json"));
-    assert!(recipe["training"]["from"].as_str().unwrap().ends_with("/run/checkpoints/best.safetensors"));
+    assert!(recipe["training"]["from"].as_str().unwrap().ends_with("/run"));
 
     let message = refused(here, &format!("train {TINY} --from run --set model.memory.width=5 --run-dir other"), 1);
-    assert!(message.contains("is another network: it has one of shape [32, 8] where this recipe needs"), "{message}");
-    assert!(message.contains("`controller.weight_ih_l0` of shape [32, 9]\nhint: the widths of"), "{message}");
+    let expected =
+        "of `controller.weight_ih_l0` it has one of shape [32, 8], this recipe needs one of shape [32, 9]\nhint";
+    assert!(message.contains(expected), "{message}");
+    let message =
+        refused(here, &format!("train {TINY} --from run --set model.init.weighting=uniform --run-dir other"), 1);
+    assert!(message.contains("of `init.weighting` it has one of shape [2, 8], this recipe needs none"), "{message}");
     assert!(!here.join("other").exists());
     let message = refused(here, &format!("train {TINY} --from nowhere --run-dir other"), 1);
-    assert!(message.contains("`nowhere`"), "{message}");
+    assert!(message.contains("cannot read checkpoint") && message.contains("/nowhere`"), "{message}");
     fs::rename(here.join("run"), here.join("moved")).unwrap();
     for run in ["same", "study"] {
         succeeds(here, &format!("train --resume {run} --sequences 3"));
     }
-    assert!(refused(here, &format!("{still} --from run --run-dir other"), 1).contains("`run`"));
+    // a seed that is to begin needs the weights, the same ones, and the others do not wait for it
+    let ran = ntm(here, "train --resume study --sequences 4 --seeds 3");
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("1 of 3 seeds failed") && ran.stderr.contains("seed 3: "), "{}", ran.stderr);
+    assert_eq!(progress(here, "study/seed-2")["sequences"], 4);
+    succeeds(here, &format!("train {TINY} --sequences 20 --seed 9 --run-dir run"));
+    let ran = ntm(here, "train --resume study");
+    assert!(ran.stderr.contains("has other weights than when this study began"), "{}", ran.stderr);
+    fs::remove_dir_all(here.join("run")).unwrap();
+    fs::rename(here.join("moved"), here.join("run")).unwrap();
+    succeeds(here, "train --resume study");
+    fs::rename(here.join("run"), here.join("moved")).unwrap();
+    assert!(refused(here, &format!("{still} --from run --run-dir other"), 1).contains("cannot read checkpoint"));
 }
