@@ -7,6 +7,7 @@ use crate::device;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{self, Figure, Score, Spread};
+use crate::model::{Config, MemoryStart};
 use crate::replay::Shape;
 use crate::run::Run;
 use crate::study::Study;
@@ -148,6 +149,7 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
     let (mut engine, choice) = choice::machine(&flags.machine, &recipe)?;
     if says {
         say(&choice.words());
+        warn_of_rows(flags, &recipe, &points, &mut source)?;
     }
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
@@ -166,6 +168,28 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
         results: scores,
     };
     Ok(Measured { recipe, points, source, engine, theta, told })
+}
+
+/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. An end marker or two
+/// need none.
+fn warn_of_rows(flags: &Eval, recipe: &Recipe, points: &[Point], source: &mut Source) -> Result<()> {
+    let Config::Ntm(ntm) = &recipe.model else { return Ok(()) };
+    let largest = points.iter().max_by_key(|point| source.evaluation_steps(point));
+    let (Some(point), None, MemoryStart::Constant) = (largest, flags.trained.rows, ntm.init.memory) else {
+        return Ok(());
+    };
+    if source.evaluation_steps(point) <= ntm.memory.rows || recipe.task.axes().is_empty() {
+        return Ok(());
+    }
+    let batch = source.evaluation_batch(flags.seed, point, 0, 1)?;
+    let before = batch.mask.iter().take_while(|mask| **mask == 0.0).count();
+    if before > ntm.memory.rows + 2 {
+        let rows = ntm.memory.rows;
+        say(&format!(
+            "at {point} {before} steps go in before the first answer: more than {rows} rows hold; see --rows"
+        ));
+    }
+    Ok(())
 }
 
 /// The file that a recipe is evaluated on, which may have moved or changed since the machine was trained.

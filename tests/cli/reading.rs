@@ -64,6 +64,16 @@ fn info_shows_what_settings_make_of_a_recipe() {
 }
 
 #[test]
+fn more_than_the_memory_has_rows_is_told_unless_rows_are_named() {
+    let directory = tiny_run();
+    for (flags, told) in [("--lengths 4,11", true), ("--lengths 8", false), ("--lengths 11 --rows 9", false)] {
+        let ran = succeeds(directory.path(), &format!("{EVAL} {flags}"));
+        let words = "at length 11 12 steps go in before the first answer: more than 8 rows hold; see --rows";
+        assert_eq!(ran.stderr.contains(words), told, "{flags}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn eval_as_json_has_the_promised_schema_and_sensible_values() {
     let directory = tiny_run();
     let found = succeeds(directory.path(), &format!("{EVAL} --lengths 2,6 --sequences 30 --json")).json();
