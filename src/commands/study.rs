@@ -60,7 +60,9 @@ pub fn run(
     let at_a_time =
         format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
     group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
-    let start = |seed| start(&study, seed, flags, place, &choice, &source, &weights, &ahead);
+    let seeds_of =
+        Seeds { study: &study, flags, place, choice: &choice, source: &source, weights: &weights, jobs: &ahead };
+    let start = |seed| seeds_of.start(seed);
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
@@ -171,38 +173,50 @@ fn study(
     Ok((study, directory))
 }
 
-/// The run of one seed, from its beginning or from where it stopped.
-fn start(
-    study: &Study,
-    seed: u64,
-    flags: &Train,
-    place: Option<&Place>,
-    choice: &Choice,
-    source: &Source,
-    weights: &Result<Option<Vec<f32>>, String>,
-    jobs: &Jobs,
-) -> Result<Start> {
-    let (directory, recipe) = (study.run_directory(seed), study.recipe_of(seed));
-    if !Run::is_in(&directory) {
-        let weights = weights.as_ref().map_err(|error| anyhow!("{error}"))?;
-        let mut trainer = choice.trainer(&recipe, None, source.clone(), choice.engine(&recipe)?, jobs)?;
-        if let Some(weights) = weights {
-            trainer.begin_with(weights);
+/// What the seeds of a study are trained with.
+struct Seeds<'a> {
+    study: &'a Study,
+    flags: &'a Train,
+    place: Option<&'a Place>,
+    choice: &'a Choice,
+    source: &'a Source,
+    /// Those that they begin with, or why there are none.
+    weights: &'a Result<Option<Vec<f32>>, String>,
+    /// For starts ahead.
+    jobs: &'a Jobs,
+}
+
+impl Seeds<'_> {
+    /// The run of one seed, from its beginning or from where it stopped.
+    fn start(&self, seed: u64) -> Result<Start> {
+        let (directory, recipe) = (self.study.run_directory(seed), self.study.recipe_of(seed));
+        if !Run::is_in(&directory) {
+            let weights = self.weights.as_ref().map_err(|error| anyhow!("{error}"))?;
+            let mut trainer = self.trainer(self.choice, &recipe, None)?;
+            if let Some(weights) = weights {
+                trainer.begin_with(weights);
+            }
+            let run = Run::create(&directory, &recipe, &self.choice.words())?;
+            return Ok(Start::Train(Box::new((trainer, run))));
         }
-        let run = Run::create(&directory, &recipe, &choice.words())?;
-        return Ok(Start::Train(Box::new((trainer, run))));
+        let (lock, saved) = Run::hold(&directory)?;
+        let mut checkpoint = Run::read(&directory, &saved)?;
+        let recipe = gone_on(recipe, &checkpoint, self.flags);
+        checkpoint.recipe = recipe.with_context(|| format!("`{}`", directory.display()))?;
+        if checkpoint.finished() {
+            return Ok(Start::Finished(Box::new(checkpoint.progress)));
+        }
+        let Checkpoint { recipe, progress, .. } = &checkpoint;
+        let machine = as_begun(&self.flags.machine, &progress.engine, &progress.device);
+        let choice = choice_for(&machine, self.place, recipe)?;
+        let trainer = self.trainer(&choice, recipe, Some(&checkpoint))?;
+        let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
+        Ok(Start::Train(Box::new((trainer, run))))
     }
-    let (lock, saved) = Run::hold(&directory)?;
-    let mut checkpoint = Run::read(&directory, &saved)?;
-    checkpoint.recipe = gone_on(recipe, &checkpoint, flags).with_context(|| format!("`{}`", directory.display()))?;
-    if checkpoint.finished() {
-        return Ok(Start::Finished(Box::new(checkpoint.progress)));
+
+    fn trainer(&self, choice: &Choice, recipe: &Recipe, checkpoint: Option<&Checkpoint>) -> Result<Trainer> {
+        choice.trainer(recipe, checkpoint, self.source.clone(), choice.engine(recipe)?, self.jobs)
     }
-    let Checkpoint { recipe, progress, .. } = &checkpoint;
-    let choice = choice_for(&as_begun(&flags.machine, &progress.engine, &progress.device), place, recipe)?;
-    let trainer = choice.trainer(recipe, Some(&checkpoint), source.clone(), choice.engine(recipe)?, jobs)?;
-    let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
-    Ok(Start::Train(Box::new((trainer, run))))
 }
 
 /// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the seed alone.
