@@ -32,37 +32,11 @@ pub fn run(
     place: Option<&Place>,
     stop: impl Fn() -> Option<i32> + Sync,
 ) -> Result<ExitCode> {
-    let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
-    let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
-    let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
-    let (mut study, shown) = study(flags, group, place, &choice, jobs)?;
-    let (seeds, count, parent) = (study.dealt(group.rank, group.size), study.seeds.len(), shell_path(&shown));
-    let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
-    let choice = group.agree("engine", choice, machine)?;
-    let source = group.agree("data", Source::open(&study.recipe.task), |_| Value::Null)?;
-    // where they are missing, seeds that have begun go on all the same
-    let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
-    let checksum = weights.as_ref().ok().and_then(|weights| weights.as_deref().map(checksum));
-    group.agree("weights", Ok(()), |()| json!(checksum))?;
-    study.weights = study.weights.or(checksum);
-    (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
-    group.lead(|| {
-        study.save()?;
-        study.forget_summary()
-    })?;
-    group.say(&choice.words());
-    let several = Jobs::of(jobs);
-    // a job that no seed needs trains a start ahead
-    let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
-    let ahead =
-        asked && choice.one_start(&study.recipe).is_none() && choice.check_memory(&study.recipe, jobs, 1).is_ok();
-    let ahead = if ahead { several.clone() } else { Jobs::of(1) };
-    let at_a_time =
-        format!("{} at a time{}", jobs.min(seeds.len()), if group.is_alone() { "" } else { " on each rank" });
-    group.say(&format!("training {count} seeds, {at_a_time}, into {parent}"));
-    let seeds_of =
-        Seeds { study: &study, flags, place, choice: &choice, source: &source, weights: &weights, jobs: &ahead };
-    let start = |seed| seeds_of.start(seed);
+    let seeds = Seeds::prepare(flags, group, place)?;
+    let (study, own) = (&seeds.study, seeds.study.dealt(group.rank, group.size));
+    let (count, parent) = (study.seeds.len(), shell_path(&seeds.directory));
+    let (jobs, ranks) = (seeds.jobs.count.min(own.len()), if group.is_alone() { "" } else { " on each rank" });
+    group.say(&format!("training {count} seeds, {jobs} at a time{ranks}, into {parent}"));
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
@@ -80,8 +54,8 @@ pub fn run(
     };
     let said = |outcome: &Outcome| displays.line(&format!("{}: {}", label(outcome.seed), described(outcome)));
     let gathered = gather::beating(group, stop, |stop| {
-        let ended = study.run(&seeds, &several, start, show, stop, said);
-        gather::outcomes(group, &study, ended, stop)
+        let ended = study.run(&own, &seeds.jobs, |seed| seeds.start(seed), show, stop, said);
+        gather::outcomes(group, study, ended, stop)
     });
     let outcomes = match gathered? {
         gather::Gathered::All(outcomes) => outcomes,
@@ -173,26 +147,55 @@ fn study(
     Ok((study, directory))
 }
 
-/// What the seeds of a study are trained with.
+/// A study, and what its seeds are trained with.
 struct Seeds<'a> {
-    study: &'a Study,
     flags: &'a Train,
     place: Option<&'a Place>,
-    choice: &'a Choice,
-    source: &'a Source,
+    study: Study,
+    directory: PathBuf,
+    choice: Choice,
+    source: Source,
     /// Those that they begin with, or why there are none.
-    weights: &'a Result<Option<Vec<f32>>, String>,
-    /// For starts ahead.
-    jobs: &'a Jobs,
+    weights: Result<Option<Vec<f32>>, String>,
+    jobs: Jobs,
+    /// Those that starts ahead may take: the ones that no seed needs, or none.
+    ahead: Jobs,
 }
 
-impl Seeds<'_> {
+impl<'a> Seeds<'a> {
+    /// Begins a study, or opens the one to go on with.
+    fn prepare(flags: &'a Train, group: &Group, place: Option<&'a Place>) -> Result<Seeds<'a>> {
+        let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
+        let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
+        let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
+        let (mut study, directory) = study(flags, group, place, &choice, jobs)?;
+        let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
+        let choice = group.agree("engine", choice, machine)?;
+        let source = group.agree("data", Source::open(&study.recipe.task), |_| Value::Null)?;
+        // where they are missing, seeds that have begun go on all the same
+        let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
+        let checksum = weights.as_ref().ok().and_then(|weights| weights.as_deref().map(checksum));
+        group.agree("weights", Ok(()), |()| json!(checksum))?;
+        study.weights = study.weights.or(checksum);
+        (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
+        group.lead(|| {
+            study.save()?;
+            study.forget_summary()
+        })?;
+        group.say(&choice.words());
+        let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
+        let several = asked && choice.check_memory(&study.recipe, jobs, 1).is_ok();
+        let jobs = Jobs::of(jobs);
+        let ahead = if several { jobs.clone() } else { Jobs::of(1) };
+        Ok(Seeds { flags, place, study, directory, choice, source, weights, jobs, ahead })
+    }
+
     /// The run of one seed, from its beginning or from where it stopped.
     fn start(&self, seed: u64) -> Result<Start> {
         let (directory, recipe) = (self.study.run_directory(seed), self.study.recipe_of(seed));
         if !Run::is_in(&directory) {
             let weights = self.weights.as_ref().map_err(|error| anyhow!("{error}"))?;
-            let mut trainer = self.trainer(self.choice, &recipe, None)?;
+            let mut trainer = self.trainer(&self.choice, &recipe, None)?;
             if let Some(weights) = weights {
                 trainer.begin_with(weights);
             }
@@ -215,7 +218,7 @@ impl Seeds<'_> {
     }
 
     fn trainer(&self, choice: &Choice, recipe: &Recipe, checkpoint: Option<&Checkpoint>) -> Result<Trainer> {
-        choice.trainer(recipe, checkpoint, self.source.clone(), choice.engine(recipe)?, self.jobs)
+        choice.trainer(recipe, checkpoint, self.source.clone(), choice.engine(recipe)?, &self.ahead)
     }
 }
 
