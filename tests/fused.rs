@@ -262,6 +262,24 @@ fn the_number_of_threads_does_not_change_a_bit() {
 }
 
 #[test]
+fn a_batch_that_is_gone_through_in_parts_has_the_gradient_of_the_definition_and_the_same_bits_whatever_the_parts() {
+    let recipe = Recipe::load("copy", &["task.width=3".to_string()]).unwrap();
+    let theta = weights(&recipe.layout(), 0.1, 30);
+    let lengths: Vec<usize> = (0..50).map(|b| 20 + b % 22).collect(); // some 20 MB of tapes
+    let batch = batch(&recipe, &lengths, 30);
+    let mut gradients = [1, 3, 5].map(|threads| {
+        let mut gradient = vec![0.0; theta.len()];
+        let logits = fused(&recipe, threads).logits_and_gradient(&narrow(&theta), &batch, &mut gradient).to_vec();
+        (logits, gradient)
+    });
+    let (logits, gradient) = std::mem::take(&mut gradients[0]);
+    assert!(gradients[1..].iter().all(|other| *other == (logits.clone(), gradient.clone())));
+    let gradient: Vec<f64> = gradient.iter().map(|&value| value as f64).collect();
+    let expected = composed(&recipe, &theta, &batch);
+    compare("copy, fifty sequences", &recipe, &batch, &logits, &gradient, &expected, 1e-4);
+}
+
+#[test]
 fn an_engine_that_has_seen_other_batches_gives_the_same_bits() {
     let recipe = recipe(MACHINES[8].1);
     let theta = narrow(&weights(&recipe.layout(), 0.3, 8));

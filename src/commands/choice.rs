@@ -87,15 +87,16 @@ impl Choice {
     /// Refuses by arithmetic what this machine cannot hold: an update of each of `runs` runs, of which this process has as many as
     /// any other here, with its part of a batch that `ranks` ranks share.
     pub fn check_memory(&self, recipe: &Recipe, runs: usize, ranks: usize) -> Result<()> {
-        let sequences = recipe.training.batch_size.div_ceil(ranks) as u128;
-        let (steps, x, y) = (recipe.task.max_steps() as u128, recipe.task.input_width(), recipe.task.output_width());
+        let sequences = recipe.training.batch_size.div_ceil(ranks);
+        let (steps, widths) = (recipe.task.max_steps(), (recipe.task.input_width(), recipe.task.output_width()));
+        let in_batches = |values: u128| values * steps as u128 * sequences as u128;
         let activations = match (self.device, self.fused) {
-            (Device::Cpu, true) => fused::activations(&recipe.model, x, y, steps),
-            (Device::Cpu, false) => recipe.model.activations() * steps,
+            (Device::Cpu, true) => fused::activations(&recipe.model, widths, steps, sequences, self.threads),
+            (Device::Cpu, false) => in_batches(recipe.model.activations()),
             _ => 0, // they are on the card, which says itself when it is full
         };
-        let batches = steps * (x + y + 1) as u128;
-        recipe.check_memory([runs, self.processes], sequences * (activations + batches))
+        let batch = in_batches((widths.0 + 2 * widths.1 + 1) as u128); // with its logits
+        recipe.check_memory([runs, self.processes], activations + batch)
     }
 
     /// Why starts of a run cannot be trained side by side, and the cure; none if they can.

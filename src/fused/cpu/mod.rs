@@ -21,14 +21,28 @@ use crate::tasks::Batch;
 use anyhow::{Context, Result};
 use forward::{MICRO_BATCH, Slice};
 use rayon::prelude::*;
+use std::ops::Range;
 use tape::Tape;
 use tch::Tensor;
 pub use vector::LANES;
 use weights::Weights;
 
-/// The values that an update keeps of each sequence of so many steps.
-pub fn activations(config: &Config, input_width: usize, output_width: usize, steps: u128) -> u128 {
-    tape::values(&Plan::new(config, input_width, output_width), steps)
+/// Bytes of tapes that are gone through forward and backward before their rows are summed.
+const CACHED: u128 = 1 << 23;
+
+/// The values that an update of a batch of sequences of so many steps keeps.
+pub fn activations(config: &Config, widths: (usize, usize), steps: usize, batch: usize, threads: usize) -> u128 {
+    let plan = Plan::new(config, widths.0, widths.1);
+    let [micro_batch, tapes] = part::<f32>(&plan, steps, batch, threads);
+    tape::values(&plan, steps as u128) * batch.min(micro_batch * tapes) as u128
+}
+
+/// The sequences of a micro-batch, and how many of those are gone through before their rows are summed: what the caches hold,
+/// but one a thread at least.
+fn part<F: Float>(plan: &Plan, steps: usize, batch: usize, threads: usize) -> [usize; 2] {
+    let micro_batch = (batch / threads).clamp(1, MICRO_BATCH);
+    let bytes = tape::values(plan, steps as u128) * (size_of::<F>() * micro_batch) as u128;
+    [micro_batch, (CACHED / bytes).max(1).next_multiple_of(threads as u128) as usize]
 }
 
 /// The engine, in f32 for use and in f64 for the proof of its algebra.
@@ -77,21 +91,30 @@ impl<F: Float> Fused<F> {
 
     /// The logits (T, B, Y) of a batch; padded steps give 0. theta (layout.size())
     pub fn logits(&mut self, theta: &[F], batch: &Batch) -> &[f32] {
-        self.sweep(theta, batch, None, false);
+        self.begin(theta, batch);
+        self.sweep(batch, 0..batch.size(), None, false);
         &self.logits
     }
 
-    /// As `logits`, and the gradient of the training loss.
+    /// As `logits`, and the gradient of the training loss. Goes through the batch in parts whose tapes the caches hold.
     pub fn logits_and_gradient(&mut self, theta: &[F], batch: &Batch, gradient: &mut [F]) -> &[f32] {
         let loss_weights = batch.loss_weights(self.plan.y);
-        self.sweep(theta, batch, Some(&loss_weights), true);
-        self.parameter_gradients(gradient);
+        self.begin(theta, batch);
+        let [micro_batch, tapes] = part::<F>(&self.plan, batch.steps, batch.size(), self.threads);
+        gradient.fill(F::ZERO);
+        for first in (0..batch.size()).step_by(tapes * micro_batch) {
+            let part = first..batch.size().min(first + tapes * micro_batch);
+            self.sweep(batch, part, Some(&loss_weights), true);
+            self.add_gradients(gradient, first > 0);
+        }
+        self.finish_gradients(gradient);
         &self.logits
     }
 
     /// What the heads do at each step of a batch.
     pub fn trace(&mut self, theta: &[F], batch: &Batch) -> Trace {
-        self.sweep(theta, batch, None, true);
+        self.begin(theta, batch);
+        self.sweep(batch, 0..batch.size(), None, true);
         let (plan, at, size) = (&self.plan, self.plan.emitted, batch.size());
         let (all, reads) = (plan.all_heads(), plan.read_heads);
         let room = |values: usize| vec![0.0; batch.steps * size * values];
@@ -131,20 +154,23 @@ impl<F: Float> Fused<F> {
         trace
     }
 
-    /// Forward, and backward if there are loss weights, of all sequences, in micro-batches over the threads. `keep`: the
-    /// tapes keep every step.
-    fn sweep(&mut self, theta: &[F], batch: &Batch, loss_weights: Option<&[f32]>, keep: bool) {
+    /// Makes ready for a batch.
+    fn begin(&mut self, theta: &[F], batch: &Batch) {
         self.plan.check(theta.len(), batch);
         simd::run(self.level, Pack { plan: &self.plan, theta, weights: &mut self.weights });
         self.logits.clear();
         self.logits.resize(batch.steps * batch.size() * self.plan.y, 0.0);
-        let size = (batch.size() / self.threads).clamp(1, MICRO_BATCH);
-        self.tapes.resize_with(batch.size().div_ceil(size), Tape::default);
+    }
 
+    /// Forward, and backward if there are loss weights, of a part of a batch, in micro-batches over the threads. `keep`: the tapes
+    /// keep every step.
+    fn sweep(&mut self, batch: &Batch, sequences: Range<usize>, loss_weights: Option<&[f32]>, keep: bool) {
+        let [size, _] = part::<F>(&self.plan, batch.steps, batch.size(), self.threads);
+        self.tapes.resize_with(sequences.len().div_ceil(size), Tape::default);
         let (plan, weights, level) = (&self.plan, &self.weights, self.level);
         let sweep = |(index, tape): (usize, &mut Tape<F>)| {
-            let first = index * size;
-            tape.reset(plan, &batch.lengths[first..batch.size().min(first + size)], keep);
+            let first = sequences.start + index * size;
+            tape.reset(plan, &batch.lengths[first..sequences.end.min(first + size)], keep);
             simd::run(level, Sweep { plan, weights, slice: Slice { batch, first }, loss_weights, tape });
         };
         match &self.pool {
@@ -156,11 +182,11 @@ impl<F: Float> Fused<F> {
 
         let y = self.plan.y;
         for (index, tape) in self.tapes.iter().enumerate() {
+            let slice = Slice { batch, first: sequences.start + index * size };
             for b in 0..tape.lengths.len() {
                 for t in 1..=tape.lengths[b] {
                     let from = &tape.outputs[tape.logit_row(b, t) * y..][..y];
-                    let row = Slice { batch, first: index * size }.row(b, t);
-                    self.logits[row * y..][..y].copy_from_slice(from);
+                    self.logits[slice.row(b, t) * y..][..y].copy_from_slice(from);
                 }
             }
         }

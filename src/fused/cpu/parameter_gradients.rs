@@ -20,20 +20,29 @@ fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
 }
 
 impl<F: Float> Fused<F> {
-    /// Fills theta's gradient; what is not learned gets 0.
-    pub(super) fn parameter_gradients(&mut self, gradient: &mut [F]) {
-        self.weight_gradients();
-        for parameter in self.plan.layout.parameters.iter().filter(|parameter| parameter.name.starts_with("init.")) {
-            gradient[parameter.range()].fill(F::ZERO);
-        }
-        for (dense, d_w) in denses(&self.plan).zip(&self.d_w) {
-            dense.unpack(d_w, gradient);
-        }
+    /// Adds what the tapes hold to the gradients of the matrices and of the first state. `add`: to what earlier tapes have left in
+    /// the former.
+    pub(super) fn add_gradients(&mut self, gradient: &mut [F], add: bool) {
+        self.weight_gradients(add);
         self.start_gradients(gradient);
     }
 
-    /// d_W = sum over all sequences and steps of d_out z^T, for every Dense; tasks share no element.
-    fn weight_gradients(&mut self) {
+    /// Fills the rest of theta's gradient once all tapes have been added; what is not learned keeps 0.
+    pub(super) fn finish_gradients(&self, gradient: &mut [F]) {
+        let plan = &self.plan;
+        for (dense, d_w) in denses(plan).zip(&self.d_w) {
+            dense.unpack(d_w, gradient);
+        }
+        if let Some(at) = plan.starts.weighting {
+            let d = &mut gradient[at..at + plan.all_heads() * plan.n];
+            for (y, d) in self.weights.weighting.chunks_exact(plan.n_step).zip(d.chunks_exact_mut(plan.n)) {
+                softmax_backward::<F, simd::Plain>(&y[..plan.n], d); // w_0 = softmax(..)
+            }
+        }
+    }
+
+    /// d_W = sum over the tapes' sequences and steps of d_out z^T, for every Dense; tasks share no element.
+    fn weight_gradients(&mut self, add: bool) {
         self.d_w.resize_with(denses(&self.plan).count(), Vec::new);
         let mut tasks = vec![];
         for (index, (dense, d_w)) in denses(&self.plan).zip(&mut self.d_w).enumerate() {
@@ -45,7 +54,7 @@ impl<F: Float> Fused<F> {
         let values: usize = denses(&self.plan).map(|dense| dense.outputs * dense.input_step).sum();
         let steps: usize = tapes.iter().flat_map(|tape| &tape.lengths).sum();
         let sum = |(index, dense, first_row, d_w)| {
-            simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, d_w })
+            simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, add, d_w })
         };
         match &self.pool {
             Some(pool) if tapes.len() > 1 || values * steps >= WORTH_WAKING => {
@@ -84,12 +93,6 @@ impl<F: Float> Fused<F> {
                 }
             }
         }
-        if let Some(at) = starts.weighting {
-            let d = &mut gradient[at..at + plan.all_heads() * plan.n];
-            for (y, d) in self.weights.weighting.chunks_exact(plan.n_step).zip(d.chunks_exact_mut(plan.n)) {
-                softmax_backward::<F, simd::Plain>(&y[..plan.n], d); // w_0 = softmax(..)
-            }
-        }
     }
 }
 
@@ -100,16 +103,17 @@ struct WeightGradient<'a, F: Float> {
     dense: &'a Dense,
     first_row: usize,
     tapes: &'a [Tape<F>],
+    /// To what is there; else in its place.
+    add: bool,
     d_w: &'a mut [F],
 }
 
 impl<F: Float> Work for WeightGradient<'_, F> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let WeightGradient { layers, index, dense, first_row, tapes, d_w } = self;
+        let WeightGradient { layers, index, dense, first_row, tapes, mut add, d_w } = self;
         let rows = d_w.len() / dense.input_step;
         let c_at: [usize; GRADIENT_ROWS] = std::array::from_fn(|row| row * dense.input_step);
-        let mut add = false;
         for tape in tapes {
             for b in 0..tape.lengths.len() {
                 let (first, is_output) = (tape.row(b, 1), index == layers + 1);
