@@ -1,4 +1,5 @@
-//! The fused engine on the CPU: micro-batches of sequences over threads, then the weight gradients over threads.
+//! The fused engine on the CPU, a part of a batch at a time: micro-batches of sequences over threads, then the weight gradients
+//! over threads.
 //! Every sum has one fixed order, so neither the number of threads nor the grouping changes a bit.
 
 mod addressing;
