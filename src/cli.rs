@@ -187,14 +187,6 @@ pub struct Trained {
     pub rows: Option<usize>,
 }
 
-impl Pictures {
-    /// The flag of the first one that is asked for.
-    pub fn first(&self) -> Option<&'static str> {
-        let files = [("--plot", &self.plot), ("--curve", &self.curve), ("--animate", &self.animate)];
-        files.into_iter().find(|(_, file)| file.is_some()).map(|(flag, _)| flag)
-    }
-}
-
 /// Where to measure: the axes that the task has; several give a grid [default: the recipe's evaluation].
 #[derive(Args, Clone)]
 pub struct Axes {
@@ -227,6 +219,19 @@ pub struct Pictures {
     /// Which sequence to draw, of own data by its place in the file [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequence: Option<u32>,
+}
+
+impl Pictures {
+    /// Those that are asked for, by their flags.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let all = [("--plot", &self.plot), ("--curve", &self.curve), ("--animate", &self.animate)];
+        all.into_iter().filter_map(|(flag, file)| Some((flag, file.as_deref()?)))
+    }
+
+    /// The flag of the first one that draws one sequence.
+    pub fn of_a_sequence(&self) -> Option<&'static str> {
+        self.files().map(|(flag, _)| flag).find(|flag| *flag != "--curve")
+    }
 }
 
 /// Draw the learning curves of runs

@@ -69,6 +69,17 @@ impl Progress {
         (self.restarts as u64) << 32 | self.of_start()
     }
 
+    /// The learning rate of an update of this start, which counts from 1.
+    pub fn learning_rate(&self, recipe: &Recipe, step: u64) -> f64 {
+        recipe.training.optimizer.learning_rate() * self.rate_factor(recipe, step)
+    }
+
+    /// What schedule and rollbacks multiply the recipe's learning rate by.
+    pub fn rate_factor(&self, recipe: &Recipe, step: u64) -> f64 {
+        let halvings = 0.5f64.powi(self.rollbacks as i32);
+        recipe.training.schedule.factor(step, recipe.updates()) * halvings
+    }
+
     /// The sequences that will have been seen at the end of this start.
     pub fn expected(&self, recipe: &Recipe) -> u64 {
         let left = recipe.updates() - self.of_start();

@@ -187,9 +187,10 @@ impl Run {
         directory.join("checkpoints").join(LATEST)
     }
 
-    /// Where the machines of the run in a directory are, the one to use first.
-    pub fn machines_in(directory: &Path) -> [PathBuf; 2] {
-        [BEST, LATEST].map(|name| directory.join("checkpoints").join(name))
+    /// The machine of the run in a directory: its best, or its latest where none was evaluated; none before its first checkpoint.
+    pub fn machine_in(directory: &Path) -> Option<PathBuf> {
+        let files = [BEST, LATEST].map(|name| directory.join("checkpoints").join(name));
+        files.into_iter().find(|file| file.exists())
     }
 
     /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.

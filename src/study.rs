@@ -90,7 +90,7 @@ impl Study {
     }
 
     fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
-        let [engine, device] = [const { String::new() }; 2];
+        let (engine, device) = (String::new(), String::new());
         Study { recipe, seeds, engine, device, weights: None, directory: directory.to_path_buf(), _lock: None }
     }
 

@@ -309,7 +309,7 @@ impl Trainer {
             figures: totals.figures(self.recipe.task.scoring()).of_training(),
             grad_norm: grad_norms / updates as f64,
             clipped_norm: self.recipe.training.clip.clipped(0.0).map(|_| clipped_norms / updates as f64),
-            learning_rate: self.recipe.learning_rate(&self.progress, self.progress.of_start()),
+            learning_rate: self.progress.learning_rate(&self.recipe, self.progress.of_start()),
             sequences_per_second,
             restarts: self.progress.restarts,
         }

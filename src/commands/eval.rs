@@ -1,7 +1,7 @@
 use super::study::by_seed;
-use super::{choice, grid, machine_file, pictures, trained, usage};
+use super::{choice, grid, pictures, sized, trained, usage};
 use crate::checkpoint::Checkpoint;
-use crate::cli::{Eval, Trained};
+use crate::cli::Eval;
 use crate::config::Recipe;
 use crate::device;
 use crate::distributed::Group;
@@ -16,6 +16,7 @@ use crate::terminal::{print, say, table};
 use crate::train::evaluate;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use std::path::PathBuf;
 use tch::Tensor;
 
 /// What `--json` prints of a machine.
@@ -57,7 +58,8 @@ pub fn run(flags: Eval) -> Result<()> {
     if Study::is_in(&flags.trained.checkpoint) {
         return study(&flags);
     }
-    let Measured { recipe, points, mut source, mut engine, theta, told } = measure(&flags, &flags.trained, true)?;
+    let Measured { recipe, points, mut source, mut engine, theta, told } =
+        measure(&flags, trained(&flags.trained)?, true)?;
     print(&match flags.json {
         true => serde_json::to_string_pretty(&told)? + "\n",
         false => points_table(&told.results) + &positions(&told.results),
@@ -69,32 +71,33 @@ pub fn run(flags: Eval) -> Result<()> {
 /// Every seed of a study, each by the machine that its directory stands for.
 fn study(flags: &Eval) -> Result<()> {
     let directory = &flags.trained.checkpoint;
-    if let Some(flag) = flags.pictures.first() {
+    if let Some((flag, _)) = flags.pictures.files().next() {
         return usage(&format!(
             "`{flag}` draws one machine\nhint: name the directory of a seed, `seed-N` in the study's"
         ));
     }
     let study = Study::read(directory)?;
-    let (mut runs, mut metric) = (vec![], None);
+    let mut runs = vec![];
     for &seed in &study.seeds {
-        let checkpoint = study.run_directory(seed);
-        if !Run::machines_in(&checkpoint).iter().any(|file| file.exists()) {
+        let Some(file) = Run::machine_in(&study.run_directory(seed)) else {
             say(&format!("seed {seed} has no checkpoint yet: left out"));
             continue;
-        }
-        let own = Checkpoint::load(&machine_file(&checkpoint)?)?.recipe;
+        };
+        let checkpoint = Checkpoint::load(&file)?;
+        let own = &checkpoint.recipe;
         if (&own.task, &own.model, &own.evaluation)
             != (&study.recipe.task, &study.recipe.model, &study.recipe.evaluation)
         {
             say(&format!("seed {seed} has a run of another recipe in its place: left out"));
             continue;
         }
-        let machine = Trained { checkpoint, rows: flags.trained.rows };
-        let Measured { recipe, told, .. } = measure(flags, &machine, runs.is_empty())?;
-        metric = Some(recipe.solved.threshold.metric);
-        runs.push(told);
+        let machine = sized(checkpoint, &flags.trained)?;
+        runs.push(measure(flags, (file, machine), runs.is_empty())?.told);
     }
-    let Some(metric) = metric else { bail!("no seed of `{}` has a checkpoint", directory.display()) };
+    if runs.is_empty() {
+        bail!("no seed of `{}` has a checkpoint", directory.display());
+    }
+    let metric = study.recipe.solved.threshold.metric;
     let seeds: Vec<(Vec<String>, &[Score])> =
         runs.iter().map(|run| (vec![run.training_seed.to_string()], &run.results[..])).collect();
     let table =
@@ -123,9 +126,9 @@ fn spreads(runs: &[Results]) -> String {
     format!("{title}\n{}", table(&rows, 1))
 }
 
-/// `says`: tells first what measures.
-fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
-    let (checkpoint, Checkpoint { mut recipe, theta, .. }) = trained(machine)?;
+/// Measures a machine of a file. `says`: tells first what measures.
+fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> Result<Measured> {
+    let Checkpoint { mut recipe, theta, .. } = machine;
     match (&flags.data, &mut recipe.task) {
         (None, _) => {}
         (Some(data), Task::Sequences(task)) => task.eval = data.clone(),
@@ -154,7 +157,7 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
     let told = Results {
-        checkpoint: checkpoint.display().to_string(),
+        checkpoint: file.display().to_string(),
         task: recipe.task.name(),
         data: match &recipe.task {
             Task::Sequences(sequences) => Some(sequences.eval.clone()),
@@ -174,8 +177,8 @@ fn measure(flags: &Eval, machine: &Trained, says: bool) -> Result<Measured> {
 /// need none.
 fn warn_of_rows(flags: &Eval, recipe: &Recipe, points: &[Point], source: &mut Source) -> Result<()> {
     let Config::Ntm(ntm) = &recipe.model else { return Ok(()) };
-    let largest = points.iter().max_by_key(|point| source.evaluation_steps(point));
-    let (Some(point), None, MemoryStart::Constant) = (largest, flags.trained.rows, ntm.init.memory) else {
+    let (Some(point), None, MemoryStart::Constant) = (source.largest(points), flags.trained.rows, ntm.init.memory)
+    else {
         return Ok(());
     };
     if source.evaluation_steps(point) <= ntm.memory.rows || recipe.task.axes().is_empty() {

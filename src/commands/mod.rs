@@ -46,7 +46,7 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    match Run::machines_in(path).into_iter().find(|file| file.exists()) {
+    match Run::machine_in(path) {
         Some(file) => Ok(file),
         None if Study::is_in(path) => bail!(
             "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
@@ -59,18 +59,27 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// The machine that the flags name, with as many memory rows as they say, and its file. To be run, not trained on: the
-/// optimizer's state is not resized.
+/// The machine that the flags name, with as many memory rows as they say, and its file.
 fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
     let file = machine_file(&flags.checkpoint)?;
-    let mut checkpoint = Checkpoint::load(&file)?;
+    let checkpoint = Checkpoint::load(&file)?;
+    Ok((file, sized(checkpoint, flags)?))
+}
+
+/// A machine with as many memory rows as the flags say.
+fn sized(mut checkpoint: Checkpoint, flags: &Trained) -> Result<Checkpoint> {
     if let Some(rows) = flags.rows {
-        let (x, y) = (checkpoint.recipe.task.input_width(), checkpoint.recipe.task.output_width());
-        (checkpoint.recipe.model, checkpoint.theta) =
-            with_rows(&checkpoint.recipe.model, x, y, &checkpoint.theta, rows)
-                .with_context(|| format!("`--rows {rows}`"))?;
+        resize(&mut checkpoint, rows).with_context(|| format!("`--rows {rows}`"))?;
     }
-    Ok((file, checkpoint))
+    Ok(checkpoint)
+}
+
+/// Gives a machine so many memory rows. To be run or begun with, not gone on with: the optimizer's state is not resized.
+fn resize(checkpoint: &mut Checkpoint, rows: usize) -> Result<()> {
+    let Checkpoint { recipe, theta, .. } = checkpoint;
+    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    (recipe.model, *theta) = with_rows(&recipe.model, x, y, theta, rows)?;
+    Ok(())
 }
 
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.

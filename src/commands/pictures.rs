@@ -29,16 +29,14 @@ pub struct Evaluated<'a> {
 
 /// Refuses pictures that could not be drawn, before the evaluation.
 pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[Point]) -> Result<()> {
-    for (flag, path) in [("--plot", &flags.plot), ("--curve", &flags.curve), ("--animate", &flags.animate)] {
-        if let Some(path) = path {
-            can_be_written(path, flag)?;
-        }
+    for (flag, path) in flags.files() {
+        can_be_written(path, flag)?;
     }
-    let shown = flags.plot.as_ref().map(|_| "--plot").or(flags.animate.as_ref().map(|_| "--animate"));
+    let shown = flags.of_a_sequence();
     if let (Some(number), None) = (flags.sequence, shown) {
         return usage(&format!("`--sequence {number}` is the one to draw\nhint: add --plot or --animate"));
     }
-    let steps = match (shown, largest(points, source)) {
+    let steps = match (shown, source.largest(points)) {
         (Some(_), Some(point)) if recipe.task.axes().is_empty() => drawn(flags, source, 0, point)?.steps,
         (Some(_), Some(point)) => source.evaluation_steps(point),
         _ => 0,
@@ -58,10 +56,6 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
         bail!("`--curve`: {} has no axis to draw along", recipe.task.name());
     }
     Ok(())
-}
-
-fn largest<'a>(points: &'a [Point], source: &Source) -> Option<&'a Point> {
-    points.iter().max_by_key(|point| source.evaluation_steps(point))
 }
 
 /// The sequence to draw.
@@ -87,8 +81,7 @@ pub fn draw(
         save(&Curve { title, axis: first.axis, training: first.training, scores: scores.to_vec() }, path)?;
         wrote(path);
     }
-    let shown = flags.plot.is_some() || flags.animate.is_some();
-    let (Some(point), true) = (largest(points, source), shown) else { return Ok(()) };
+    let (Some(point), Some(_)) = (source.largest(points), flags.of_a_sequence()) else { return Ok(()) };
     let batch = drawn(flags, source, seed, point)?;
     let logits = engine.forward(theta, &batch)?.to_vec();
     let trace = engine.trace(theta, &batch)?;

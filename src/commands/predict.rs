@@ -2,7 +2,7 @@ use super::choice::machine;
 use super::trained;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Predict;
-use crate::tasks::{BYTE_ORDER_MARK, Batch, Line};
+use crate::tasks::{Batch, Line, unmarked};
 use crate::terminal::{print, say};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -31,9 +31,7 @@ pub fn run(flags: Predict) -> Result<()> {
             return Ok(());
         }
         number += 1;
-        if number == 1 && text.starts_with(BYTE_ORDER_MARK) {
-            text.drain(..BYTE_ORDER_MARK.len());
-        }
+        let text = unmarked(&text, number);
         if text.trim_ascii().is_empty() {
             continue;
         }

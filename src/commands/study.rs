@@ -93,24 +93,27 @@ fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
     Ok(weights)
 }
 
-/// A new study, or the one to go on with. The rank that leads keeps it.
+/// A new study, or the one to go on with. The rank that leads keeps it. And the sequences of a new one, which have been read.
 fn study(
     flags: &Train,
     group: &Group,
     place: Option<&Place>,
     choice: &Choice,
     jobs: usize,
-) -> Result<(Study, PathBuf)> {
+) -> Result<(Study, PathBuf, Option<Source>)> {
     let begin = |seeds: &[u64]| {
-        let (recipe, _) = recipe(flags)?;
+        let (recipe, source) = recipe(flags)?;
         weights(&recipe)?; // or nothing is begun
         choice.check_memory(&recipe, jobs.min(seeds.len()), 1).with_context(|| in_recipe(flags))?;
-        Ok((recipe, seeds.to_vec()))
+        Ok((recipe, source, seeds.to_vec()))
     };
     let begun = flags.seeds.as_ref().filter(|_| flags.resume.is_none());
     let begun = begun.map(|seeds| begin(&seeds.0)).transpose();
-    let described = |begun: &Option<(Recipe, Vec<u64>)>| asked(flags, begun.as_ref().map(|(recipe, _)| recipe));
-    let begun = group.agree("command line", begun, described)?;
+    let described = |begun: &Option<(Recipe, Source, Vec<u64>)>| asked(flags, begun.as_ref().map(|begun| &begun.0));
+    let (begun, source) = match group.agree("command line", begun, described)? {
+        Some((recipe, source, seeds)) => (Some((recipe, seeds)), Some(source)),
+        None => (None, None),
+    };
     let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
     let mut led = None;
     let saved = group.share(|| {
@@ -144,7 +147,7 @@ fn study(
         Ok(saved)
     })?;
     let study = led.map_or_else(|| Study::parse(&directory, &saved), Ok)?;
-    Ok((study, directory))
+    Ok((study, directory, source))
 }
 
 /// A study, and what its seeds are trained with.
@@ -168,10 +171,11 @@ impl<'a> Seeds<'a> {
         let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
         let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
         let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
-        let (mut study, directory) = study(flags, group, place, &choice, jobs)?;
+        let (mut study, directory, source) = study(flags, group, place, &choice, jobs)?;
         let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
         let choice = group.agree("engine", choice, machine)?;
-        let source = group.agree("data", Source::open(&study.recipe.task), |_| Value::Null)?;
+        let source =
+            group.agree("data", source.map_or_else(|| Source::open(&study.recipe.task), Ok), |_| Value::Null)?;
         // where they are missing, seeds that have begun go on all the same
         let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
         let checksum = weights.as_ref().ok().and_then(|weights| weights.as_deref().map(checksum));

@@ -1,7 +1,6 @@
 use super::choice::{Choice, as_begun, cores};
-use super::machine_file;
 use super::signals::stop_signal;
-use super::{study, usage};
+use super::{machine_file, resize, study, usage};
 use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
@@ -9,7 +8,7 @@ use crate::device;
 use crate::display::Display;
 use crate::distributed::{Group, Lost, Place, launched};
 use crate::engine::Engine;
-use crate::model::{Config, Layout, with_rows};
+use crate::model::Config;
 use crate::optim::Schedule;
 use crate::run::{Lock, Run};
 use crate::simd;
@@ -137,16 +136,12 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     if from.is_empty() {
         return Ok(None);
     }
-    let Checkpoint { recipe: other, mut theta, .. } = Checkpoint::load(&machine_file(Path::new(from))?)?;
-    let (mut model, x, y) = (other.model, other.task.input_width(), other.task.output_width());
-    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &model)
-        && wanted.memory.rows != found.memory.rows
-    {
-        (model, theta) =
-            with_rows(&model, x, y, &theta, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
+    let mut other = Checkpoint::load(&machine_file(Path::new(from))?)?;
+    if let (Config::Ntm(wanted), Config::Ntm(_)) = (&recipe.model, &other.recipe.model) {
+        resize(&mut other, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
     }
-    let [wanted, found] = [recipe.layout(), Layout::new(&model, x, y)].map(|layout| {
-        let shapes = layout.parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
+    let [wanted, found] = [recipe, &other.recipe].map(|recipe| {
+        let shapes = recipe.layout().parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
         shapes.collect::<BTreeMap<String, Vec<usize>>>()
     });
     if let Some(name) = wanted.keys().chain(found.keys()).find(|name| wanted.get(*name) != found.get(*name)) {
@@ -157,7 +152,7 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
              hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
         );
     }
-    Ok(Some(theta))
+    Ok(Some(other.theta))
 }
 
 /// By which weights are told from others.
@@ -329,7 +324,7 @@ fn log(
     say(&format!("going on with {shown} at {} sequences", checkpoint.progress.sequences));
     let longer = flags.sequences.filter(|_| flags.resume.is_some());
     if let (Some(sequences), false) = (longer, recipe.training.schedule == Schedule::Constant {}) {
-        let rate = recipe.learning_rate(&checkpoint.progress, checkpoint.progress.of_start() + 1);
+        let rate = checkpoint.progress.learning_rate(recipe, checkpoint.progress.of_start() + 1);
         say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
     }
     Ok(run)

@@ -13,7 +13,6 @@ pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{METRICS, Metric, Solved, Threshold};
 
 use crate::limits::check;
-use crate::progress::Progress;
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -184,17 +183,6 @@ impl Recipe {
             }
         }
         Ok(())
-    }
-
-    /// The learning rate of an update of a start, which counts from 1, with what schedule and rollbacks make of it.
-    pub fn learning_rate(&self, progress: &Progress, step: u64) -> f64 {
-        self.training.optimizer.learning_rate() * self.rate_factor(progress, step)
-    }
-
-    /// What schedule and rollbacks multiply the learning rate by.
-    pub fn rate_factor(&self, progress: &Progress, step: u64) -> f64 {
-        let halvings = 0.5f64.powi(progress.rollbacks as i32);
-        self.training.schedule.factor(step, self.updates()) * halvings
     }
 
     /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`

@@ -1,7 +1,7 @@
 //! A data file: read through once, when every line is checked and its place noted; then sequences are read where they
 //! stand, so the file may be larger than memory.
 
-use super::line::{Line, Wrong};
+use super::line::{Line, Wrong, unmarked};
 use super::{Batch, Loss};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
@@ -45,17 +45,16 @@ impl File {
                 break;
             }
             number += 1;
-            let mark = if number == 1 && text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
             checksum = text.iter().fold(checksum, |sum, byte| (sum ^ *byte as u64).wrapping_mul(FNV_PRIME));
-            let line = &text[mark..];
-            if !line.trim_ascii().is_empty() {
-                let length = line.len();
-                let line = Line::parse(line.trim_ascii_end(), Some(loss), widths)
+            let unmarked = unmarked(&text, number);
+            if !unmarked.trim_ascii().is_empty() {
+                let line = Line::parse(unmarked.trim_ascii_end(), Some(loss), widths)
                     .map_err(|wrong| anyhow!("`{path}`, line {number}, {wrong}"))?;
                 widths = Some(line.widths);
                 max_steps = max_steps.max(line.steps);
-                let length = u32::try_from(length).with_context(|| format!("`{path}`, line {number}: over 4 GB"))?;
-                places.push((at + mark as u64, length));
+                let length =
+                    u32::try_from(unmarked.len()).with_context(|| format!("`{path}`, line {number}: over 4 GB"))?;
+                places.push((at + (text.len() - unmarked.len()) as u64, length));
             }
             at += text.len() as u64;
         }
@@ -99,9 +98,6 @@ impl File {
     }
 }
 
-/// What some editors begin a file of UTF-8 with.
-pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 /// FNV-1a, 64 bits: against a changed file, not against malice.
 const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
@@ -141,7 +137,7 @@ mod tests {
     #[test]
     fn a_byte_order_mark_at_the_begin_is_passed_over() {
         let line = br#"{"input": [[1]], "target": [[1]]}"#;
-        let marked = [BYTE_ORDER_MARK, line, b"\n", line].concat();
+        let marked = [&b"\xef\xbb\xbf"[..], line, b"\n", line].concat();
         let batch = open(&marked, Loss::CrossEntropy).unwrap().batch(&[0, 1]).unwrap();
         assert_eq!(batch.inputs, [1.0, 1.0]);
         let message = format!("{:#}", open(&[line, &b"\n"[..], &marked].concat(), Loss::CrossEntropy).err().unwrap());

@@ -228,3 +228,8 @@ impl Visitor<'_> for Value {
         self.visit_f64(value as f64)
     }
 }
+
+/// A line of a file, by its number from 1, without the byte order mark that some editors begin a file of UTF-8 with.
+pub fn unmarked(line: &[u8], number: usize) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").filter(|_| number == 1).unwrap_or(line)
+}

@@ -140,6 +140,11 @@ impl Source {
         }
     }
 
+    /// The point with the longest evaluation sequences.
+    pub fn largest<'a>(&self, points: &'a [Point]) -> Option<&'a Point> {
+        points.iter().max_by_key(|point| self.evaluation_steps(point))
+    }
+
     /// Refuses points whose sequences would be too long, before anything of their size is made.
     pub fn check(&self, points: &[Point]) -> Result<()> {
         match points.iter().find(|point| self.evaluation_steps(point) > MOST_STEPS) {

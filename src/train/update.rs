@@ -45,7 +45,7 @@ impl Trainer {
     pub(super) fn update_by(&mut self, batch: &Batch, asked: Option<i32>) -> Result<Option<Step>> {
         self.check_inputs(batch)?;
         let step = self.progress.of_start() + 1;
-        let factor = self.recipe.rate_factor(&self.progress, step);
+        let factor = self.progress.rate_factor(&self.recipe, step);
         let all = match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();

@@ -34,16 +34,20 @@ const CACHED: u128 = 1 << 23;
 /// The values that an update of a batch of sequences of so many steps keeps.
 pub fn activations(config: &Config, widths: (usize, usize), steps: usize, batch: usize, threads: usize) -> u128 {
     let plan = Plan::new(config, widths.0, widths.1);
-    let [micro_batch, tapes] = part::<f32>(&plan, steps, batch, threads);
-    tape::values(&plan, steps as u128) * batch.min(micro_batch * tapes) as u128
+    tape::values(&plan, steps as u128) * batch.min(part::<f32>(&plan, steps, batch, threads)) as u128
 }
 
-/// The sequences of a micro-batch, and how many of those are gone through before their rows are summed: what the caches hold,
-/// but one a thread at least.
-fn part<F: Float>(plan: &Plan, steps: usize, batch: usize, threads: usize) -> [usize; 2] {
-    let micro_batch = (batch / threads).clamp(1, MICRO_BATCH);
-    let bytes = tape::values(plan, steps as u128) * (size_of::<F>() * micro_batch) as u128;
-    [micro_batch, (CACHED / bytes).max(1).next_multiple_of(threads as u128) as usize]
+/// The sequences of a micro-batch.
+fn micro_batch(batch: usize, threads: usize) -> usize {
+    (batch / threads).clamp(1, MICRO_BATCH)
+}
+
+/// The sequences that are gone through before their rows are summed: micro-batches that the caches hold, but one a thread at
+/// least.
+fn part<F: Float>(plan: &Plan, steps: usize, batch: usize, threads: usize) -> usize {
+    let size = micro_batch(batch, threads);
+    let bytes = tape::values(plan, steps as u128) * (size_of::<F>() * size) as u128;
+    (CACHED / bytes).max(1).next_multiple_of(threads as u128) as usize * size
 }
 
 /// The engine, in f32 for use and in f64 for the proof of its algebra.
@@ -101,11 +105,10 @@ impl<F: Float> Fused<F> {
     pub fn logits_and_gradient(&mut self, theta: &[F], batch: &Batch, gradient: &mut [F]) -> &[f32] {
         let loss_weights = batch.loss_weights(self.plan.y);
         self.begin(theta, batch);
-        let [micro_batch, tapes] = part::<F>(&self.plan, batch.steps, batch.size(), self.threads);
+        let part = part::<F>(&self.plan, batch.steps, batch.size(), self.threads);
         gradient.fill(F::ZERO);
-        for first in (0..batch.size()).step_by(tapes * micro_batch) {
-            let part = first..batch.size().min(first + tapes * micro_batch);
-            self.sweep(batch, part, Some(&loss_weights), true);
+        for first in (0..batch.size()).step_by(part) {
+            self.sweep(batch, first..batch.size().min(first + part), Some(&loss_weights), true);
             self.add_gradients(gradient, first > 0);
         }
         self.finish_gradients(gradient);
@@ -166,7 +169,7 @@ impl<F: Float> Fused<F> {
     /// Forward, and backward if there are loss weights, of a part of a batch, in micro-batches over the threads. `keep`: the tapes
     /// keep every step.
     fn sweep(&mut self, batch: &Batch, sequences: Range<usize>, loss_weights: Option<&[f32]>, keep: bool) {
-        let [size, _] = part::<F>(&self.plan, batch.steps, batch.size(), self.threads);
+        let size = micro_batch(batch.size(), self.threads);
         self.tapes.resize_with(sequences.len().div_ceil(size), Tape::default);
         let (plan, weights, level) = (&self.plan, &self.weights, self.level);
         let sweep = |(index, tape): (usize, &mut Tape<F>)| {
