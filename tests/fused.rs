@@ -261,6 +261,32 @@ fn the_number_of_threads_does_not_change_a_bit() {
     }
 }
 
+/// Threads share the work of a single sequence in some updates and not in others, as it pays at the moment.
+#[test]
+fn a_sequence_that_threads_share_gives_the_same_bits() {
+    let large = [
+        ("large", r#"{"controller": {"hidden": 70}, "memory": {"rows": 20, "width": 9}}"#),
+        ("large, two layers", r#"{"controller": {"hidden": 40, "layers": 2}, "memory": {"rows": 20, "width": 9}}"#),
+        ("large baseline", r#"{"kind": "lstm", "hidden": 50, "layers": 2}"#),
+    ];
+    for (name, model) in MACHINES.iter().chain(&large) {
+        let recipe = recipe(model);
+        let theta = narrow(&weights(&recipe.layout(), 0.3, 7));
+        let batch = batch(&recipe, &[23], 7);
+        let updates = |threads| {
+            let mut engine = fused(&recipe, threads);
+            std::array::from_fn::<_, 10, _>(|_| {
+                let mut gradient = vec![0.0; theta.len()];
+                (engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec(), gradient)
+            })
+        };
+        let [first, others @ ..] = updates(1);
+        for other in others.into_iter().chain(updates(2)).chain(updates(4)) {
+            assert!(first == other, "{name}");
+        }
+    }
+}
+
 #[test]
 fn a_batch_that_is_gone_through_in_parts_has_the_gradient_of_the_definition_and_the_same_bits_whatever_the_parts() {
     let recipe = Recipe::load("copy", &["task.width=3".to_string()]).unwrap();

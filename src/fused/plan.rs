@@ -204,6 +204,11 @@ impl Plan {
         assert!(batch.lengths.iter().all(|&steps| steps > 0), "a sequence has no steps: {:?}", batch.lengths);
     }
 
+    /// What a layer of the controller takes in beside its own state: input and reads, or the layer below.
+    pub fn below(&self, layer: usize) -> usize {
+        if layer == 0 { self.x + self.read_heads * self.m } else { self.h }
+    }
+
     /// R + W
     pub fn all_heads(&self) -> usize {
         self.read_heads + self.write_heads

@@ -2,53 +2,89 @@
 
 use super::addressing::{BackwardScratch, Kept, activate_backward, address_backward};
 use super::controller::{feedforward_backward, lstm_backward};
+use super::crew::Crew;
 use super::forward::{MICRO_BATCH, Slice, offsets};
 use super::memory::{add_scaled_rows, write, write_backward, write_into};
-use super::product::{Panels, Rows, product};
-use super::tape::{Field, Scratch, Tape};
+use super::product::{PANEL, Panels, Rows, product};
+use super::tape::{Field, LayerTape, Scratch, Tape};
 use super::vector::{axpy, dot_columns};
 use super::weights::{Packed, Weights};
 use crate::fused::plan::{Dense, Plan};
-use crate::simd::Arch;
-use crate::simd::Float;
+use crate::simd::{self, Arch, Float, Work};
 use crate::tasks::Loss;
+use std::mem::{swap, take};
+use std::ops::Range;
 
 /// On entry the tape holds a forward pass. On return `logits`, `heads` and the layers' `gates` hold the gradients before
 /// their activations (from which the weight gradients follow), and the scratch holds those of the first state.
 /// `loss_weights` (T, B) are those of the whole batch.
+///
+/// While the heads of a step are gone through, a second thread of the crew takes the gradients of the step after it through the
+/// recurrent weights: they are most of all weights, and nothing waits for them before the controller of this step does.
 #[inline(always)]
 pub fn backward<F: Float, A: Arch>(
     plan: &Plan,
     weights: &Weights<F>,
+    crew: &Crew,
     slice: Slice,
     loss_weights: &[f32],
     tape: &mut Tape<F>,
 ) {
-    let (size, segment) = (tape.lengths.len(), tape.segment);
-    tape.scratch.reset(plan, size, segment);
+    let size = tape.lengths.len();
+    tape.scratch.reset(plan, size, tape.segment);
     loss::<F, A>(plan, slice, loss_weights, tape);
     let mix = slice.batch.mix(plan.s).map(F::of);
-    let [mut active, mut rows, mut logit_rows] = [(); 3].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
+    let [mut active, mut rows] = [(); 2].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
+    let [mut next_active, mut next_rows] = [(); 2].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH)); // of step t + 1
+    let cuts: Vec<usize> = (0..plan.controller.len()).map(|l| cut(plan, crew, l)).collect();
+    let (mut layers, mut d_z) = (take(&mut tape.layers), take(&mut tape.scratch.d_z));
     for t in (1..=tape.steps()).rev() {
+        swap(&mut active, &mut next_active);
+        swap(&mut rows, &mut next_rows);
         active.clear();
         active.extend((0..size).filter(|&b| tape.lengths[b] >= t));
         rows.clear();
         rows.extend(active.iter().map(|&b| tape.row(b, t)));
 
-        logit_rows.clear();
-        logit_rows.extend(active.iter().map(|&b| tape.logit_row(b, t)));
-        output::<F, A>(plan, weights, slice, loss_weights, tape, t, &active, &logit_rows);
-        for &b in &active {
-            if plan.n > 0 {
-                if t == tape.lengths[b] || t.is_multiple_of(segment) {
+        let beside = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
+        let above = Above { plan, weights, slice, loss_weights, mix, tape, t, active: &active, rows: &rows };
+        crew.join(beside, || simd::run(A::LEVEL, above));
+        controller::<F, A>(plan, weights, &cuts, &mut layers, &mut d_z, tape, t, &active, &rows);
+    }
+    recurrent::<F, A>(plan, weights, &cuts, &layers, &rows, &mut d_z, &active);
+    (tape.layers, tape.scratch.d_z) = (layers, d_z);
+}
+
+/// What a step has above its controller, backwards: the output, the heads and the memory. Leaves d_h in `d_shown`.
+struct Above<'a, F: Float> {
+    plan: &'a Plan,
+    weights: &'a Weights<F>,
+    slice: Slice<'a>,
+    loss_weights: &'a [f32],
+    mix: [F; 2],
+    tape: &'a mut Tape<F>,
+    t: usize,
+    active: &'a [usize],
+    rows: &'a [usize],
+}
+
+impl<F: Float> Work for Above<'_, F> {
+    #[inline(always)]
+    fn run<A: Arch>(self) {
+        let Above { plan, weights, slice, loss_weights, mix, tape, t, active, rows } = self;
+        output::<F, A>(plan, weights, slice, loss_weights, tape, t, active);
+        if plan.n > 0 {
+            for &b in active {
+                if t == tape.lengths[b] || t.is_multiple_of(tape.segment) {
                     replay::<F, A>(plan, tape, b, t);
                 }
                 memory::<F, A>(plan, mix, tape, b, t);
             }
         }
         // heads = W [1, h]: d_h += W^T d_heads
-        transposed::<F, A>(true, &plan.heads, &weights.heads, &tape.heads, &rows, &mut tape.scratch.d_shown, &active);
-        controller::<F, A>(plan, weights, tape, t, &active, &rows);
+        let (dense, d_shown) = (&plan.heads, &mut tape.scratch.d_shown);
+        let columns = 0..dense.input_step;
+        transposed::<F, A>(true, dense, &weights.heads, columns, &tape.heads, rows, d_shown, active);
     }
 }
 
@@ -78,21 +114,50 @@ fn loss<F: Float, A: Arch>(plan: &Plan, slice: Slice, loss_weights: &[f32], tape
     }
 }
 
-/// d_z = W^T d_out by sequence, or added to what is there. (J) -> (K)
+/// Columns of d_z = W^T d_out by sequence, or added to what is there. (J) -> (K)
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn transposed<F: Float, A: Arch>(
     add: bool,
     dense: &Dense,
     packed: &Packed<F>,
+    columns: Range<usize>,
     d_out: &Field<F>,
     rows: &[usize],
     d_z: &mut Field<F>,
     active: &[usize],
 ) {
     let a_at = offsets(rows, d_out.step);
-    let c_at = offsets(active, d_z.step);
+    let c_at = offsets(active, d_z.step).map(|at| at + columns.start);
     let a = Rows { data: &d_out.data, at: &a_at[..rows.len()], step: 1 };
-    product::<F, A>(add, &mut d_z.data, &c_at[..active.len()], dense.input_step, a, dense.outputs, packed.w(dense));
+    let w = packed.w(dense).from(columns.start);
+    product::<F, A>(add, &mut d_z.data, &c_at[..active.len()], columns.len(), a, dense.outputs, w);
+}
+
+/// The first column of a layer's matrix that a second thread may do: the recurrent weights, from a panel's start on.
+fn cut(plan: &Plan, crew: &Crew, l: usize) -> usize {
+    let dense = &plan.controller[l];
+    match plan.recurrent && crew.threads() > 1 {
+        true => (1 + plan.below(l)).next_multiple_of(PANEL).min(dense.input_step),
+        false => dense.input_step,
+    }
+}
+
+/// What of all layers' d_z is for the step before.
+#[inline(always)]
+fn recurrent<F: Float, A: Arch>(
+    plan: &Plan,
+    weights: &Weights<F>,
+    cuts: &[usize],
+    layers: &[LayerTape<F>],
+    rows: &[usize],
+    d_z: &mut [Field<F>],
+    active: &[usize],
+) {
+    for (l, (dense, layer)) in plan.controller.iter().zip(layers).enumerate() {
+        let columns = cuts[l]..dense.input_step;
+        transposed::<F, A>(false, dense, &weights.controller[l], columns, &layer.gates, rows, &mut d_z[l], active);
+    }
 }
 
 /// logits = W [1, h, r]: d_shown. Steps without a target pass nothing back.
@@ -106,18 +171,13 @@ fn output<F: Float, A: Arch>(
     tape: &mut Tape<F>,
     t: usize,
     active: &[usize],
-    logit_rows: &[usize],
 ) {
     if active.iter().any(|&b| loss_weights[slice.row(b, t)] != 0.0) {
-        transposed::<F, A>(
-            false,
-            &plan.output,
-            &weights.output,
-            &tape.logits,
-            logit_rows,
-            &mut tape.scratch.d_shown,
-            active,
-        );
+        let mut rows = [0; MICRO_BATCH];
+        rows.iter_mut().zip(active).for_each(|(row, &b)| *row = tape.logit_row(b, t));
+        let (dense, rows, d_shown) = (&plan.output, &rows[..active.len()], &mut tape.scratch.d_shown);
+        let columns = 0..dense.input_step;
+        transposed::<F, A>(false, dense, &weights.output, columns, &tape.logits, rows, d_shown, active);
     } else {
         for &b in active {
             tape.scratch.d_shown.row_mut(b).fill(F::ZERO);
@@ -250,11 +310,16 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
     add_scaled_rows::<F, A>(memory, &scratch.row_factor, d_memory);
 }
 
-/// All layers of the controller, backwards: from d_h in `d_shown` to `d_reads` and the layers' carried gradients.
+/// All layers of the controller, backwards: from d_h in `d_shown`, and `d_z` of step t + 1, to `d_reads` and what of `d_z` the
+/// layer below waits for.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn controller<F: Float, A: Arch>(
     plan: &Plan,
     weights: &Weights<F>,
+    cuts: &[usize],
+    layers: &mut [LayerTape<F>],
+    d_z: &mut [Field<F>],
     tape: &mut Tape<F>,
     t: usize,
     active: &[usize],
@@ -262,33 +327,28 @@ fn controller<F: Float, A: Arch>(
 ) {
     let h = plan.h;
     for l in (0..plan.controller.len()).rev() {
-        let top = l + 1 == plan.controller.len();
+        let (dense, layer, below) = (&plan.controller[l], &mut layers[l], plan.below(l));
+        let (d_z, above) = d_z[l..].split_first_mut().expect("each layer has its d_z");
         for (&b, &row) in active.iter().zip(rows) {
-            let prev = tape.row(b, t - 1);
-            let Tape { layers, scratch, .. } = tape;
-            // h goes up (to the heads and the output, or to the layer above, whose d_z is still there) and on in time
-            let from_above = if top { &scratch.d_shown.row(b)[1..1 + h] } else { &scratch.d_z.row(b)[1..1 + h] };
-            let d_h = scratch.d_hidden[l].row_mut(b);
-            let layer = &mut layers[l];
+            // h goes up, to the heads and the output or to the layer above, and on in time
+            let from_above = match above.first() {
+                Some(d_z) => &d_z.row(b)[1..1 + h],
+                None => &tape.scratch.d_shown.row(b)[1..1 + h],
+            };
             if plan.recurrent {
+                let d_h = &mut d_z.row_mut(b)[1 + below..][..h];
                 axpy::<F, A>(d_h, F::ONE, from_above);
-                let (prev_c, tanh_c) = (layer.cell.row(prev), layer.tanh_cell.row(row));
-                lstm_backward(layer.gates.row_mut(row), prev_c, tanh_c, d_h, scratch.d_cell[l].row_mut(b));
+                let (prev_c, tanh_c) = (layer.cell.row(tape.row(b, t - 1)), layer.tanh_cell.row(row));
+                lstm_backward(layer.gates.row_mut(row), prev_c, tanh_c, d_h, tape.scratch.d_cell[l].row_mut(b));
             } else {
                 feedforward_backward(layer.gates.row_mut(row), from_above);
             }
         }
-        let (dense, layer, scratch) = (&plan.controller[l], &tape.layers[l], &mut tape.scratch);
-        transposed::<F, A>(false, dense, &weights.controller[l], &layer.gates, rows, &mut scratch.d_z, active);
-        let below = if l == 0 { plan.x + plan.read_heads * plan.m } else { h };
-        for &b in active {
-            let d_z = scratch.d_z.row(b);
-            if plan.recurrent {
-                scratch.d_hidden[l].row_mut(b).copy_from_slice(&d_z[1 + below..][..h]);
-            }
-            if l == 0 {
-                scratch.d_reads.row_mut(b).copy_from_slice(&d_z[1 + plan.x..1 + below]);
-            }
-        }
+        let (packed, columns) = (&weights.controller[l], 0..cuts[l]);
+        transposed::<F, A>(false, dense, packed, columns, &layer.gates, rows, d_z, active);
+    }
+    for &b in active {
+        let d_reads = tape.scratch.d_reads.row_mut(b);
+        d_reads.copy_from_slice(&d_z[0].row(b)[1 + plan.x..][..d_reads.len()]);
     }
 }

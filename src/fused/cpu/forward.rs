@@ -2,8 +2,9 @@
 
 use super::addressing::{Kept, activate, address, inverse_norms};
 use super::controller::{feedforward, lstm};
+use super::crew::Crew;
 use super::memory::{read, write};
-use super::product::{Panels, Rows, product};
+use super::product::{BLOCK, Panels, Rows, product};
 use super::tape::{Field, Tape};
 use super::weights::{Packed, Weights};
 use crate::fused::plan::{Dense, Plan};
@@ -28,7 +29,7 @@ impl Slice<'_> {
 
 /// Runs all steps of the slice and leaves logits and, if the tape keeps them, all rows in the tape.
 #[inline(always)]
-pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, slice: Slice, tape: &mut Tape<F>) {
+pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, crew: &Crew, slice: Slice, tape: &mut Tape<F>) {
     start(plan, weights, tape);
     let mix = slice.batch.mix(plan.s).map(F::of);
     let [mut active, mut rows, mut logit_rows] = [(); 3].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
@@ -38,7 +39,7 @@ pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, slice: Slic
         rows.clear();
         rows.extend(active.iter().map(|&b| tape.row(b, t)));
 
-        controller::<F, A>(plan, weights, slice, tape, t, &active, &rows);
+        controller::<F, A>(plan, weights, crew, slice, tape, t, &active, &rows);
         apply::<F, A>(&plan.heads, &weights.heads, &tape.shown, &rows, &mut tape.heads, &rows);
         for &b in &active {
             if tape.kept() && (t - 1).is_multiple_of(tape.segment) {
@@ -86,6 +87,19 @@ fn apply<F: Float, A: Arch>(
     product::<F, A>(false, &mut out.data, &c_at[..out_rows.len()], width, a, dense.inputs, packed.transposed(dense));
 }
 
+/// W z by two threads. z (K) -> out (J, up to its stride)
+#[inline(always)]
+fn share<F: Float, A: Arch>(crew: &Crew, dense: &Dense, packed: &Packed<F>, z: &[F], out: &mut [F]) {
+    // the one that offers begins sooner
+    let cut = (dense.output_step * 5 / 8).next_multiple_of(BLOCK).min(dense.output_step);
+    let (z, w) = (Rows { data: z, at: &[0], step: 1 }, packed.transposed(dense));
+    let (here, beside) = out[..dense.output_step].split_at_mut(cut);
+    crew.join(
+        || product::<F, A>(false, beside, &[0], beside.len(), z, dense.inputs, w.from(cut)),
+        || product::<F, A>(false, here, &[0], here.len(), z, dense.inputs, w),
+    );
+}
+
 /// The most sequences that step together and share each load of the weights.
 pub const MICRO_BATCH: usize = 4;
 
@@ -100,9 +114,11 @@ pub fn offsets(rows: &[usize], step: usize) -> [usize; MICRO_BATCH] {
 
 /// All layers of the controller: from the input and the previous reads to h in `shown`.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 fn controller<F: Float, A: Arch>(
     plan: &Plan,
     weights: &Weights<F>,
+    crew: &Crew,
     slice: Slice,
     tape: &mut Tape<F>,
     t: usize,
@@ -111,7 +127,7 @@ fn controller<F: Float, A: Arch>(
 ) {
     let h = plan.h;
     for l in 0..plan.controller.len() {
-        let below = if l == 0 { plan.x + plan.read_heads * plan.m } else { h };
+        let below = plan.below(l);
         for (&b, &row) in active.iter().zip(rows) {
             let prev = tape.row(b, t - 1);
             let z = tape.layers[l].z.row_mut(row);
@@ -128,7 +144,13 @@ fn controller<F: Float, A: Arch>(
             } // else this layer has, at the step before
         }
         let layer = &mut tape.layers[l];
-        apply::<F, A>(&plan.controller[l], &weights.controller[l], &layer.z, rows, &mut layer.gates, rows);
+        let (dense, packed) = (&plan.controller[l], &weights.controller[l]);
+        match rows {
+            [row] if crew.threads() > 1 => {
+                share::<F, A>(crew, dense, packed, layer.z.row(*row), layer.gates.row_mut(*row));
+            }
+            _ => apply::<F, A>(dense, packed, &layer.z, rows, &mut layer.gates, rows),
+        }
         for (&b, &row) in active.iter().zip(rows) {
             let (prev, next) = (tape.row(b, t - 1), tape.row(b, (t + 1).min(tape.lengths[b])));
             let hidden = &mut tape.scratch.hidden;

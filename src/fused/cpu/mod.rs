@@ -5,6 +5,7 @@
 mod addressing;
 mod backward;
 mod controller;
+mod crew;
 mod forward;
 mod memory;
 mod parameter_gradients;
@@ -20,9 +21,10 @@ use crate::model::Config;
 use crate::simd::{self, Arch, Float, Level, Work};
 use crate::tasks::Batch;
 use anyhow::{Context, Result};
+use crew::{Crew, Trial};
 use forward::{MICRO_BATCH, Slice};
-use rayon::prelude::*;
 use std::ops::Range;
+use std::time::Instant;
 use tape::Tape;
 use tch::Tensor;
 pub use vector::LANES;
@@ -57,8 +59,9 @@ pub struct Fused<F: Float = f32> {
     tapes: Vec<Tape<F>>,
     /// The gradient of every Dense's W (J, K): the controller's layers, heads, output.
     d_w: Vec<Vec<F>>,
-    threads: usize,
-    pool: Option<rayon::ThreadPool>,
+    crew: Crew,
+    /// Whether the crew shares the work of a single tape.
+    trial: Trial,
     level: Level,
     logits: Vec<f32>,
 }
@@ -77,18 +80,14 @@ impl<F: Float> Fused<F> {
         output_width: usize,
         threads: usize,
     ) -> Result<Fused<F>> {
-        let pool = match threads {
-            0 | 1 => None,
-            _ => Some(rayon::ThreadPoolBuilder::new().num_threads(threads).build().context("cannot start threads")?),
-        };
         let plan = Plan::new(config, input_width, output_width);
         Ok(Fused {
             plan,
             weights: Weights::default(),
             tapes: vec![],
             d_w: vec![],
-            threads: threads.max(1),
-            pool,
+            crew: Crew::new(threads)?,
+            trial: Trial::default(),
             level,
             logits: vec![],
         })
@@ -105,11 +104,15 @@ impl<F: Float> Fused<F> {
     pub fn logits_and_gradient(&mut self, theta: &[F], batch: &Batch, gradient: &mut [F]) -> &[f32] {
         let loss_weights = batch.loss_weights(self.plan.y);
         self.begin(theta, batch);
-        let part = part::<F>(&self.plan, batch.steps, batch.size(), self.threads);
+        let part = part::<F>(&self.plan, batch.steps, batch.size(), self.crew.threads());
         gradient.fill(F::ZERO);
+        let start = Instant::now();
         for first in (0..batch.size()).step_by(part) {
             self.sweep(batch, first..batch.size().min(first + part), Some(&loss_weights), true);
             self.add_gradients(gradient, first > 0);
+        }
+        if batch.size() <= part && self.tapes.len() == 1 && self.crew.threads() > 1 {
+            self.trial.took(start.elapsed().as_secs_f64() / batch.steps as f64);
         }
         self.finish_gradients(gradient);
         &self.logits
@@ -169,19 +172,22 @@ impl<F: Float> Fused<F> {
     /// Forward, and backward if there are loss weights, of a part of a batch, in micro-batches over the threads. `keep`: the tapes
     /// keep every step.
     fn sweep(&mut self, batch: &Batch, sequences: Range<usize>, loss_weights: Option<&[f32]>, keep: bool) {
-        let size = micro_batch(batch.size(), self.threads);
+        let size = micro_batch(batch.size(), self.crew.threads());
         self.tapes.resize_with(sequences.len().div_ceil(size), Tape::default);
         let (plan, weights, level) = (&self.plan, &self.weights, self.level);
-        let sweep = |(index, tape): (usize, &mut Tape<F>)| {
+        let sweep = |crew: &Crew, index, tape: &mut Tape<F>| {
             let first = sequences.start + index * size;
             tape.reset(plan, &batch.lengths[first..sequences.end.min(first + size)], keep);
-            simd::run(level, Sweep { plan, weights, slice: Slice { batch, first }, loss_weights, tape });
+            simd::run(level, Sweep { plan, weights, crew, slice: Slice { batch, first }, loss_weights, tape });
         };
-        match &self.pool {
-            Some(pool) if self.tapes.len() > 1 => {
-                pool.install(|| self.tapes.par_iter_mut().enumerate().for_each(sweep))
+        match self.tapes.as_mut_slice() {
+            [tape] if self.trial.shares() => sweep(&self.crew, 0, tape),
+            [tape] => sweep(&Crew::alone(), 0, tape),
+            tapes => {
+                let threads = tapes.len();
+                let tapes = tapes.iter_mut().enumerate();
+                self.crew.each(threads, tapes, |(index, tape)| sweep(&Crew::alone(), index, tape));
             }
-            _ => self.tapes.iter_mut().enumerate().for_each(sweep),
         }
 
         let y = self.plan.y;
@@ -214,6 +220,7 @@ impl<F: Float> Work for Pack<'_, F> {
 struct Sweep<'a, F: Float> {
     plan: &'a Plan,
     weights: &'a Weights<F>,
+    crew: &'a Crew,
     slice: Slice<'a>,
     loss_weights: Option<&'a [f32]>,
     tape: &'a mut Tape<F>,
@@ -222,14 +229,14 @@ struct Sweep<'a, F: Float> {
 impl<F: Float> Work for Sweep<'_, F> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let Sweep { plan, weights, slice, loss_weights, tape } = self;
-        forward::forward::<F, A>(plan, weights, slice, tape);
+        let Sweep { plan, weights, crew, slice, loss_weights, tape } = self;
+        forward::forward::<F, A>(plan, weights, crew, slice, tape);
         tape.outputs.clear();
         let logits = &tape.logits;
         tape.outputs
             .extend(logits.data.chunks_exact(logits.step).flat_map(|row| &row[..plan.y]).map(|logit| logit.to_f32()));
         if let Some(loss_weights) = loss_weights {
-            backward::backward::<F, A>(plan, weights, slice, loss_weights, tape);
+            backward::backward::<F, A>(plan, weights, crew, slice, loss_weights, tape);
         }
     }
 }

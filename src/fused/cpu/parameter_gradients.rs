@@ -6,13 +6,12 @@ use super::tape::{Field, Tape};
 use super::vector::softmax_backward;
 use crate::fused::plan::{Dense, Plan};
 use crate::simd::{self, Arch, Float, Work};
-use rayon::prelude::*;
 
 /// Rows of a weight gradient that one task sums, and sequence rows it takes at a time (both fit the L2 cache).
 const GRADIENT_ROWS: usize = 32;
 const SUMMED_ROWS: usize = 128;
-/// Multiply-adds, about a millisecond of them, from which on threads that slept through the pass of a single tape are woken.
-const WORTH_WAKING: usize = 1 << 24;
+/// Multiply-adds that are worth a thread, some 20 microseconds of them.
+const WORTH_SHARING: usize = 1 << 20;
 
 /// The matrices of a plan in the order of `Fused::d_w`.
 fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
@@ -56,12 +55,9 @@ impl<F: Float> Fused<F> {
         let sum = |(index, dense, first_row, d_w)| {
             simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, add, d_w })
         };
-        match &self.pool {
-            Some(pool) if tapes.len() > 1 || values * steps >= WORTH_WAKING => {
-                pool.install(|| tasks.into_par_iter().for_each(sum))
-            }
-            _ => tasks.into_iter().for_each(sum),
-        }
+        let alone = tapes.len() == 1 && !self.trial.shares();
+        let threads = if alone { 1 } else { 1 + values * steps / WORTH_SHARING };
+        self.crew.each(threads, tasks.into_iter(), sum);
     }
 
     /// The gradients of the first state: sums over the sequences, in their order.
@@ -73,9 +69,13 @@ impl<F: Float> Fused<F> {
         for tape in &self.tapes {
             let scratch = &tape.scratch;
             for b in 0..tape.lengths.len() {
-                for (at, fields) in [(starts.hidden, &scratch.d_hidden), (starts.cell, &scratch.d_cell)] {
-                    let Some(at) = at else { continue };
-                    fields.iter().enumerate().for_each(|(l, field)| add(at + l * plan.h, field.row(b)));
+                if let Some(at) = starts.hidden {
+                    for (l, d_z) in scratch.d_z.iter().enumerate() {
+                        add(at + l * plan.h, &d_z.row(b)[1 + plan.below(l)..][..plan.h]);
+                    }
+                }
+                if let Some(at) = starts.cell {
+                    scratch.d_cell.iter().enumerate().for_each(|(l, field)| add(at + l * plan.h, field.row(b)));
                 }
                 if let Some(at) = starts.read {
                     add(at, scratch.d_reads.row(b));

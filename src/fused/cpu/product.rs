@@ -8,6 +8,8 @@ use crate::simd::{self, Arch, Float, Work};
 
 /// Columns of B that lie together: the width of a panel.
 pub const PANEL: usize = 16;
+/// Columns of C that lie in registers at a time, at most.
+pub const BLOCK: usize = 4 * PANEL;
 
 /// A matrix in a slice: row p starts at `at[p]`, its elements are `step` apart.
 #[derive(Clone, Copy)]
@@ -35,6 +37,11 @@ impl<'a, F> Panels<'a, F> {
     /// A matrix of `rows` rows packed panel by panel, so that a product reads it from front to back.
     pub fn packed(data: &'a [F], rows: usize) -> Panels<'a, F> {
         Panels { data, at: 0, step: PANEL, panel: rows * PANEL }
+    }
+
+    /// Without the columns before `first`, a multiple of `PANEL`.
+    pub fn from(self, first: usize) -> Panels<'a, F> {
+        Panels { at: self.at + first / PANEL * self.panel, ..self }
     }
 }
 
@@ -110,6 +117,7 @@ impl<F: Float> Work for Product<'_, F> {
             if rest % 2 == 1 {
                 let (c_one, a_one) = (&c_at[c_at.len() - 1..], &a_at[c_at.len() - 1..]);
                 let q = job.panels::<A, 1, 64>(c_one, a_one, 0, width);
+                let q = job.panels::<A, 1, 32>(c_one, a_one, q, width);
                 let q = job.panels::<A, 1, 16>(c_one, a_one, q, width);
                 job.narrow::<A, 1>(c_one, a_one, q, width);
             }

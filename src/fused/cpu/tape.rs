@@ -95,22 +95,21 @@ pub struct Tape<F: Float> {
 /// Buffers that live within a step, and the gradients that pass from step to step.
 #[derive(Default)]
 pub struct Scratch<F: Float> {
-    pub hidden: Vec<F>,          // (H)
-    pub gated: Vec<F>,           // w^g, Eq. 7, a ring buffer (N + S - 1)
-    pub d_weighting: Field<F>,   // from step t + 1 through Eq. 7, by sequence (R + W, N)
-    pub d_memory: Field<F>,      // of M_t, by sequence (M, N)
-    pub d_reads: Field<F>,       // by sequence (R, M)
-    pub d_shown: Field<F>,       // by sequence (1 + H + R M)
-    pub d_z: Field<F>,           // by sequence
-    pub d_hidden: Vec<Field<F>>, // of each layer, by sequence (H)
-    pub d_cell: Vec<Field<F>>,   // of each layer, by sequence (H)
-    pub replayed: Field<F>,      // memories of the current segment, by sequence and step (M, N)
-    pub between: Field<F>,       // memories between the write heads of one step (M, N)
-    pub d_shifted: Vec<F>,       // a ring buffer (N + S - 1)
-    pub row_factor: Vec<F>,      // (N)
-    pub d_dots: Vec<F>,          // of key . M_i, then the read weightings (R + W + R, N)
-    pub factors: Vec<F>,         // keys, then d_reads (R + W + R, M)
-    pub d_heads: Vec<F>,         // of what the heads emit, after the activations
+    pub hidden: Vec<F>,        // (H)
+    pub gated: Vec<F>,         // w^g, Eq. 7, a ring buffer (N + S - 1)
+    pub d_weighting: Field<F>, // from step t + 1 through Eq. 7, by sequence (R + W, N)
+    pub d_memory: Field<F>,    // of M_t, by sequence (M, N)
+    pub d_reads: Field<F>,     // by sequence (R, M)
+    pub d_shown: Field<F>,     // by sequence (1 + H + R M)
+    pub d_z: Vec<Field<F>>,    // of each layer, by sequence: [.., from below, prev_h] (K)
+    pub d_cell: Vec<Field<F>>, // of each layer, by sequence (H)
+    pub replayed: Field<F>,    // memories of the current segment, by sequence and step (M, N)
+    pub between: Field<F>,     // memories between the write heads of one step (M, N)
+    pub d_shifted: Vec<F>,     // a ring buffer (N + S - 1)
+    pub row_factor: Vec<F>,    // (N)
+    pub d_dots: Vec<F>,        // of key . M_i, then the read weightings (R + W + R, N)
+    pub factors: Vec<F>,       // keys, then d_reads (R + W + R, M)
+    pub d_heads: Vec<F>,       // of what the heads emit, after the activations
 }
 
 impl<F: Float> Tape<F> {
@@ -187,16 +186,15 @@ impl<F: Float> Scratch<F> {
             field.data.clear();
             field.resize(size, step);
         }
-        for fields in [&mut self.d_hidden, &mut self.d_cell] {
+        for fields in [&mut self.d_z, &mut self.d_cell] {
             fields.resize_with(plan.controller.len(), Field::default);
-            for field in fields {
-                field.data.clear();
-                field.resize(size, plan.h);
-            }
+            fields.iter_mut().for_each(|field| field.data.clear());
+        }
+        for ((d_z, d_cell), dense) in self.d_z.iter_mut().zip(&mut self.d_cell).zip(&plan.controller) {
+            d_z.resize(size, dense.input_step);
+            d_cell.resize(size, plan.h);
         }
         self.d_shown.resize(size, plan.output.input_step);
-        let widest = plan.controller.iter().map(|dense| dense.input_step).max().unwrap_or(0);
-        self.d_z.resize(size, widest);
         self.replayed.resize(size * segment, cells);
         self.between.resize(plan.write_heads.saturating_sub(1), cells);
         for (vector, length) in [
@@ -221,10 +219,10 @@ pub fn values(plan: &Plan, steps: u128) -> u128 {
     let logits = sizes(&[plan.output.output_step, plan.y]);
     let segment = (steps as f64).sqrt().ceil().max(1.0) as u128;
     let memories = 2 + segment + steps.div_ceil(segment) + plan.write_heads.saturating_sub(1) as u128;
-    let widest = plan.controller.iter().map(|dense| dense.input_step).max().unwrap_or(0);
+    let layers = plan.controller.iter().map(|dense| dense.input_step + plan.h).sum();
     let ring = plan.n_step + plan.s.saturating_sub(1);
     let all = plan.all_heads() + plan.read_heads;
-    let passed = [rows, plan.read_heads * plan.m, plan.output.input_step, widest, 2 * plan.controller.len() * plan.h];
+    let passed = [rows, plan.read_heads * plan.m, plan.output.input_step, layers];
     let within = [plan.h, 2 * ring, plan.n_step, all * (plan.n_step + plan.m), plan.heads.outputs];
     (steps + 1) * step + steps * logits + memories * (plan.m * plan.n_step) as u128 + sizes(&passed) + sizes(&within)
 }
@@ -277,11 +275,11 @@ mod tests {
         let layers = layers.iter().flat_map(|LayerTape { z, gates, cell, tanh_cell }| [z, gates, cell, tanh_cell]);
         #[rustfmt::skip]
         let Scratch {
-            hidden, gated, d_weighting, d_memory, d_reads, d_shown, d_z, d_hidden, d_cell, replayed, between, d_shifted, row_factor,
+            hidden, gated, d_weighting, d_memory, d_reads, d_shown, d_z, d_cell, replayed, between, d_shifted, row_factor,
             d_dots, factors, d_heads,
         } = scratch;
-        let passed = [d_weighting, d_memory, d_reads, d_shown, d_z, replayed, between].into_iter();
-        let fields = fields.into_iter().chain(layers).chain(passed).chain(d_hidden).chain(d_cell);
+        let passed = [d_weighting, d_memory, d_reads, d_shown, replayed, between].into_iter();
+        let fields = fields.into_iter().chain(layers).chain(passed).chain(d_z).chain(d_cell);
         let vectors = [hidden, gated, d_shifted, row_factor, d_dots, factors, d_heads];
         let values = fields.map(|field| field.data.len()).chain(vectors.map(Vec::len));
         values.sum::<usize>() as u128

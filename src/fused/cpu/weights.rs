@@ -90,6 +90,7 @@ pub struct Weights<F> {
 
 impl Plan {
     /// Packs theta (layout.size()) for an update.
+    #[inline(always)]
     pub fn pack<F: Float, A: Arch>(&self, theta: &[F], weights: &mut Weights<F>) {
         weights.controller.resize_with(self.controller.len(), Packed::default);
         for (dense, packed) in self.controller.iter().zip(&mut weights.controller) {

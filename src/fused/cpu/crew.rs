@@ -1,0 +1,387 @@
+//! Threads that share microseconds of work. Each stays awake for a moment after it has worked, since to wake it would take longer
+//! than what a time step has to share; and whoever shares waits for none that has not begun, but does that part itself.
+
+use anyhow::{Context, Result};
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::hint::spin_loop;
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// Looks for work, some 200 microseconds of them, after which a thread sleeps.
+const AWAKE: usize = 1 << 13;
+/// Looks at a part that a member works on, some 25 microseconds of them, after which the time is given to others between two looks.
+const PATIENT: usize = 1 << 10;
+/// Works of which the first `TRIED` are done alone, as many then shared, and the rest in the way that was faster.
+const ROUND: usize = 256;
+const TRIED: usize = 4;
+/// How much longer than one alone a shared work may take before no other of its round is shared.
+const CROWDED: f64 = 2.0;
+
+/// What a member is asked to do.
+type Part<'a> = &'a (dyn Fn() + Sync);
+
+/// The thread that made it, and `members` that help.
+pub struct Crew {
+    members: Vec<Member>,
+    /// One thread at a time may share work.
+    _not_sync: PhantomData<Cell<()>>,
+}
+
+struct Member {
+    post: Arc<Post>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// States of a post: the crew offers work, the member takes it and is done. What is offered can be taken back, once.
+const IDLE: u8 = 0;
+const OFFERED: u8 = 1;
+const TAKEN: u8 = 2;
+const FAILED: u8 = 3;
+const ENDED: u8 = 4;
+
+/// Where a member finds its work. On cache lines of its own.
+#[repr(align(128))]
+struct Post {
+    state: AtomicU8,
+    asleep: AtomicBool,
+    /// Written by the crew while the state is IDLE, read by the member while it is TAKEN.
+    part: UnsafeCell<Option<Part<'static>>>,
+    /// Of the member, written before FAILED.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `part` passes from thread to thread with the state, see there.
+unsafe impl Sync for Post {}
+
+impl Crew {
+    /// A crew of so many threads, the caller's among them. An error if the system gives none.
+    pub fn new(threads: usize) -> Result<Crew> {
+        let mut crew = Crew::alone();
+        for number in 1..threads {
+            let post = Arc::new(Post {
+                state: AtomicU8::new(IDLE),
+                asleep: AtomicBool::new(false),
+                part: UnsafeCell::new(None),
+                panic: Mutex::new(None),
+            });
+            let its = post.clone();
+            let thread = thread::Builder::new().name(format!("crew {number}")).spawn(move || its.serve());
+            crew.members.push(Member { post, thread: Some(thread.context("cannot start threads")?) });
+        }
+        Ok(crew)
+    }
+
+    /// A crew of the caller's thread alone.
+    pub const fn alone() -> Crew {
+        Crew { members: vec![], _not_sync: PhantomData }
+    }
+
+    pub fn threads(&self) -> usize {
+        1 + self.members.len()
+    }
+
+    /// Calls both, which take microseconds, side by side if there is a second thread; a panic of one is passed on once both
+    /// have ended.
+    pub fn join(&self, beside: impl FnOnce() + Send, here: impl FnOnce()) {
+        let beside = Mutex::new(Some(beside));
+        let take = || beside.lock().ok().and_then(|mut beside| beside.take());
+        self.offer(1, &|| take().into_iter().for_each(|beside| beside()), here);
+        take().into_iter().for_each(|beside| beside());
+    }
+
+    /// Calls `work` for each item, on at most so many threads; which of them takes which is not determined.
+    pub fn each<T>(&self, threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+        let items = Mutex::new(items);
+        let next = || items.lock().ok().and_then(|mut items| items.next());
+        let work = || {
+            while let Some(item) = next() {
+                work(item);
+            }
+        };
+        self.offer(threads.saturating_sub(1), &work, work);
+    }
+
+    /// Calls `here`, and `part` on as many members, up to `helpers`, as begin with it before that has ended.
+    fn offer(&self, helpers: usize, part: Part, here: impl FnOnce()) {
+        let offers = Offers { members: &self.members[..helpers.min(self.members.len())] };
+        offers.make(part);
+        here();
+        if let Some(panic) = offers.settle() {
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// Whether to share work of a few hundred microseconds, by trial: it does not pay where cores are far from each other, nor where
+/// other processes want them, which a thread that waits awake would hinder.
+#[derive(Default)]
+pub struct Trial {
+    works: usize,
+    /// The least time of a step in this round.
+    alone: f64,
+    shared: f64,
+    crowded: bool,
+}
+
+impl Trial {
+    /// Whether the next work is to be shared.
+    pub fn shares(&self) -> bool {
+        let pays = self.works < 2 * TRIED || self.shared < self.alone;
+        self.works >= TRIED && pays && !self.crowded
+    }
+
+    /// What the work that `shares` was asked for took a step.
+    pub fn took(&mut self, step: f64) {
+        if self.works == 0 {
+            *self = Trial { works: 0, alone: f64::INFINITY, shared: f64::INFINITY, crowded: false };
+        }
+        if self.shares() {
+            self.shared = self.shared.min(step);
+            self.crowded = step > CROWDED * self.alone;
+        } else {
+            self.alone = self.alone.min(step);
+        }
+        self.works = (self.works + 1) % ROUND;
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.members.iter_mut().for_each(end);
+    }
+}
+
+fn end(member: &mut Member) {
+    member.post.state.store(ENDED, Ordering::Release);
+    if let Some(thread) = member.thread.take() {
+        thread.thread().unpark();
+        let _ = thread.join(); // a member catches all panics
+    }
+}
+
+/// What members have been offered. Dropped, where the caller's own part panics, it waits for those that have taken it.
+struct Offers<'a> {
+    members: &'a [Member],
+}
+
+impl Offers<'_> {
+    fn make(&self, part: Part) {
+        for Member { post, thread } in self.members {
+            // SAFETY: the state is IDLE, so the member does not read. It calls the part between TAKEN and IDLE only, and
+            // the drop outwaits that.
+            unsafe { *post.part.get() = Some(std::mem::transmute::<Part<'_>, Part<'static>>(part)) };
+            post.state.store(OFFERED, Ordering::Release);
+            if post.asleep.load(Ordering::Relaxed)
+                && let Some(thread) = thread
+            {
+                thread.thread().unpark(); // and if it falls asleep just now, the offer is taken back
+            }
+        }
+    }
+
+    /// Takes back what no member has taken, waits for the others, and returns the panic of one.
+    fn settle(&self) -> Option<Box<dyn Any + Send>> {
+        let mut panic = None;
+        for Member { post, .. } in self.members {
+            if post.state.compare_exchange(OFFERED, IDLE, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                continue;
+            }
+            let mut looks = 0;
+            loop {
+                match post.state.load(Ordering::Acquire) {
+                    TAKEN if looks < PATIENT => spin_loop(),
+                    TAKEN => thread::yield_now(),
+                    FAILED => {
+                        panic = post.panic.lock().ok().and_then(|mut panic| panic.take());
+                        post.state.store(IDLE, Ordering::Relaxed);
+                        break;
+                    }
+                    _ => break,
+                }
+                looks += 1;
+            }
+        }
+        panic
+    }
+}
+
+impl Drop for Offers<'_> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+impl Post {
+    /// A member's life.
+    fn serve(&self) {
+        let mut looks = 0;
+        loop {
+            match self.state.load(Ordering::Relaxed) {
+                OFFERED => {
+                    if self.state.compare_exchange(OFFERED, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+                        self.work();
+                    }
+                    looks = 0;
+                }
+                ENDED => return,
+                _ if looks < AWAKE => {
+                    looks += 1;
+                    spin_loop();
+                }
+                _ => {
+                    self.asleep.store(true, Ordering::Relaxed);
+                    thread::park();
+                    self.asleep.store(false, Ordering::Relaxed);
+                    looks = 0;
+                }
+            }
+        }
+    }
+
+    fn work(&self) {
+        // SAFETY: the state is TAKEN, so the crew does not write, and waits before what the part borrows ends.
+        let part = unsafe { (*self.part.get()).expect("what is offered has been written") };
+        let after = match catch_unwind(AssertUnwindSafe(part)) {
+            Ok(()) => IDLE,
+            Err(panic) => {
+                *self.panic.lock().expect("no thread panics while it holds the lock") = Some(panic);
+                FAILED
+            }
+        };
+        self.state.store(after, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread::{current, sleep};
+    use std::time::Duration;
+
+    /// Waits until a flag is set; a thread that may be asleep needs a moment.
+    fn until(flag: &AtomicBool) {
+        while !flag.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_join_calls_both_side_by_side_and_ends_after_both() {
+        let crew = Crew::new(2).unwrap();
+        for round in 0..1000 {
+            let (begun, ended, mut written) = (AtomicBool::new(false), AtomicBool::new(false), 0);
+            let beside = || {
+                begun.store(true, Ordering::Release);
+                written = round;
+                ended.store(true, Ordering::Release);
+            };
+            crew.join(beside, || until(&begun));
+            assert!(ended.into_inner());
+            assert_eq!(written, round);
+            if round % 100 == 0 {
+                sleep(Duration::from_millis(5)); // after which the member sleeps
+            }
+        }
+    }
+
+    #[test]
+    fn what_no_member_has_begun_with_is_done_by_the_caller() {
+        for threads in [1, 2] {
+            let mut crew = Crew::new(threads).unwrap();
+            for member in &mut crew.members {
+                end(member); // it takes no work any more
+            }
+            let mut by = None;
+            crew.join(|| by = Some(current().id()), || ());
+            assert_eq!(by, Some(current().id()));
+        }
+    }
+
+    #[test]
+    fn each_item_is_worked_on_once() {
+        for (crew, threads) in [(1, 1), (2, 2), (5, 3), (3, 5)] {
+            let crew = Crew::new(crew).unwrap();
+            for _ in 0..100 {
+                let counts: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
+                crew.each(threads, counts.iter(), |count| {
+                    count.fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(counts.into_iter().all(|count| count.into_inner() == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_is_passed_on_when_all_have_ended_and_the_crew_goes_on() {
+        let crew = Crew::new(2).unwrap();
+        let begun = AtomicBool::new(false);
+        let fails = || {
+            begun.store(true, Ordering::Release);
+            panic!("beside");
+        };
+        let panic = catch_unwind(AssertUnwindSafe(|| crew.join(fails, || until(&begun)))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"beside"));
+
+        let (begun, ended) = (AtomicBool::new(false), AtomicBool::new(false));
+        let slow = || {
+            begun.store(true, Ordering::Release);
+            sleep(Duration::from_millis(20));
+            ended.store(true, Ordering::Release);
+        };
+        let fails = || {
+            until(&begun);
+            panic!("here");
+        };
+        let panic = catch_unwind(AssertUnwindSafe(|| crew.join(slow, fails))).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"here"));
+        assert!(ended.load(Ordering::Acquire), "what the part borrows must outlive it");
+
+        let mut done = false;
+        crew.join(|| done = true, || ());
+        assert!(done);
+    }
+
+    /// Which of a round's works a trial shares, if they take so many microseconds alone and shared.
+    fn round(trial: &mut Trial, mut took: impl FnMut(bool, usize) -> f64) -> Vec<bool> {
+        (0..ROUND)
+            .map(|work| {
+                let shared = trial.shares();
+                trial.took(took(shared, work));
+                shared
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_trial_shares_where_that_is_faster_and_tries_again_each_round() {
+        let mut trial = Trial::default();
+        for (alone, shared) in [(7.0, 6.0), (7.0, 8.0), (7.0, 6.0), (6.0, 7.0)] {
+            let shares = round(&mut trial, |is_shared, _| if is_shared { shared } else { alone });
+            let rest = shared < alone;
+            for (work, shares) in shares.into_iter().enumerate() {
+                let expected = if work < 2 * TRIED { work >= TRIED } else { rest };
+                assert_eq!(shares, expected, "{alone} alone, {shared} shared, work {work}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_work_that_lost_its_core_while_it_was_shared_ends_the_sharing_of_its_round() {
+        for at in [TRIED, 100] {
+            let mut trial = Trial::default();
+            let shares = round(&mut trial, |shared, work| match (shared, work == at) {
+                (true, true) => 3000.0,
+                (true, false) => 6.0,
+                _ => 7.0,
+            });
+            assert!(shares[at] && !shares[at + 1..].contains(&true), "at {at}");
+            let next = round(&mut trial, |shared, _| if shared { 6.0 } else { 7.0 });
+            assert!(next[2 * TRIED..].iter().all(|shares| *shares));
+        }
+    }
+}
