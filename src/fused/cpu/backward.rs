@@ -25,7 +25,7 @@ use std::ops::Range;
 pub fn backward<F: Float, A: Arch>(
     plan: &Plan,
     weights: &Weights<F>,
-    crew: &Crew,
+    crew: &mut Crew,
     slice: Slice,
     loss_weights: &[f32],
     tape: &mut Tape<F>,
@@ -46,9 +46,14 @@ pub fn backward<F: Float, A: Arch>(
         rows.clear();
         rows.extend(active.iter().map(|&b| tape.row(b, t)));
 
-        let beside = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
         let above = Above { plan, weights, slice, loss_weights, mix, tape, t, active: &active, rows: &rows };
-        crew.join(beside, || simd::run(A::LEVEL, above));
+        let above = || simd::run(A::LEVEL, above);
+        if crew.threads() > 1 && plan.recurrent && !next_active.is_empty() {
+            let beside = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
+            crew.join(beside, above);
+        } else {
+            above();
+        }
         controller::<F, A>(plan, weights, &cuts, &mut layers, &mut d_z, tape, t, &active, &rows);
     }
     recurrent::<F, A>(plan, weights, &cuts, &layers, &rows, &mut d_z, &active);

@@ -3,9 +3,8 @@
 
 use anyhow::{Context, Result};
 use std::any::Any;
-use std::cell::{Cell, UnsafeCell};
+use std::cell::UnsafeCell;
 use std::hint::spin_loop;
-use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,8 +26,9 @@ type Part<'a> = &'a (dyn Fn() + Sync);
 /// The thread that made it, and `members` that help.
 pub struct Crew {
     members: Vec<Member>,
-    /// One thread at a time may share work.
-    _not_sync: PhantomData<Cell<()>>,
+    /// Where a test asks for it, members are waited for until they begin, and counted.
+    #[cfg(test)]
+    pub begun: Option<usize>,
 }
 
 struct Member {
@@ -77,16 +77,20 @@ impl Crew {
 
     /// A crew of the caller's thread alone.
     pub const fn alone() -> Crew {
-        Crew { members: vec![], _not_sync: PhantomData }
+        Crew {
+            members: vec![],
+            #[cfg(test)]
+            begun: None,
+        }
     }
 
     pub fn threads(&self) -> usize {
         1 + self.members.len()
     }
 
-    /// Calls both, which take microseconds, side by side if there is a second thread; a panic of one is passed on once both
-    /// have ended.
-    pub fn join(&self, beside: impl FnOnce() + Send, here: impl FnOnce()) {
+    /// Calls both, side by side if there is a second thread. A panic of one is passed on once neither runs any more; what had not
+    /// begun by then is left out.
+    pub fn join(&mut self, beside: impl FnOnce() + Send, here: impl FnOnce()) {
         let beside = Mutex::new(Some(beside));
         let take = || beside.lock().ok().and_then(|mut beside| beside.take());
         self.offer(1, &|| take().into_iter().for_each(|beside| beside()), here);
@@ -94,7 +98,7 @@ impl Crew {
     }
 
     /// Calls `work` for each item, on at most so many threads; which of them takes which is not determined.
-    pub fn each<T>(&self, threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
+    pub fn each<T>(&mut self, threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
         let items = Mutex::new(items);
         let next = || items.lock().ok().and_then(|mut items| items.next());
         let work = || {
@@ -106,9 +110,13 @@ impl Crew {
     }
 
     /// Calls `here`, and `part` on as many members, up to `helpers`, as begin with it before that has ended.
-    fn offer(&self, helpers: usize, part: Part, here: impl FnOnce()) {
+    fn offer(&mut self, helpers: usize, part: Part, here: impl FnOnce()) {
         let offers = Offers { members: &self.members[..helpers.min(self.members.len())] };
         offers.make(part);
+        #[cfg(test)]
+        if let Some(begun) = &mut self.begun {
+            *begun += offers.wait();
+        }
         here();
         if let Some(panic) = offers.settle() {
             resume_unwind(panic);
@@ -128,6 +136,12 @@ pub struct Trial {
 }
 
 impl Trial {
+    /// One that shares the next work.
+    #[cfg(test)]
+    pub fn sharing() -> Trial {
+        Trial { works: TRIED, ..Trial::default() }
+    }
+
     /// Whether the next work is to be shared.
     pub fn shares(&self) -> bool {
         let pays = self.works < 2 * TRIED || self.shared < self.alone;
@@ -174,13 +188,24 @@ impl Offers<'_> {
             // SAFETY: the state is IDLE, so the member does not read. It calls the part between TAKEN and IDLE only, and
             // the drop outwaits that.
             unsafe { *post.part.get() = Some(std::mem::transmute::<Part<'_>, Part<'static>>(part)) };
-            post.state.store(OFFERED, Ordering::Release);
-            if post.asleep.load(Ordering::Relaxed)
+            post.state.store(OFFERED, Ordering::SeqCst);
+            if post.asleep.load(Ordering::SeqCst)
                 && let Some(thread) = thread
             {
-                thread.thread().unpark(); // and if it falls asleep just now, the offer is taken back
+                thread.thread().unpark();
             }
         }
+    }
+
+    /// Waits until all members have begun; returns their number.
+    #[cfg(test)]
+    fn wait(&self) -> usize {
+        for Member { post, .. } in self.members {
+            while post.state.load(Ordering::Relaxed) == OFFERED {
+                thread::yield_now();
+            }
+        }
+        self.members.len()
     }
 
     /// Takes back what no member has taken, waits for the others, and returns the panic of one.
@@ -233,8 +258,12 @@ impl Post {
                     spin_loop();
                 }
                 _ => {
-                    self.asleep.store(true, Ordering::Relaxed);
-                    thread::park();
+                    // one offers and then looks whether the other sleeps, the other lies down and then looks for an offer:
+                    // of two such pairs in one order for all, one at least sees the other's
+                    self.asleep.store(true, Ordering::SeqCst);
+                    if !matches!(self.state.load(Ordering::SeqCst), OFFERED | ENDED) {
+                        thread::park();
+                    }
                     self.asleep.store(false, Ordering::Relaxed);
                     looks = 0;
                 }
@@ -259,6 +288,7 @@ impl Post {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::HashSet;
     use std::sync::atomic::AtomicUsize;
     use std::thread::{current, sleep};
     use std::time::Duration;
@@ -272,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_join_calls_both_side_by_side_and_ends_after_both() {
-        let crew = Crew::new(2).unwrap();
+        let mut crew = Crew::new(2).unwrap();
         for round in 0..1000 {
             let (begun, ended, mut written) = (AtomicBool::new(false), AtomicBool::new(false), 0);
             let beside = || {
@@ -303,22 +333,25 @@ mod tests {
     }
 
     #[test]
-    fn each_item_is_worked_on_once() {
+    fn each_item_is_worked_on_once_by_no_more_threads_than_allowed() {
         for (crew, threads) in [(1, 1), (2, 2), (5, 3), (3, 5)] {
-            let crew = Crew::new(crew).unwrap();
+            let mut crew = Crew::new(crew).unwrap();
             for _ in 0..100 {
                 let counts: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
+                let workers = Mutex::new(HashSet::new());
                 crew.each(threads, counts.iter(), |count| {
                     count.fetch_add(1, Ordering::Relaxed);
+                    workers.lock().unwrap().insert(current().id());
                 });
                 assert!(counts.into_iter().all(|count| count.into_inner() == 1));
+                assert!(workers.into_inner().unwrap().len() <= threads.min(crew.threads()));
             }
         }
     }
 
     #[test]
     fn a_panic_is_passed_on_when_all_have_ended_and_the_crew_goes_on() {
-        let crew = Crew::new(2).unwrap();
+        let mut crew = Crew::new(2).unwrap();
         let begun = AtomicBool::new(false);
         let fails = || {
             begun.store(true, Ordering::Release);

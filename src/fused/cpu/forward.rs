@@ -29,7 +29,13 @@ impl Slice<'_> {
 
 /// Runs all steps of the slice and leaves logits and, if the tape keeps them, all rows in the tape.
 #[inline(always)]
-pub fn forward<F: Float, A: Arch>(plan: &Plan, weights: &Weights<F>, crew: &Crew, slice: Slice, tape: &mut Tape<F>) {
+pub fn forward<F: Float, A: Arch>(
+    plan: &Plan,
+    weights: &Weights<F>,
+    crew: &mut Crew,
+    slice: Slice,
+    tape: &mut Tape<F>,
+) {
     start(plan, weights, tape);
     let mix = slice.batch.mix(plan.s).map(F::of);
     let [mut active, mut rows, mut logit_rows] = [(); 3].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
@@ -89,7 +95,7 @@ fn apply<F: Float, A: Arch>(
 
 /// W z by two threads. z (K) -> out (J, up to its stride)
 #[inline(always)]
-fn share<F: Float, A: Arch>(crew: &Crew, dense: &Dense, packed: &Packed<F>, z: &[F], out: &mut [F]) {
+fn share<F: Float, A: Arch>(crew: &mut Crew, dense: &Dense, packed: &Packed<F>, z: &[F], out: &mut [F]) {
     // the one that offers begins sooner
     let cut = (dense.output_step * 5 / 8).next_multiple_of(BLOCK).min(dense.output_step);
     let (z, w) = (Rows { data: z, at: &[0], step: 1 }, packed.transposed(dense));
@@ -118,7 +124,7 @@ pub fn offsets(rows: &[usize], step: usize) -> [usize; MICRO_BATCH] {
 fn controller<F: Float, A: Arch>(
     plan: &Plan,
     weights: &Weights<F>,
-    crew: &Crew,
+    crew: &mut Crew,
     slice: Slice,
     tape: &mut Tape<F>,
     t: usize,
@@ -146,7 +152,7 @@ fn controller<F: Float, A: Arch>(
         let layer = &mut tape.layers[l];
         let (dense, packed) = (&plan.controller[l], &weights.controller[l]);
         match rows {
-            [row] if crew.threads() > 1 => {
+            [row] if crew.threads() > 1 && dense.output_step > BLOCK => {
                 share::<F, A>(crew, dense, packed, layer.z.row(*row), layer.gates.row_mut(*row));
             }
             _ => apply::<F, A>(dense, packed, &layer.z, rows, &mut layer.gates, rows),

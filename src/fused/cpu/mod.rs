@@ -60,7 +60,7 @@ pub struct Fused<F: Float = f32> {
     /// The gradient of every Dense's W (J, K): the controller's layers, heads, output.
     d_w: Vec<Vec<F>>,
     crew: Crew,
-    /// Whether the crew shares the work of a single tape.
+    /// Whether the crew shares the work of a single sequence.
     trial: Trial,
     level: Level,
     logits: Vec<f32>,
@@ -109,9 +109,10 @@ impl<F: Float> Fused<F> {
         let start = Instant::now();
         for first in (0..batch.size()).step_by(part) {
             self.sweep(batch, first..batch.size().min(first + part), Some(&loss_weights), true);
-            self.add_gradients(gradient, first > 0);
+            let alone = batch.size() == 1 && !self.trial.shares();
+            self.add_gradients(gradient, first > 0, alone);
         }
-        if batch.size() <= part && self.tapes.len() == 1 && self.crew.threads() > 1 {
+        if batch.size() == 1 && self.crew.threads() > 1 {
             self.trial.took(start.elapsed().as_secs_f64() / batch.steps as f64);
         }
         self.finish_gradients(gradient);
@@ -175,18 +176,18 @@ impl<F: Float> Fused<F> {
         let size = micro_batch(batch.size(), self.crew.threads());
         self.tapes.resize_with(sequences.len().div_ceil(size), Tape::default);
         let (plan, weights, level) = (&self.plan, &self.weights, self.level);
-        let sweep = |crew: &Crew, index, tape: &mut Tape<F>| {
+        let sweep = |crew: &mut Crew, index, tape: &mut Tape<F>| {
             let first = sequences.start + index * size;
             tape.reset(plan, &batch.lengths[first..sequences.end.min(first + size)], keep);
             simd::run(level, Sweep { plan, weights, crew, slice: Slice { batch, first }, loss_weights, tape });
         };
         match self.tapes.as_mut_slice() {
-            [tape] if self.trial.shares() => sweep(&self.crew, 0, tape),
-            [tape] => sweep(&Crew::alone(), 0, tape),
+            [tape] if batch.size() == 1 && self.trial.shares() => sweep(&mut self.crew, 0, tape),
+            [tape] => sweep(&mut Crew::alone(), 0, tape),
             tapes => {
                 let threads = tapes.len();
                 let tapes = tapes.iter_mut().enumerate();
-                self.crew.each(threads, tapes, |(index, tape)| sweep(&Crew::alone(), index, tape));
+                self.crew.each(threads, tapes, |(index, tape)| sweep(&mut Crew::alone(), index, tape));
             }
         }
 
@@ -220,7 +221,7 @@ impl<F: Float> Work for Pack<'_, F> {
 struct Sweep<'a, F: Float> {
     plan: &'a Plan,
     weights: &'a Weights<F>,
-    crew: &'a Crew,
+    crew: &'a mut Crew,
     slice: Slice<'a>,
     loss_weights: Option<&'a [f32]>,
     tape: &'a mut Tape<F>,
@@ -261,3 +262,56 @@ impl Engine for Fused<f32> {
 }
 
 const NOT_ON_CPU: &str = "the fused CPU engine takes f32 vectors on the CPU";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Recipe;
+    use crate::model::Layout;
+
+    /// Any values, none of them alike.
+    fn values(count: usize) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 1.7).sin()).collect()
+    }
+
+    #[test]
+    fn a_sequence_of_which_every_step_is_shared_gives_the_bits_of_one_thread() {
+        let machines = [
+            (r#"{"controller": {"hidden": 70}, "memory": {"rows": 20, "width": 9}}"#, true),
+            (r#"{"controller": {"hidden": 40, "layers": 2}, "memory": {"rows": 20, "width": 9}}"#, true),
+            (r#"{"kind": "lstm", "hidden": 50, "layers": 2}"#, true),
+            (r#"{"controller": {"hidden": 5}, "memory": {"rows": 7, "width": 3}, "read_heads": 2}"#, true),
+            (r#"{"controller": {"kind": "feedforward", "hidden": 200}, "memory": {"rows": 7, "width": 3}}"#, true),
+            (r#"{"controller": {"kind": "feedforward", "hidden": 5}, "memory": {"rows": 7, "width": 3}}"#, false),
+        ];
+        let steps = 23;
+        let batch = Batch {
+            steps,
+            lengths: vec![steps],
+            inputs: values(steps * 5),
+            targets: (0..steps * 3).map(|i| (i % 2) as f32).collect(),
+            mask: vec![1.0; steps],
+            ..Batch::default()
+        };
+        for (model, in_steps) in machines {
+            let recipe = Recipe::parse(&format!(r#"{{"model": {model}}}"#), &[]).unwrap();
+            for level in Level::available() {
+                let mut engine = Fused::<f32>::at_level(level, &recipe.model, 5, 3, 2).unwrap();
+                let start = Layout::new(&recipe.model, 5, 3).start(1);
+                let theta: Vec<f32> =
+                    start.iter().zip(values(start.len())).map(|(start, value)| start + 0.3 * value).collect();
+                let update = |engine: &mut Fused<f32>| {
+                    let mut gradient = vec![0.0; theta.len()];
+                    (engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec(), gradient)
+                };
+                let alone = update(&mut engine);
+                for _ in 0..3 {
+                    engine.trial = Trial::sharing();
+                    engine.crew.begun = Some(0);
+                    assert!(update(&mut engine) == alone, "{model}, {level:?}");
+                    assert_eq!(engine.crew.begun.unwrap() >= steps - 1, in_steps, "{model}, {level:?}");
+                }
+            }
+        }
+    }
+}

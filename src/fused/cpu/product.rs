@@ -39,7 +39,7 @@ impl<'a, F> Panels<'a, F> {
         Panels { data, at: 0, step: PANEL, panel: rows * PANEL }
     }
 
-    /// Without the columns before `first`, a multiple of `PANEL`.
+    /// Without the columns before `first`, a multiple of `PANEL` (or where the matrix ends, of which no column is left then).
     pub fn from(self, first: usize) -> Panels<'a, F> {
         Panels { at: self.at + first / PANEL * self.panel, ..self }
     }
