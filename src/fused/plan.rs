@@ -69,9 +69,12 @@ impl Starts {
 pub struct Dense {
     pub outputs: usize, // J
     pub inputs: usize,  // K
-    /// Row strides: J and K rounded up, so that panels have no remainder.
+    /// The first element of z whose gradient is asked for: that of the bias is not, nor that of the input.
+    pub passed: usize,
+    /// Row strides: J, K and K - passed rounded up, so that panels have no remainder.
     pub output_step: usize,
     pub input_step: usize,
+    pub passed_step: usize,
     pub pieces: Vec<Piece>,
 }
 
@@ -84,13 +87,11 @@ pub struct Piece {
     pub columns: usize,
 }
 
-fn padded(size: usize) -> usize {
-    size.next_multiple_of(8)
-}
-
 impl Dense {
-    fn new(outputs: usize, inputs: usize) -> Dense {
-        Dense { outputs, inputs, output_step: padded(outputs), input_step: padded(inputs), pieces: vec![] }
+    fn new(outputs: usize, inputs: usize, passed: usize) -> Dense {
+        let [output_step, input_step, passed_step] =
+            [outputs, inputs, inputs - passed].map(|size| size.next_multiple_of(LANES));
+        Dense { outputs, inputs, passed, output_step, input_step, passed_step, pieces: vec![] }
     }
 
     /// Puts the parameter of a name, a bias or a weight, at a row and column.
@@ -106,15 +107,15 @@ impl Dense {
     }
 
     /// A Linear, for z = [1, what comes from below].
-    fn linear(layout: &Layout, prefix: &str, outputs: usize, below: usize) -> Dense {
-        let mut dense = Dense::new(outputs, 1 + below);
+    fn linear(layout: &Layout, prefix: &str, outputs: usize, below: usize, passed: usize) -> Dense {
+        let mut dense = Dense::new(outputs, 1 + below, passed);
         dense.put_linear(layout, prefix, 0);
         dense
     }
 
     /// An LSTM's layer, for z = [1, what comes from below, prev_h]; the gates are i, f, g, o.
-    fn lstm(layout: &Layout, prefix: &str, layer: usize, h: usize, below: usize) -> Dense {
-        let mut dense = Dense::new(4 * h, 1 + below + h);
+    fn lstm(layout: &Layout, prefix: &str, layer: usize, h: usize, below: usize, passed: usize) -> Dense {
+        let mut dense = Dense::new(4 * h, 1 + below + h, passed);
         dense.put(layout, &format!("{prefix}.bias_ih_l{layer}"), 0, 0);
         dense.put(layout, &format!("{prefix}.bias_hh_l{layer}"), 0, 0);
         dense.put(layout, &format!("{prefix}.weight_ih_l{layer}"), 0, 1);
@@ -124,7 +125,7 @@ impl Dense {
 
     /// All heads as one, for z = [1, h], and the row of each head's first value.
     fn heads(layout: &Layout, emitted: Emitted, reads: usize, writes: usize, h: usize) -> (Dense, Vec<usize>) {
-        let mut dense = Dense::new(reads * emitted.reading() + writes * emitted.writing(), 1 + h);
+        let mut dense = Dense::new(reads * emitted.reading() + writes * emitted.writing(), 1 + h, 0);
         let read = (0..reads).map(|head| (format!("heads.read.{head}"), emitted.reading()));
         let write = (0..writes).map(|head| (format!("heads.write.{head}"), emitted.writing()));
         let (mut at, mut next) = (vec![], 0);
@@ -163,10 +164,10 @@ impl Plan {
         let (read_heads, write_heads) = ntm.map_or((0, 0), |ntm| (ntm.read_heads, ntm.write_heads));
         let emitted = Emitted::new(m, s);
         let layer = |layer| {
-            let below = if layer == 0 { x + read_heads * m } else { h };
+            let (below, passed) = if layer == 0 { (x + read_heads * m, 1 + x) } else { (h, 1) };
             match recurrent {
-                true => Dense::lstm(&layout, prefix, layer, h, below),
-                false => Dense::linear(&layout, &format!("{prefix}.{layer}"), h, below),
+                true => Dense::lstm(&layout, prefix, layer, h, below, passed),
+                false => Dense::linear(&layout, &format!("{prefix}.{layer}"), h, below, passed),
             }
         };
         let (heads, head_at) = Dense::heads(&layout, emitted, read_heads, write_heads, h);
@@ -186,7 +187,7 @@ impl Plan {
             add: activation.map_or(Activation::Linear, |activation| activation.add),
             controller: (0..layers.layers).map(layer).collect(),
             heads,
-            output: Dense::linear(&layout, "output", y, h + read_heads * m),
+            output: Dense::linear(&layout, "output", y, h + read_heads * m, 0),
             weighting_at: (0..read_heads + write_heads).map(|head| head * n_step).collect(),
             memory_at: (0..m).map(|column| column * n_step).collect(),
             columns: (0..m).collect(),
@@ -207,6 +208,11 @@ impl Plan {
     /// What a layer of the controller takes in beside its own state: input and reads, or the layer below.
     pub fn below(&self, layer: usize) -> usize {
         if layer == 0 { self.x + self.read_heads * self.m } else { self.h }
+    }
+
+    /// Where a layer's own state starts in what its `Dense` passes back.
+    pub fn own(&self, layer: usize) -> usize {
+        1 + self.below(layer) - self.controller[layer].passed
     }
 
     /// R + W

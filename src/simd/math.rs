@@ -52,6 +52,12 @@ pub trait Float:
     fn smaller(self, other: Self) -> Self {
         if self < other { self } else { other }
     }
+
+    /// The columns of four rows.
+    #[inline(always)]
+    fn transposed(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+        std::array::from_fn(|column| rows.map(|row| row[column]))
+    }
 }
 
 impl Float for f64 {
@@ -107,6 +113,26 @@ impl Float for f32 {
     #[inline(always)]
     fn sqrt(self) -> f32 {
         f32::sqrt(self)
+    }
+
+    /// In registers, as the compiler does not by itself.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn transposed(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+        use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
+        // SAFETY: four f32 either way, and SSE is part of every x86-64.
+        unsafe {
+            let [a, b, c, d] = std::mem::transmute::<[[f32; 4]; 4], [__m128; 4]>(rows);
+            let (ab, cd) = (_mm_unpacklo_ps(a, b), _mm_unpacklo_ps(c, d)); // columns 0, 1
+            let (high_ab, high_cd) = (_mm_unpackhi_ps(a, b), _mm_unpackhi_ps(c, d)); // 2, 3
+            let columns = [
+                _mm_movelh_ps(ab, cd),
+                _mm_movehl_ps(cd, ab),
+                _mm_movelh_ps(high_ab, high_cd),
+                _mm_movehl_ps(high_cd, high_ab),
+            ];
+            std::mem::transmute::<[__m128; 4], [[f32; 4]; 4]>(columns)
+        }
     }
 
     /// exp(x) = 2^n exp(r) with n = round(x / ln 2), |r| <= ln 2 / 2 and exp(r) by its series up to r^7 / 7!.

@@ -88,7 +88,7 @@ impl<F: Float> Work for Above<'_, F> {
         }
         // heads = W [1, h]: d_h += W^T d_heads
         let (dense, d_shown) = (&plan.heads, &mut tape.scratch.d_shown);
-        let columns = 0..dense.input_step;
+        let columns = 0..dense.passed_step;
         transposed::<F, A>(true, dense, &weights.heads, columns, &tape.heads, rows, d_shown, active);
     }
 }
@@ -119,7 +119,7 @@ fn loss<F: Float, A: Arch>(plan: &Plan, slice: Slice, loss_weights: &[f32], tape
     }
 }
 
-/// Columns of d_z = W^T d_out by sequence, or added to what is there. (J) -> (K)
+/// Columns of d_z = W^T d_out, from `dense.passed` on, by sequence, or added to what is there. (J) -> (K - passed)
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn transposed<F: Float, A: Arch>(
@@ -139,12 +139,12 @@ fn transposed<F: Float, A: Arch>(
     product::<F, A>(add, &mut d_z.data, &c_at[..active.len()], columns.len(), a, dense.outputs, w);
 }
 
-/// The first column of a layer's matrix that a second thread may do: the recurrent weights, from a panel's start on.
+/// The first column of a layer's `d_z` that a second thread may do: the recurrent weights, from a panel's start on.
 fn cut(plan: &Plan, crew: &Crew, l: usize) -> usize {
     let dense = &plan.controller[l];
     match plan.recurrent && crew.threads() > 1 {
-        true => (1 + plan.below(l)).next_multiple_of(PANEL).min(dense.input_step),
-        false => dense.input_step,
+        true => plan.own(l).next_multiple_of(PANEL),
+        false => dense.passed_step,
     }
 }
 
@@ -160,7 +160,7 @@ fn recurrent<F: Float, A: Arch>(
     active: &[usize],
 ) {
     for (l, (dense, layer)) in plan.controller.iter().zip(layers).enumerate() {
-        let columns = cuts[l]..dense.input_step;
+        let columns = cuts[l]..dense.passed_step;
         transposed::<F, A>(false, dense, &weights.controller[l], columns, &layer.gates, rows, &mut d_z[l], active);
     }
 }
@@ -181,7 +181,7 @@ fn output<F: Float, A: Arch>(
         let mut rows = [0; MICRO_BATCH];
         rows.iter_mut().zip(active).for_each(|(row, &b)| *row = tape.logit_row(b, t));
         let (dense, rows, d_shown) = (&plan.output, &rows[..active.len()], &mut tape.scratch.d_shown);
-        let columns = 0..dense.input_step;
+        let columns = 0..dense.passed_step;
         transposed::<F, A>(false, dense, &weights.output, columns, &tape.logits, rows, d_shown, active);
     } else {
         for &b in active {
@@ -332,16 +332,16 @@ fn controller<F: Float, A: Arch>(
 ) {
     let h = plan.h;
     for l in (0..plan.controller.len()).rev() {
-        let (dense, layer, below) = (&plan.controller[l], &mut layers[l], plan.below(l));
+        let (dense, layer) = (&plan.controller[l], &mut layers[l]);
         let (d_z, above) = d_z[l..].split_first_mut().expect("each layer has its d_z");
         for (&b, &row) in active.iter().zip(rows) {
             // h goes up, to the heads and the output or to the layer above, and on in time
             let from_above = match above.first() {
-                Some(d_z) => &d_z.row(b)[1..1 + h],
+                Some(d_z) => &d_z.row(b)[..h],
                 None => &tape.scratch.d_shown.row(b)[1..1 + h],
             };
             if plan.recurrent {
-                let d_h = &mut d_z.row_mut(b)[1 + below..][..h];
+                let d_h = &mut d_z.row_mut(b)[plan.own(l)..][..h];
                 axpy::<F, A>(d_h, F::ONE, from_above);
                 let (prev_c, tanh_c) = (layer.cell.row(tape.row(b, t - 1)), layer.tanh_cell.row(row));
                 lstm_backward(layer.gates.row_mut(row), prev_c, tanh_c, d_h, tape.scratch.d_cell[l].row_mut(b));
@@ -354,6 +354,6 @@ fn controller<F: Float, A: Arch>(
     }
     for &b in active {
         let d_reads = tape.scratch.d_reads.row_mut(b);
-        d_reads.copy_from_slice(&d_z[0].row(b)[1 + plan.x..][..d_reads.len()]);
+        d_reads.copy_from_slice(&d_z[0].row(b)[..d_reads.len()]);
     }
 }

@@ -4,7 +4,7 @@ use super::addressing::{Kept, activate, address, inverse_norms};
 use super::controller::{feedforward, lstm};
 use super::crew::Crew;
 use super::memory::{read, write};
-use super::product::{BLOCK, Panels, Rows, product};
+use super::product::{PANEL, Panels, Rows, product};
 use super::tape::{Field, Tape};
 use super::weights::{Packed, Weights};
 use crate::fused::plan::{Dense, Plan};
@@ -96,8 +96,7 @@ fn apply<F: Float, A: Arch>(
 /// W z by two threads. z (K) -> out (J, up to its stride)
 #[inline(always)]
 fn share<F: Float, A: Arch>(crew: &mut Crew, dense: &Dense, packed: &Packed<F>, z: &[F], out: &mut [F]) {
-    // the one that offers begins sooner
-    let cut = (dense.output_step * 5 / 8).next_multiple_of(BLOCK).min(dense.output_step);
+    let cut = (dense.output_step / 2).next_multiple_of(PANEL);
     let (z, w) = (Rows { data: z, at: &[0], step: 1 }, packed.transposed(dense));
     let (here, beside) = out[..dense.output_step].split_at_mut(cut);
     crew.join(
@@ -152,7 +151,7 @@ fn controller<F: Float, A: Arch>(
         let layer = &mut tape.layers[l];
         let (dense, packed) = (&plan.controller[l], &weights.controller[l]);
         match rows {
-            [row] if crew.threads() > 1 && dense.output_step > BLOCK => {
+            [row] if crew.threads() > 1 && dense.output_step > PANEL => {
                 share::<F, A>(crew, dense, packed, layer.z.row(*row), layer.gates.row_mut(*row));
             }
             _ => apply::<F, A>(dense, packed, &layer.z, rows, &mut layer.gates, rows),

@@ -70,7 +70,7 @@ impl<F: Float> Fused<F> {
             for b in 0..tape.lengths.len() {
                 if let Some(at) = starts.hidden {
                     for (l, d_z) in scratch.d_z.iter().enumerate() {
-                        add(at + l * plan.h, &d_z.row(b)[1 + plan.below(l)..][..plan.h]);
+                        add(at + l * plan.h, &d_z.row(b)[plan.own(l)..][..plan.h]);
                     }
                 }
                 if let Some(at) = starts.cell {

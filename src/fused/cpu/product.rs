@@ -4,12 +4,11 @@
 //! Each element of C is one chain of multiply-adds in the order of i, however C is cut into blocks, so the
 //! result does not depend on how many sequences or threads share the work.
 
+use super::vector::LANES;
 use crate::simd::{self, Arch, Float, Work};
 
-/// Columns of B that lie together: the width of a panel.
-pub const PANEL: usize = 16;
-/// Columns of C that lie in registers at a time, at most.
-pub const BLOCK: usize = 4 * PANEL;
+/// Columns of B that lie together: the width of a panel. All widths are multiples of it.
+pub const PANEL: usize = LANES;
 
 /// A matrix in a slice: row p starts at `at[p]`, its elements are `step` apart.
 #[derive(Clone, Copy)]
@@ -39,7 +38,7 @@ impl<'a, F> Panels<'a, F> {
         Panels { data, at: 0, step: PANEL, panel: rows * PANEL }
     }
 
-    /// Without the columns before `first`, a multiple of `PANEL` (or where the matrix ends, of which no column is left then).
+    /// Without the columns before `first`, a multiple of `PANEL`.
     pub fn from(self, first: usize) -> Panels<'a, F> {
         Panels { at: self.at + first / PANEL * self.panel, ..self }
     }
@@ -47,7 +46,8 @@ impl<'a, F> Panels<'a, F> {
 
 /// C[p][0..width] = START C[p] + sum over i < inner of A[p][i] B[i][0..width].
 ///
-/// C's row p starts at `c_at[p]`; START is 1 if `add`, else 0. Panics if a row reaches past its slice.
+/// C's row p starts at `c_at[p]`; START is 1 if `add`, else 0. `width` is a multiple of `PANEL`. Panics if a row reaches past its
+/// slice.
 #[inline(always)]
 pub fn product<F: Float, A: Arch>(
     add: bool,
@@ -61,16 +61,11 @@ pub fn product<F: Float, A: Arch>(
     if width == 0 || c_at.is_empty() || inner == 0 && add {
         return;
     }
-    assert_eq!(a.at.len(), c_at.len());
+    assert_eq!((a.at.len(), width % PANEL), (c_at.len(), 0));
     assert!(c_at.iter().all(|at| at + width <= c.len()));
     if inner > 0 {
         assert!(a.at.iter().all(|at| at + (inner - 1) * a.step < a.data.len()));
-        let last = width - 1; // the last element of the last row; the full panels before it end no later
-        assert!(b.panel >= PANEL && b.at + last / PANEL * b.panel + (inner - 1) * b.step + last % PANEL < b.data.len());
-        assert!(
-            b.at + (last / PANEL).saturating_sub(1) * b.panel + (inner - 1) * b.step + last.min(PANEL - 1)
-                < b.data.len()
-        );
+        assert!(b.at + (width / PANEL - 1) * b.panel + (inner - 1) * b.step + PANEL <= b.data.len());
     }
     let job = Job {
         add,
@@ -98,30 +93,24 @@ impl<F: Float> Work for Product<'_, F> {
     fn run<A: Arch>(self) {
         let Product { job, c_at, a_at, width } = self;
         let (fours, rest) = (c_at.len() / 4 * 4, c_at.len() % 4);
+        let (twos, ones) = (fours..fours + rest / 2 * 2, c_at.len() - rest % 2..c_at.len());
         // SAFETY: `product`, which alone makes these, has checked every row of A, B and C against its slice.
         unsafe {
-            let (c_four, a_four) = (&c_at[..fours], &a_at[..fours]);
-            let mut q = 0;
-            if A::WIDE {
-                q = job.panels::<A, 4, 64>(c_four, a_four, q, width);
-                q = job.panels::<A, 4, 32>(c_four, a_four, q, width);
-            }
-            q = job.panels::<A, 4, 16>(c_four, a_four, q, width);
-            job.narrow::<A, 4>(c_four, a_four, q, width);
-            if rest >= 2 {
-                let (c_two, a_two) = (&c_at[fours..fours + 2], &a_at[fours..fours + 2]);
-                let q = job.panels::<A, 2, 32>(c_two, a_two, 0, width);
-                let q = job.panels::<A, 2, 16>(c_two, a_two, q, width);
-                job.narrow::<A, 2>(c_two, a_two, q, width);
-            }
-            if rest % 2 == 1 {
-                let (c_one, a_one) = (&c_at[c_at.len() - 1..], &a_at[c_at.len() - 1..]);
-                let q = job.panels::<A, 1, 64>(c_one, a_one, 0, width);
-                let q = job.panels::<A, 1, 32>(c_one, a_one, q, width);
-                let q = job.panels::<A, 1, 16>(c_one, a_one, q, width);
-                job.narrow::<A, 1>(c_one, a_one, q, width);
-            }
+            job.rows::<A, 4>(&c_at[..fours], &a_at[..fours], width);
+            job.rows::<A, 2>(&c_at[twos.clone()], &a_at[twos], width);
+            job.rows::<A, 1>(&c_at[ones.clone()], &a_at[ones], width);
         }
+    }
+}
+
+/// The most panels of C that P rows of A at a time can have in registers.
+const fn most_panels<A: Arch>(rows: usize) -> usize {
+    match (A::WIDE, rows) {
+        (true, 4) => 4,
+        (true, _) => 8,
+        (false, 4) => 1,
+        (false, 2) => 2,
+        (false, _) => 4,
     }
 }
 
@@ -138,34 +127,38 @@ struct Job<F> {
 }
 
 impl<F: Float> Job<F> {
-    /// What is left of the width after the full panels, less than one.
+    /// P rows at a time, all columns of them: in as few blocks as registers allow, of one size as nearly as may be.
     #[inline(always)]
-    unsafe fn narrow<A: Arch, const P: usize>(&self, c_at: &[usize], a_at: &[usize], q: usize, width: usize) {
+    unsafe fn rows<A: Arch, const P: usize>(&self, c_at: &[usize], a_at: &[usize], width: usize) {
+        let most = most_panels::<A>(P);
+        let (mut q, mut panels) = (0, width / PANEL);
         // SAFETY: passed on to the caller.
         unsafe {
-            let q = self.panels::<A, P, 8>(c_at, a_at, q, width);
-            let q = self.panels::<A, P, 4>(c_at, a_at, q, width);
-            self.panels::<A, P, 1>(c_at, a_at, q, width);
+            while panels > 0 {
+                let now = panels.div_ceil(panels.div_ceil(most));
+                match now {
+                    8 if most >= 8 => self.blocks::<A, P, 128>(c_at, a_at, q),
+                    7 if most >= 7 => self.blocks::<A, P, 112>(c_at, a_at, q),
+                    6 if most >= 6 => self.blocks::<A, P, 96>(c_at, a_at, q),
+                    5 if most >= 5 => self.blocks::<A, P, 80>(c_at, a_at, q),
+                    4 if most >= 4 => self.blocks::<A, P, 64>(c_at, a_at, q),
+                    3 if most >= 3 => self.blocks::<A, P, 48>(c_at, a_at, q),
+                    2 if most >= 2 => self.blocks::<A, P, 32>(c_at, a_at, q),
+                    _ => self.blocks::<A, P, 16>(c_at, a_at, q),
+                }
+                panels -= now;
+                q += now * PANEL;
+            }
         }
     }
 
-    /// Q columns at a time from column q on, while they fit, for all rows, P at a time; returns the column after the last.
+    /// Q columns from column q on, for all rows, P at a time.
     #[inline(always)]
-    unsafe fn panels<A: Arch, const P: usize, const Q: usize>(
-        &self,
-        c_at: &[usize],
-        a_at: &[usize],
-        mut q: usize,
-        width: usize,
-    ) -> usize {
-        while q + Q <= width {
-            for (c_at, a_at) in c_at.chunks_exact(P).zip(a_at.chunks_exact(P)) {
-                // SAFETY: passed on to the caller.
-                unsafe { self.block::<A, P, Q>(c_at, a_at, q) };
-            }
-            q += Q;
+    unsafe fn blocks<A: Arch, const P: usize, const Q: usize>(&self, c_at: &[usize], a_at: &[usize], q: usize) {
+        for (c_at, a_at) in c_at.chunks_exact(P).zip(a_at.chunks_exact(P)) {
+            // SAFETY: passed on to the caller.
+            unsafe { self.block::<A, P, Q>(c_at, a_at, q) };
         }
-        q
     }
 
     /// P x Q elements of C, held in registers over all of `inner`.
@@ -181,11 +174,11 @@ impl<F: Float> Job<F> {
                     sums[p] = *(self.c.add(c_at[p] + q) as *const [F; Q]);
                 }
             }
-            let mut b = self.b.wrapping_add(q / PANEL * self.panel + q % PANEL);
+            let mut b = self.b.wrapping_add(q / PANEL * self.panel);
             for i in 0..self.inner {
                 let mut row = [F::ZERO; Q];
-                for (j, part) in row.chunks_mut(PANEL).enumerate() {
-                    std::ptr::copy_nonoverlapping(b.add(j * self.panel), part.as_mut_ptr(), part.len());
+                for (j, part) in row.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                    *part = *(b.add(j * self.panel) as *const [F; PANEL]);
                 }
                 for p in 0..P {
                     let scalar = *a[p].add(i * self.step);

@@ -101,7 +101,7 @@ pub struct Scratch<F: Float> {
     pub d_memory: Field<F>,    // of M_t, by sequence (M, N)
     pub d_reads: Field<F>,     // by sequence (R, M)
     pub d_shown: Field<F>,     // by sequence (1 + H + R M)
-    pub d_z: Vec<Field<F>>,    // of each layer, by sequence: [.., from below, prev_h] (K)
+    pub d_z: Vec<Field<F>>,    // of each layer, by sequence: [r or the h below, prev_h] (K - passed)
     pub d_cell: Vec<Field<F>>, // of each layer, by sequence (H)
     pub replayed: Field<F>,    // memories of the current segment, by sequence and step (M, N)
     pub between: Field<F>,     // memories between the write heads of one step (M, N)
@@ -191,7 +191,7 @@ impl<F: Float> Scratch<F> {
             fields.iter_mut().for_each(|field| field.data.clear());
         }
         for ((d_z, d_cell), dense) in self.d_z.iter_mut().zip(&mut self.d_cell).zip(&plan.controller) {
-            d_z.resize(size, dense.input_step);
+            d_z.resize(size, dense.passed_step);
             d_cell.resize(size, plan.h);
         }
         self.d_shown.resize(size, plan.output.input_step);
@@ -219,7 +219,7 @@ pub fn values(plan: &Plan, steps: u128) -> u128 {
     let logits = sizes(&[plan.output.output_step, plan.y]);
     let segment = (steps as f64).sqrt().ceil().max(1.0) as u128;
     let memories = 2 + segment + steps.div_ceil(segment) + plan.write_heads.saturating_sub(1) as u128;
-    let layers = plan.controller.iter().map(|dense| dense.input_step + plan.h).sum();
+    let layers = plan.controller.iter().map(|dense| dense.passed_step + plan.h).sum();
     let ring = plan.n_step + plan.s.saturating_sub(1);
     let all = plan.all_heads() + plan.read_heads;
     let passed = [rows, plan.read_heads * plan.m, plan.output.input_step, layers];

@@ -5,38 +5,44 @@ use super::vector::softmax;
 use crate::fused::plan::{Dense, Plan};
 use crate::model::CONSTANT_MEMORY;
 use crate::simd::{Arch, Float};
+use std::array;
 
 impl Dense {
-    /// W (J, K) and its transpose (K, J), both in panels; LSTM's two biases add up. `rows` is scratch.
+    /// W from column `passed` on, (J, K - passed), and the transpose of W, (K, J), both in panels; LSTM's two biases add up.
     #[inline(always)]
     fn pack<F: Float>(&self, theta: &[F], weights: &mut Packed<F>) {
         let Packed { rows, w, transposed } = weights;
-        let (tall, step) = (self.outputs.next_multiple_of(PANEL), self.inputs.next_multiple_of(PANEL));
-        rows.resize(tall * step, F::ZERO); // the padding stays zero from here on
-        w.resize(self.outputs * step, F::ZERO);
-        transposed.resize(self.inputs * tall, F::ZERO);
-        rows.iter_mut().step_by(step).for_each(|bias| *bias = F::ZERO);
-        for piece in &self.pieces {
-            for row in 0..piece.rows {
-                let from = &theta[piece.theta + row * piece.columns..][..piece.columns];
-                let to = &mut rows[(piece.row + row) * step + piece.column..][..piece.columns];
-                match piece.column {
-                    0 => to[0] += from[0],
-                    _ => to.copy_from_slice(from),
+        let step = (self.passed + self.passed_step).next_multiple_of(PANEL); // of K, and what `passed` shifts beyond it
+        w.resize(self.outputs * self.passed_step, F::ZERO);
+        transposed.resize(self.inputs * self.output_step, F::ZERO);
+        for (panel, to) in transposed.chunks_exact_mut(self.inputs * PANEL).enumerate() {
+            let first = panel * PANEL;
+            let count = PANEL.min(self.outputs - first);
+            rows.clear();
+            rows.resize(PANEL * step, F::ZERO);
+            for piece in &self.pieces {
+                for row in first.max(piece.row)..(first + count).min(piece.row + piece.rows) {
+                    let from = &theta[piece.theta + (row - piece.row) * piece.columns..][..piece.columns];
+                    let to = &mut rows[(row - first) * step + piece.column..][..piece.columns];
+                    match piece.column {
+                        0 => to[0] += from[0],
+                        _ => to.copy_from_slice(from),
+                    }
                 }
             }
-        }
-        // in arrays rather than slices, so that the compiler copies registers and calls no memmove
-        for (row, values) in rows.chunks_exact(step).take(self.outputs).enumerate() {
-            for (panel, columns) in values.as_chunks::<PANEL>().0.iter().enumerate() {
-                w.as_chunks_mut::<PANEL>().0[panel * self.outputs + row] = *columns;
+            // in arrays rather than slices, so that the compiler copies registers and calls no memmove
+            for (row, values) in rows.chunks_exact(step).take(count).enumerate() {
+                for (panel, columns) in values[self.passed..].as_chunks::<PANEL>().0.iter().enumerate().take(self.passed_step / PANEL) {
+                    w.as_chunks_mut::<PANEL>().0[panel * self.outputs + first + row] = *columns;
+                }
             }
-        }
-        for (panel, to) in transposed.chunks_exact_mut(self.inputs * PANEL).enumerate() {
-            let (to, tall) = (to.as_chunks_mut::<PANEL>().0, &rows[panel * PANEL * step..][..PANEL * step]);
-            for (i, row) in tall.chunks_exact(step).enumerate() {
-                for (to, value) in to.iter_mut().zip(row) {
-                    to[i] = *value;
+            let tiles = rows.as_chunks::<4>().0; // (PANEL, step / 4)
+            for (i, to) in to.as_chunks_mut::<PANEL>().0.chunks_mut(4).enumerate() {
+                for j in 0..PANEL / 4 {
+                    let tile = F::transposed(array::from_fn(|row| tiles[(4 * j + row) * (step / 4) + i]));
+                    for (to, column) in to.iter_mut().zip(tile) {
+                        to.as_chunks_mut().0[j] = column;
+                    }
                 }
             }
         }
@@ -56,13 +62,14 @@ impl Dense {
 /// The weights of a Dense, both ways round, as `Panels::packed` takes them.
 #[derive(Default)]
 pub struct Packed<F> {
+    /// Scratch: some rows of W, which stay in the L1 cache.
     rows: Vec<F>,
     w: Vec<F>,
     transposed: Vec<F>,
 }
 
 impl<F> Packed<F> {
-    /// W (J, K)
+    /// W (J, K - passed)
     pub fn w(&self, dense: &Dense) -> Panels<'_, F> {
         Panels::packed(&self.w, dense.outputs)
     }
