@@ -32,7 +32,9 @@ impl Dense {
             }
             // in arrays rather than slices, so that the compiler copies registers and calls no memmove
             for (row, values) in rows.chunks_exact(step).take(count).enumerate() {
-                for (panel, columns) in values[self.passed..].as_chunks::<PANEL>().0.iter().enumerate().take(self.passed_step / PANEL) {
+                for (panel, columns) in
+                    values[self.passed..].as_chunks::<PANEL>().0.iter().enumerate().take(self.passed_step / PANEL)
+                {
                     w.as_chunks_mut::<PANEL>().0[panel * self.outputs + first + row] = *columns;
                 }
             }
