@@ -264,12 +264,7 @@ fn the_number_of_threads_does_not_change_a_bit() {
 /// Threads share the work of a single sequence in some updates and not in others, as it pays at the moment.
 #[test]
 fn a_sequence_that_threads_share_gives_the_same_bits() {
-    let large = [
-        ("large", r#"{"controller": {"hidden": 70}, "memory": {"rows": 20, "width": 9}}"#),
-        ("large, two layers", r#"{"controller": {"hidden": 40, "layers": 2}, "memory": {"rows": 20, "width": 9}}"#),
-        ("large baseline", r#"{"kind": "lstm", "hidden": 50, "layers": 2}"#),
-    ];
-    for (name, model) in MACHINES.iter().chain(&large) {
+    for (name, model) in MACHINES {
         let recipe = recipe(model);
         let theta = narrow(&weights(&recipe.layout(), 0.3, 7));
         let batch = batch(&recipe, &[23], 7);

@@ -69,7 +69,8 @@ impl Starts {
 pub struct Dense {
     pub outputs: usize, // J
     pub inputs: usize,  // K
-    /// The first element of z whose gradient is asked for: that of the bias is not, nor that of the input.
+    /// The first element of z whose gradient is asked for. A layer of the controller passes none back to its bias, nor to the
+    /// input; heads and output, whose gradients meet in one vector, all.
     pub passed: usize,
     /// Row strides: J, K and K - passed rounded up, so that panels have no remainder.
     pub output_step: usize,

@@ -55,7 +55,7 @@ pub trait Float:
 
     /// The columns of four rows.
     #[inline(always)]
-    fn transposed(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
+    fn columns(rows: [[Self; 4]; 4]) -> [[Self; 4]; 4] {
         std::array::from_fn(|column| rows.map(|row| row[column]))
     }
 }
@@ -118,7 +118,7 @@ impl Float for f32 {
     /// In registers, as the compiler does not by itself.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    fn transposed(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
+    fn columns(rows: [[f32; 4]; 4]) -> [[f32; 4]; 4] {
         use std::arch::x86_64::{__m128, _mm_movehl_ps, _mm_movelh_ps, _mm_unpackhi_ps, _mm_unpacklo_ps};
         // SAFETY: four f32 either way, and SSE is part of every x86-64.
         unsafe {

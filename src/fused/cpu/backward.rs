@@ -36,7 +36,8 @@ pub fn backward<F: Float, A: Arch>(
     let mix = slice.batch.mix(plan.s).map(F::of);
     let [mut active, mut rows] = [(); 2].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH));
     let [mut next_active, mut next_rows] = [(); 2].map(|()| Vec::<usize>::with_capacity(MICRO_BATCH)); // of step t + 1
-    let cuts: Vec<usize> = (0..plan.controller.len()).map(|l| cut(plan, crew, l)).collect();
+    let beside = plan.recurrent && crew.threads() > 1;
+    let cuts: Vec<usize> = (0..plan.controller.len()).map(|l| cut(plan, l, beside)).collect();
     let (mut layers, mut d_z) = (take(&mut tape.layers), take(&mut tape.scratch.d_z));
     for t in (1..=tape.steps()).rev() {
         swap(&mut active, &mut next_active);
@@ -48,9 +49,9 @@ pub fn backward<F: Float, A: Arch>(
 
         let above = Above { plan, weights, slice, loss_weights, mix, tape, t, active: &active, rows: &rows };
         let above = || simd::run(A::LEVEL, above);
-        if crew.threads() > 1 && plan.recurrent && !next_active.is_empty() {
-            let beside = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
-            crew.join(beside, above);
+        if beside && !next_active.is_empty() {
+            let recurrent = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
+            crew.join(recurrent, above);
         } else {
             above();
         }
@@ -139,13 +140,9 @@ fn transposed<F: Float, A: Arch>(
     product::<F, A>(add, &mut d_z.data, &c_at[..active.len()], columns.len(), a, dense.outputs, w);
 }
 
-/// The first column of a layer's `d_z` that a second thread may do: the recurrent weights, from a panel's start on.
-fn cut(plan: &Plan, crew: &Crew, l: usize) -> usize {
-    let dense = &plan.controller[l];
-    match plan.recurrent && crew.threads() > 1 {
-        true => plan.own(l).next_multiple_of(PANEL),
-        false => dense.passed_step,
-    }
+/// The first column of a layer's `d_z` that is left for beside the step before: the recurrent weights, from a panel's start on.
+fn cut(plan: &Plan, l: usize, beside: bool) -> usize {
+    if beside { plan.own(l).next_multiple_of(PANEL) } else { plan.controller[l].passed_step }
 }
 
 /// What of all layers' d_z is for the step before.

@@ -258,6 +258,8 @@ impl Post {
                     spin_loop();
                 }
                 _ => {
+                    #[cfg(test)]
+                    thread::sleep(std::time::Duration::from_millis(1)); // so that an offer comes just now
                     // one offers and then looks whether the other sleeps, the other lies down and then looks for an offer:
                     // of two such pairs in one order for all, one at least sees the other's
                     self.asleep.store(true, Ordering::SeqCst);
@@ -319,6 +321,17 @@ mod tests {
         }
     }
 
+    /// Else this does not end.
+    #[test]
+    fn an_offer_that_comes_while_a_member_lies_down_wakes_it() {
+        let mut crew = Crew::new(2).unwrap();
+        for round in 0..200 {
+            let begun = AtomicBool::new(false);
+            crew.join(|| begun.store(true, Ordering::Release), || until(&begun));
+            sleep(Duration::from_micros(10 * round));
+        }
+    }
+
     #[test]
     fn what_no_member_has_begun_with_is_done_by_the_caller() {
         for threads in [1, 2] {
@@ -336,6 +349,7 @@ mod tests {
     fn each_item_is_worked_on_once_by_no_more_threads_than_allowed() {
         for (crew, threads) in [(1, 1), (2, 2), (5, 3), (3, 5)] {
             let mut crew = Crew::new(crew).unwrap();
+            crew.begun = Some(0);
             for _ in 0..100 {
                 let counts: Vec<AtomicUsize> = (0..50).map(|_| AtomicUsize::new(0)).collect();
                 let workers = Mutex::new(HashSet::new());
@@ -346,6 +360,7 @@ mod tests {
                 assert!(counts.into_iter().all(|count| count.into_inner() == 1));
                 assert!(workers.into_inner().unwrap().len() <= threads.min(crew.threads()));
             }
+            assert_eq!(crew.begun, Some(100 * (threads.min(crew.threads()) - 1)));
         }
     }
 

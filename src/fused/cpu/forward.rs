@@ -89,8 +89,8 @@ fn apply<F: Float, A: Arch>(
     let a_at: [usize; MICRO_BATCH] = offsets(z_rows, z.step);
     let c_at: [usize; MICRO_BATCH] = offsets(out_rows, out.step);
     let a = Rows { data: &z.data, at: &a_at[..z_rows.len()], step: 1 };
-    let width = if dense.outputs == 0 { 0 } else { dense.output_step };
-    product::<F, A>(false, &mut out.data, &c_at[..out_rows.len()], width, a, dense.inputs, packed.transposed(dense));
+    let (c_at, w) = (&c_at[..out_rows.len()], packed.transposed(dense));
+    product::<F, A>(false, &mut out.data, c_at, dense.output_step, a, dense.inputs, w);
 }
 
 /// W z by two threads. z (K) -> out (J, up to its stride)
@@ -98,7 +98,7 @@ fn apply<F: Float, A: Arch>(
 fn share<F: Float, A: Arch>(crew: &mut Crew, dense: &Dense, packed: &Packed<F>, z: &[F], out: &mut [F]) {
     let cut = (dense.output_step / 2).next_multiple_of(PANEL);
     let (z, w) = (Rows { data: z, at: &[0], step: 1 }, packed.transposed(dense));
-    let (here, beside) = out[..dense.output_step].split_at_mut(cut);
+    let (here, beside) = out.split_at_mut(cut);
     crew.join(
         || product::<F, A>(false, beside, &[0], beside.len(), z, dense.inputs, w.from(cut)),
         || product::<F, A>(false, here, &[0], here.len(), z, dense.inputs, w),

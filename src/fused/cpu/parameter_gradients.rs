@@ -20,9 +20,9 @@ fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
 
 impl<F: Float> Fused<F> {
     /// Adds what the tapes hold to the gradients of the matrices and of the first state. `add`: to what earlier tapes have left in
-    /// the former. `alone`: on this thread.
-    pub(super) fn add_gradients(&mut self, gradient: &mut [F], add: bool, alone: bool) {
-        self.weight_gradients(add, alone);
+    /// the former. `threads`: at most so many.
+    pub(super) fn add_gradients(&mut self, gradient: &mut [F], add: bool, threads: usize) {
+        self.weight_gradients(add, threads);
         self.start_gradients(gradient);
     }
 
@@ -41,7 +41,7 @@ impl<F: Float> Fused<F> {
     }
 
     /// d_W = sum over the tapes' sequences and steps of d_out z^T, for every Dense; tasks share no element.
-    fn weight_gradients(&mut self, add: bool, alone: bool) {
+    fn weight_gradients(&mut self, add: bool, threads: usize) {
         self.d_w.resize_with(denses(&self.plan).count(), Vec::new);
         let mut tasks = vec![];
         for (index, (dense, d_w)) in denses(&self.plan).zip(&mut self.d_w).enumerate() {
@@ -55,8 +55,7 @@ impl<F: Float> Fused<F> {
         let sum = |(index, dense, first_row, d_w)| {
             simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, add, d_w })
         };
-        let threads = if alone { 1 } else { 1 + values * steps / WORTH_SHARING };
-        self.crew.each(threads, tasks.into_iter(), sum);
+        self.crew.each(threads.min(1 + values * steps / WORTH_SHARING), tasks.into_iter(), sum);
     }
 
     /// The gradients of the first state: sums over the sequences, in their order.

@@ -103,7 +103,7 @@ impl<F: Float> Work for Product<'_, F> {
     }
 }
 
-/// The most panels of C that P rows of A at a time can have in registers.
+/// How many panels of C go at a time, at most, for so many rows: their sums stay in registers (but at `Plain`).
 const fn most_panels<A: Arch>(rows: usize) -> usize {
     match (A::WIDE, rows) {
         (true, 4) => 4,
@@ -127,7 +127,7 @@ struct Job<F> {
 }
 
 impl<F: Float> Job<F> {
-    /// P rows at a time, all columns of them: in as few blocks as registers allow, of one size as nearly as may be.
+    /// P rows at a time, all columns of them: in as few blocks as may be, of one size as nearly as may be.
     #[inline(always)]
     unsafe fn rows<A: Arch, const P: usize>(&self, c_at: &[usize], a_at: &[usize], width: usize) {
         let most = most_panels::<A>(P);
@@ -137,14 +137,15 @@ impl<F: Float> Job<F> {
             while panels > 0 {
                 let now = panels.div_ceil(panels.div_ceil(most));
                 match now {
-                    8 if most >= 8 => self.blocks::<A, P, 128>(c_at, a_at, q),
-                    7 if most >= 7 => self.blocks::<A, P, 112>(c_at, a_at, q),
-                    6 if most >= 6 => self.blocks::<A, P, 96>(c_at, a_at, q),
-                    5 if most >= 5 => self.blocks::<A, P, 80>(c_at, a_at, q),
-                    4 if most >= 4 => self.blocks::<A, P, 64>(c_at, a_at, q),
-                    3 if most >= 3 => self.blocks::<A, P, 48>(c_at, a_at, q),
-                    2 if most >= 2 => self.blocks::<A, P, 32>(c_at, a_at, q),
-                    _ => self.blocks::<A, P, 16>(c_at, a_at, q),
+                    8 if most >= 8 => self.blocks::<A, P, { 8 * PANEL }>(c_at, a_at, q),
+                    7 if most >= 7 => self.blocks::<A, P, { 7 * PANEL }>(c_at, a_at, q),
+                    6 if most >= 6 => self.blocks::<A, P, { 6 * PANEL }>(c_at, a_at, q),
+                    5 if most >= 5 => self.blocks::<A, P, { 5 * PANEL }>(c_at, a_at, q),
+                    4 if most >= 4 => self.blocks::<A, P, { 4 * PANEL }>(c_at, a_at, q),
+                    3 if most >= 3 => self.blocks::<A, P, { 3 * PANEL }>(c_at, a_at, q),
+                    2 if most >= 2 => self.blocks::<A, P, { 2 * PANEL }>(c_at, a_at, q),
+                    1 => self.blocks::<A, P, PANEL>(c_at, a_at, q),
+                    _ => unreachable!("more panels than `most`"),
                 }
                 panels -= now;
                 q += now * PANEL;
@@ -190,6 +191,63 @@ impl<F: Float> Job<F> {
             }
             for p in 0..P {
                 *(self.c.add(c_at[p] + q) as *mut [F; Q]) = sums[p];
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Level;
+
+    struct Call<'a> {
+        add: bool,
+        c: &'a mut [f64],
+        c_at: &'a [usize],
+        width: usize,
+        a: Rows<'a, f64>,
+        inner: usize,
+        b: Panels<'a, f64>,
+    }
+
+    impl Work for Call<'_> {
+        fn run<A: Arch>(self) {
+            product::<f64, A>(self.add, self.c, self.c_at, self.width, self.a, self.inner, self.b);
+        }
+    }
+
+    #[test]
+    fn every_block_of_every_level_is_the_definition_and_writes_nothing_beside_it() {
+        let value = |i: usize| (i * 7919 % 101) as f64 - 50.0; // whole, so that sums are exact
+        let inner = 3;
+        for (level, rows, panels) in Level::available()
+            .into_iter()
+            .flat_map(|level| (1..=7).flat_map(move |rows| (1..=17).map(move |panels| (level, rows, panels))))
+        {
+            for (first, packed, add) in [(0, true, true), (0, false, false), (1, true, false), (1, false, true)] {
+                let (width, all) = (panels * PANEL, (first + panels) * PANEL);
+                let data: Vec<f64> = (0..inner * all).map(value).collect();
+                let whole = if packed { Panels::packed(&data, inner) } else { Panels::rows(&data, 0, all) };
+                let b = |i: usize, q: usize| match packed {
+                    true => data[(q / PANEL * inner + i) * PANEL + q % PANEL],
+                    false => data[i * all + q],
+                };
+                let a: Vec<f64> = (0..rows * inner).map(|i| value(i + 5)).collect();
+                let a_at: Vec<usize> = (0..rows).map(|row| row * inner).collect();
+                let c_at: Vec<usize> = (0..rows).map(|row| row * (width + 1)).collect(); // one between two rows
+                let before: Vec<f64> = (0..rows * (width + 1)).map(|i| value(i + 9)).collect();
+                let mut expected = before.clone();
+                for (row, q) in (0..rows).flat_map(|row| (0..width).map(move |q| (row, q))) {
+                    let sum: f64 = (0..inner).map(|i| a[row * inner + i] * b(i, first * PANEL + q)).sum();
+                    let start = if add { before[c_at[row] + q] } else { 0.0 };
+                    expected[c_at[row] + q] = start + sum;
+                }
+                let mut c = before;
+                let a = Rows { data: &a, at: &a_at, step: 1 };
+                let b = whole.from(first * PANEL);
+                simd::run(level, Call { add, c: &mut c, c_at: &c_at, width, a, inner, b });
+                assert!(c == expected, "{level:?}, {rows} rows, {panels} panels from {first}, packed {packed}");
             }
         }
     }

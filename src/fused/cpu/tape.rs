@@ -194,7 +194,7 @@ impl<F: Float> Scratch<F> {
             d_z.resize(size, dense.passed_step);
             d_cell.resize(size, plan.h);
         }
-        self.d_shown.resize(size, plan.output.input_step);
+        self.d_shown.resize(size, plan.output.passed_step);
         self.replayed.resize(size * segment, cells);
         self.between.resize(plan.write_heads.saturating_sub(1), cells);
         for (vector, length) in [
@@ -222,7 +222,7 @@ pub fn values(plan: &Plan, steps: u128) -> u128 {
     let layers = plan.controller.iter().map(|dense| dense.passed_step + plan.h).sum();
     let ring = plan.n_step + plan.s.saturating_sub(1);
     let all = plan.all_heads() + plan.read_heads;
-    let passed = [rows, plan.read_heads * plan.m, plan.output.input_step, layers];
+    let passed = [rows, plan.read_heads * plan.m, plan.output.passed_step, layers];
     let within = [plan.h, 2 * ring, plan.n_step, all * (plan.n_step + plan.m), plan.heads.outputs];
     (steps + 1) * step + steps * logits + memories * (plan.m * plan.n_step) as u128 + sizes(&passed) + sizes(&within)
 }

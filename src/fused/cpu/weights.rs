@@ -11,15 +11,15 @@ impl Dense {
     /// W from column `passed` on, (J, K - passed), and the transpose of W, (K, J), both in panels; LSTM's two biases add up.
     #[inline(always)]
     fn pack<F: Float>(&self, theta: &[F], weights: &mut Packed<F>) {
-        let Packed { rows, w, transposed } = weights;
-        let step = (self.passed + self.passed_step).next_multiple_of(PANEL); // of K, and what `passed` shifts beyond it
+        let Packed { w, transposed } = weights;
+        let step = self.input_step.max(self.passed + self.passed_step).next_multiple_of(4);
+        let mut rows = vec![F::ZERO; PANEL * step]; // of W, some at a time, which stay in the L1 cache
         w.resize(self.outputs * self.passed_step, F::ZERO);
         transposed.resize(self.inputs * self.output_step, F::ZERO);
         for (panel, to) in transposed.chunks_exact_mut(self.inputs * PANEL).enumerate() {
             let first = panel * PANEL;
             let count = PANEL.min(self.outputs - first);
-            rows.clear();
-            rows.resize(PANEL * step, F::ZERO);
+            rows.fill(F::ZERO);
             for piece in &self.pieces {
                 for row in first.max(piece.row)..(first + count).min(piece.row + piece.rows) {
                     let from = &theta[piece.theta + (row - piece.row) * piece.columns..][..piece.columns];
@@ -32,16 +32,15 @@ impl Dense {
             }
             // in arrays rather than slices, so that the compiler copies registers and calls no memmove
             for (row, values) in rows.chunks_exact(step).take(count).enumerate() {
-                for (panel, columns) in
-                    values[self.passed..].as_chunks::<PANEL>().0.iter().enumerate().take(self.passed_step / PANEL)
-                {
+                let passed = values[self.passed..][..self.passed_step].as_chunks::<PANEL>().0;
+                for (panel, columns) in passed.iter().enumerate() {
                     w.as_chunks_mut::<PANEL>().0[panel * self.outputs + first + row] = *columns;
                 }
             }
             let tiles = rows.as_chunks::<4>().0; // (PANEL, step / 4)
             for (i, to) in to.as_chunks_mut::<PANEL>().0.chunks_mut(4).enumerate() {
                 for j in 0..PANEL / 4 {
-                    let tile = F::transposed(array::from_fn(|row| tiles[(4 * j + row) * (step / 4) + i]));
+                    let tile = F::columns(array::from_fn(|row| tiles[(4 * j + row) * (step / 4) + i]));
                     for (to, column) in to.iter_mut().zip(tile) {
                         to.as_chunks_mut().0[j] = column;
                     }
@@ -64,8 +63,6 @@ impl Dense {
 /// The weights of a Dense, both ways round, as `Panels::packed` takes them.
 #[derive(Default)]
 pub struct Packed<F> {
-    /// Scratch: some rows of W, which stay in the L1 cache.
-    rows: Vec<F>,
     w: Vec<F>,
     transposed: Vec<F>,
 }
