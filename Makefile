@@ -17,7 +17,7 @@ setup:
 train: setup
 	@if [ -e $(RUN)/checkpoints/latest.safetensors ]; then $(NTM) train --resume $(RUN); \
 	else $(NTM) train copy --run-dir $(RUN); fi
-	@$(NTM) eval --checkpoint $(RUN)/checkpoints/latest.safetensors --lengths 10,20,50,120 --sequences 100
+	@$(NTM) eval --checkpoint $(RUN) --lengths 10,20,50,120 --sequences 100
 
 test: setup .venv-test/.complete
 	cargo test --release

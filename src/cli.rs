@@ -65,12 +65,12 @@ pub struct Train {
     /// more seeds of a study, beside those that it has
     #[arg(long, value_name = "A..B", conflicts_with = "seed")]
     pub seeds: Option<Seeds>,
-    /// How many seeds, or starts of a run that may begin anew, train at the same time [default: cores / threads of each;
-    /// starts where the recipe trains until one is solved, else one]
+    /// How many seeds, or starts of a run that may begin anew, train at the same time [default: cores / threads of each; of
+    /// starts 1, unless the recipe goes on until one is solved]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
-    /// How many sequences to train on (short for --set training.sequences=N); with --resume, a new total,
-    /// of a run that has begun anew that of its last start
+    /// How many sequences a start trains on (short for --set training.sequences=N); with --resume, a new total, of the last
+    /// start
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sequences: Option<u64>,
     /// What to do about a number that is not finite: end, or go back to the last good checkpoint with half the learning rate
@@ -122,9 +122,10 @@ impl std::str::FromStr for Seeds {
     }
 }
 
-/// Measure a checkpoint, or every seed of a study, on fresh sequences that no training run draws
+/// Measure a checkpoint, or every seed of a study, on sequences that no training run draws
 ///
-/// Of the directory of a study each seed's best machine is measured: a row a seed, and of each mean the median, least and most.
+/// Without lengths (or what the task has) at the points of the recipe's evaluation; a machine of your own sequences on the recipe's `task.eval`, by which its `best` was chosen. Of the directory of a study
+/// each seed's best machine is measured: a row a seed, and of each mean the median, least and most.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
@@ -179,7 +180,8 @@ pub struct Predict {
 /// A machine that has been trained.
 #[derive(Args)]
 pub struct Trained {
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine (`ntm eval`: or of a
+    /// study)
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// Memory rows, instead of as many as it was trained with
@@ -322,7 +324,8 @@ pub struct Info {
     /// A built-in recipe or the path of a JSON recipe
     #[arg(conflicts_with = "checkpoint")]
     pub recipe: Option<String>,
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine (`ntm eval`: or of a
+    /// study)
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
     /// Set a field of the recipe by its path, as in `ntm train`
@@ -370,8 +373,8 @@ pub struct Machine {
     /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// CPU threads [default: all cores]; of several seeds or starts at a time, of each [default: 1, of starts one a sequence of a
-    /// batch]
+    /// CPU threads [default: all cores]; where `ntm train` has several seeds or starts at a time, of each [default: 1; of a
+    /// start as many as a batch has sequences]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// No flag: what a run that goes on began on, `cpu` or `cuda`, where that is known. It counts where `device` leaves that open.

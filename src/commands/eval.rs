@@ -173,20 +173,17 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
     Ok(Measured { recipe, points, source, engine, theta, told })
 }
 
-/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. An end marker or two
-/// need none.
+/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. Copy needs a row for
+/// its end marker, too.
 fn warn_of_rows(flags: &Eval, recipe: &Recipe, points: &[Point], source: &mut Source) -> Result<()> {
     let Config::Ntm(ntm) = &recipe.model else { return Ok(()) };
-    let (Some(point), None, MemoryStart::Constant) = (source.largest(points), flags.trained.rows, ntm.init.memory)
-    else {
-        return Ok(());
-    };
+    let (Some(point), MemoryStart::Constant) = (source.largest(points), ntm.init.memory) else { return Ok(()) };
     if source.evaluation_steps(point) <= ntm.memory.rows || recipe.task.axes().is_empty() {
         return Ok(());
     }
     let batch = source.evaluation_batch(flags.seed, point, 0, 1)?;
     let before = batch.mask.iter().take_while(|mask| **mask == 0.0).count();
-    if before > ntm.memory.rows + 2 {
+    if before > ntm.memory.rows {
         let rows = ntm.memory.rows;
         say(&format!(
             "at {point} {before} steps go in before the first answer: more than {rows} rows hold; see --rows"

@@ -67,7 +67,9 @@ pub fn run(
     };
     let summary = study.summarise(outcomes)?;
     print(&summary_table(&summary, study.recipe.solved.threshold.metric))?;
-    say(&format!("next: tensorboard --logdir {parent}"));
+    say(&format!("next: ntm eval --checkpoint {parent}"));
+    say(&format!("      ntm plot {parent}"));
+    say(&format!("      tensorboard --logdir {parent}"));
     match summary.outcomes.iter().filter(|outcome| outcome.error.is_some()).count() {
         0 => Ok(ExitCode::SUCCESS),
         failed => bail!("{failed} of {count} seeds failed\nhint: go on with them by `ntm train --resume {parent}`"),

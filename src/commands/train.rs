@@ -72,8 +72,8 @@ fn train(
             let (sequences, seconds) = (trainer.progress.sequences, trainer.progress.seconds);
             let directory = shell_path(run.directory());
             say(&format!("trained {sequences} sequences in {seconds:.1} s; the run is in {directory}"));
-            let measured = if trainer.progress.best.is_some() { run.best() } else { run.latest() };
-            say(&format!("next: ntm eval --checkpoint {}", shell_path(&measured)));
+            let measured = if trainer.progress.best.is_some() { directory.clone() } else { shell_path(&run.latest()) };
+            say(&format!("next: ntm eval --checkpoint {measured}"));
             say(&format!("      tensorboard --logdir {directory}"));
             Ok(ExitCode::SUCCESS)
         }

@@ -5,8 +5,9 @@ use super::line::{Line, Wrong, unmarked};
 use super::{Batch, Loss};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Clones share what they have read of it.
@@ -28,7 +29,11 @@ pub struct File {
 impl File {
     /// Reads a file through. Its widths must be those given, if any.
     pub fn open(path: &str, loss: Loss, widths: Option<(usize, usize)>) -> Result<File> {
-        let file = fs::File::open(path).with_context(|| format!("cannot read data file `{path}`"))?;
+        let file = fs::File::open(path).map_err(|error| {
+            let missing = error.kind() == ErrorKind::NotFound && Path::new(path).is_relative();
+            let hint = if missing { "\nhint: a path counts from the directory you are in" } else { "" };
+            anyhow!("cannot read data file `{path}`: {error}{hint}")
+        })?;
         if !file.metadata().is_ok_and(|metadata| metadata.is_file()) {
             bail!(
                 "`{path}` is not a file that can be read again\nhint: a pipe or a device cannot be shuffled; write it to a file"

@@ -64,12 +64,22 @@ fn info_shows_what_settings_make_of_a_recipe() {
 }
 
 #[test]
-fn more_than_the_memory_has_rows_is_told_unless_rows_are_named() {
+fn more_than_the_memory_has_rows_is_told() {
     let directory = tiny_run();
-    for (flags, told) in [("--lengths 4,11", true), ("--lengths 8", false), ("--lengths 11 --rows 9", false)] {
+    for (flags, length, rows, told) in [
+        ("--lengths 4,11", 11, 8, true),
+        ("--lengths 8", 8, 8, true), // the end marker takes a row, too
+        ("--lengths 7", 7, 8, false),
+        ("--lengths 11 --rows 11", 11, 11, true),
+        ("--lengths 11 --rows 12", 11, 12, false),
+    ] {
         let ran = succeeds(directory.path(), &format!("{EVAL} {flags}"));
-        let words = "at length 11 12 steps go in before the first answer: more than 8 rows hold; see --rows";
-        assert_eq!(ran.stderr.contains(words), told, "{flags}: {}", ran.stderr);
+        let words = format!(
+            "at length {length} {} steps go in before the first answer: more than {rows} rows hold; see --rows",
+            length + 1
+        );
+        assert_eq!(ran.stderr.contains(&words), told, "{flags}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains("go in before"), told, "{flags}: {}", ran.stderr);
     }
 }
 
