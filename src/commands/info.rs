@@ -69,11 +69,13 @@ fn list(as_json: bool, out: &mut String) -> Result<()> {
         let mut left = format!("{name:<30}  {weights:>8}  ");
         let room = terminal_columns(std::io::stdout())
             .map_or(usize::MAX, |columns| columns.saturating_sub(left.len()).max(24));
-        for line in wrapped(&about, room) {
+        let first_sentence = about.split_inclusive(". ").next().unwrap_or_default();
+        for line in wrapped(first_sentence, room) {
             writeln!(out, "{left}{line}")?;
             left = " ".repeat(left.len());
         }
     }
+    writeln!(out, "\n`ntm info NAME` has the whole of one, and every field.")?;
     Ok(())
 }
 
