@@ -3,11 +3,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use ntm::config::Recipe;
+use ntm::fused::activations;
 
 fuzz_target!(|text: &str| {
     if let Ok(recipe) = Recipe::parse(text, &[]) {
         let again = serde_json::to_string(&recipe).expect("a recipe is JSON");
         assert_eq!(Recipe::parse(&again, &[]).expect("it was valid"), recipe);
-        let _ = recipe.check_memory(recipe.training.batch_size);
+        let (steps, widths) = (recipe.task.max_steps(), (recipe.task.input_width(), recipe.task.output_width()));
+        let values = activations(&recipe.model, widths, steps, recipe.training.batch_size, 2);
+        let _ = recipe.check_memory([1, 1], values);
     }
 });
