@@ -61,6 +61,7 @@ impl Recipe {
         if let Some(task) = user.get("task") {
             overlay(&mut resolved["task"], task.clone(), "task")?;
             let task: tasks::Task = serde_json::from_value(resolved["task"].clone())?;
+            task.validate()?; // before others are made from its sizes
             resolved["evaluation"] = serde_json::to_value(Evaluation::of(&task))?; // its axes are those of the task
             resolved["solved"] = serde_json::to_value(Solved::of(&task))?; // and its figures
         }
