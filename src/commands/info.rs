@@ -64,7 +64,7 @@ fn list(as_json: bool, out: &mut String) -> Result<()> {
         writeln!(out, "{}", serde_json::to_string_pretty(&recipes)?)?;
         return Ok(());
     }
-    out.push_str(&heading(&format!("{:<30}  {:>8}  about", "recipe", "weights")));
+    out.push_str(&heading(&format!("{:<30}  {:>8}  about (more: ntm info NAME)", "recipe", "weights")));
     for (name, weights, about) in recipes {
         let mut left = format!("{name:<30}  {weights:>8}  ");
         let room = terminal_columns(std::io::stdout())
@@ -75,7 +75,6 @@ fn list(as_json: bool, out: &mut String) -> Result<()> {
             left = " ".repeat(left.len());
         }
     }
-    writeln!(out, "\n`ntm info NAME` has the whole of one, and every field.")?;
     Ok(())
 }
 
