@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
     version,
     after_help = "Examples:
   ntm train                       teach the copy task, into runs/copy-1
-  ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
+  ntm eval --checkpoint runs/copy-1
   ntm plot runs/copy-1            its learning curve, into curves.png
   ntm help train                  every flag of a command, with examples
 
@@ -124,11 +124,12 @@ impl std::str::FromStr for Seeds {
 
 /// Measure a checkpoint, or every seed of a study, on sequences that no training run draws
 ///
-/// Without lengths (or what the task has) at the points of the recipe's evaluation; a machine of your own sequences on the recipe's `task.eval`, by which its `best` was chosen. Of the directory of a study
-/// each seed's best machine is measured: a row a seed, and of each mean the median, least and most.
+/// Without lengths (or what the task has) at the points of the recipe's evaluation; a machine of your own sequences on the
+/// recipe's `task.eval`, by which its `best` was chosen. --checkpoint takes the directory of a study, too: each seed's best
+/// machine is measured, a row a seed, and of each mean the median, least and most.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  ntm eval --checkpoint runs/copy-1/checkpoints/best.safetensors
+  ntm eval --checkpoint runs/copy-1
   ntm eval --checkpoint copy.safetensors --lengths 10,20,50,120 --json
   ntm eval --checkpoint repeat.safetensors --lengths 10,20 --repeats 10,20
   ntm eval --checkpoint copy.safetensors --lengths 1000 --rows 1024
@@ -180,8 +181,7 @@ pub struct Predict {
 /// A machine that has been trained.
 #[derive(Args)]
 pub struct Trained {
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine (`ntm eval`: or of a
-    /// study)
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
     /// Memory rows, instead of as many as it was trained with
@@ -324,8 +324,7 @@ pub struct Info {
     /// A built-in recipe or the path of a JSON recipe
     #[arg(conflicts_with = "checkpoint")]
     pub recipe: Option<String>,
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine (`ntm eval`: or of a
-    /// study)
+    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
     #[arg(long, value_name = "FILE")]
     pub checkpoint: Option<PathBuf>,
     /// Set a field of the recipe by its path, as in `ntm train`

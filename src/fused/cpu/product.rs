@@ -92,13 +92,12 @@ impl<F: Float> Work for Product<'_, F> {
     #[inline(always)]
     fn run<A: Arch>(self) {
         let Product { job, c_at, a_at, width } = self;
-        let (fours, rest) = (c_at.len() / 4 * 4, c_at.len() % 4);
-        let (twos, ones) = (fours..fours + rest / 2 * 2, c_at.len() - rest % 2..c_at.len());
+        let (fours, twos) = (c_at.len() / 4 * 4, c_at.len() / 2 * 2);
         // SAFETY: `product`, which alone makes these, has checked every row of A, B and C against its slice.
         unsafe {
             job.rows::<A, 4>(&c_at[..fours], &a_at[..fours], width);
-            job.rows::<A, 2>(&c_at[twos.clone()], &a_at[twos], width);
-            job.rows::<A, 1>(&c_at[ones.clone()], &a_at[ones], width);
+            job.rows::<A, 2>(&c_at[fours..twos], &a_at[fours..twos], width);
+            job.rows::<A, 1>(&c_at[twos..], &a_at[twos..], width);
         }
     }
 }
@@ -130,6 +129,9 @@ impl<F: Float> Job<F> {
     /// P rows at a time, all columns of them: in as few blocks as may be, of one size as nearly as may be.
     #[inline(always)]
     unsafe fn rows<A: Arch, const P: usize>(&self, c_at: &[usize], a_at: &[usize], width: usize) {
+        if c_at.is_empty() {
+            return; // before the divisions below, which are for nothing then
+        }
         let most = most_panels::<A>(P);
         let (mut q, mut panels) = (0, width / PANEL);
         // SAFETY: passed on to the caller.
