@@ -69,16 +69,16 @@ impl Checkpoint {
         fs::read(path).with_context(|| format!("cannot read checkpoint `{}`", path.display()))
     }
 
-    /// As `load`, of the bytes of that file.
+    /// The checkpoint that the bytes of a file hold; errors name the file.
     pub fn of_file(path: &Path, data: &[u8]) -> Result<Checkpoint> {
         Checkpoint::parse(data).with_context(|| format!("`{}` is not a usable checkpoint", path.display()))
     }
 
-    /// As `load`, of the bytes of any file.
+    /// The checkpoint that some bytes hold, checked as `load` does.
     pub fn parse(data: &[u8]) -> Result<Checkpoint> {
         let metadata = header::metadata(data)?;
         let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
-        let recipe = Recipe::parse_saved(field("recipe")?).context("in its recipe")?;
+        let recipe = Recipe::parse_saved(field("recipe")?, &[]).context("in its recipe")?;
         let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
         progress.check(&recipe)?;
         let checksums: HashMap<String, u32> = match metadata.get("checksums") {

@@ -334,7 +334,7 @@ pub struct Info {
     #[arg(long, requires = "recipe", conflicts_with_all = ["checkpoint", "json"])]
     pub sample: bool,
     /// The seed of the sample
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "sample")]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "sample", allow_negative_numbers = true)]
     pub seed: u64,
     #[command(flatten)]
     pub axes: Axes,

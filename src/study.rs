@@ -144,7 +144,7 @@ impl Study {
     /// A study that another process, which shares its `study.json`, leads.
     pub fn parse(directory: &Path, saved: &[u8]) -> Result<Study> {
         let mut saved: Value = serde_json::from_slice(saved)?;
-        let recipe = Recipe::parse_saved(&saved["recipe"].to_string())?;
+        let recipe = Recipe::parse_saved(&saved["recipe"].to_string(), &[])?;
         let seeds = serde_json::from_value(saved["seeds"].take())?;
         let word = |name: &str| saved[name].as_str().unwrap_or_default().to_string(); // files of earlier versions have none
         let weights = saved["weights"].as_u64().map(|checksum| checksum as u32);

@@ -26,7 +26,11 @@ impl Recipe {
             }
             None if Path::new(name).exists() => {
                 let text = std::fs::read_to_string(name).with_context(|| format!("cannot read recipe `{name}`"))?;
-                (text, format!("recipe `{name}`"))
+                let source = format!("recipe `{name}`");
+                if is_of_a_run(Path::new(name)) {
+                    return Recipe::parse_saved(&text, settings).with_context(|| format!("in {source}"));
+                }
+                (text, source)
             }
             None => bail!(
                 "no recipe `{name}`: neither built in nor a file{}\nhint: `ntm info` lists the built-in recipes",
@@ -37,21 +41,27 @@ impl Recipe {
     }
 
     /// Parses the recipe of a run, which may be of a version that had fewer fields: what it did then is filled in.
-    pub fn parse_saved(text: &str) -> Result<Recipe> {
-        let mut saved: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
-        if let Some(init) = saved.pointer_mut("/model/init").and_then(Value::as_object_mut) {
-            init.entry("keys").or_insert("independent".into());
-        }
-        Recipe::parse(&saved.to_string(), &[])
+    pub fn parse_saved(text: &str, settings: &[String]) -> Result<Recipe> {
+        Recipe::complete(text, settings, |saved| {
+            if let Some(init) = saved.pointer_mut("/model/init").and_then(Value::as_object_mut) {
+                init.entry("keys").or_insert("independent".into());
+            }
+        })
     }
 
     /// Parses, completes and validates a recipe. Settings are `KEY=VALUE`, the value JSON or a bare word.
     pub fn parse(text: &str, settings: &[String]) -> Result<Recipe> {
+        Recipe::complete(text, settings, |_| ())
+    }
+
+    /// `parse`, with something `filled_in` that is neither written nor a default.
+    fn complete(text: &str, settings: &[String], filled_in: impl FnOnce(&mut Value)) -> Result<Recipe> {
         let mut user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
         serde_json::from_str::<Unique>(text)?;
         if !user.is_object() {
             bail!("a recipe is a JSON object {{...}}, this is {}", described(&user));
         }
+        filled_in(&mut user);
         // a task first: what it leaves behind, others may set
         let of_task = |setting: &&String| ["task", "task.kind"].contains(&setting.split('=').next().unwrap_or(""));
         for setting in settings.iter().filter(of_task).chain(settings.iter().filter(|setting| !of_task(setting))) {
@@ -70,6 +80,11 @@ impl Recipe {
         recipe.validate()?;
         Ok(recipe)
     }
+}
+
+/// Whether a recipe file is the one that a run wrote into its directory.
+fn is_of_a_run(path: &Path) -> bool {
+    path.ends_with("recipe.json") && path.with_file_name("checkpoints").is_dir()
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.
@@ -414,7 +429,7 @@ mod tests {
             for field in ["keys", "addressing", "strength"] {
                 init.remove(field).unwrap();
             }
-            let json = serde_json::to_value(Recipe::parse_saved(&saved.to_string()).unwrap()).unwrap();
+            let json = serde_json::to_value(Recipe::parse_saved(&saved.to_string(), &[]).unwrap()).unwrap();
             let init = &json["model"]["init"];
             assert_eq!(json["task"]["alike"], 0.0);
             assert_eq!(

@@ -111,7 +111,7 @@ fn counted(name: &str) -> String {
 /// A recipe without its seed, and the seed. One of an earlier version has the fields that it did not know.
 fn read_recipe(path: &Path) -> Result<(Value, String)> {
     let text = read(path)?;
-    let recipe = Recipe::parse_saved(&text).with_context(|| format!("in `{}`", path.display()))?;
+    let recipe = Recipe::parse_saved(&text, &[]).with_context(|| format!("in `{}`", path.display()))?;
     let mut recipe = serde_json::to_value(recipe)?;
     let seed = recipe.get_mut("training").and_then(|training| training.as_object_mut()?.remove("seed"));
     Ok((recipe, seed.map_or(String::new(), |seed| seed.to_string())))

@@ -88,6 +88,21 @@ fn a_run_is_rebuilt_from_its_recipe_bit_for_bit() {
 }
 
 #[test]
+fn the_recipe_of_a_run_that_is_older_than_a_field_says_what_was_done_then() {
+    let directory = tiny_run();
+    let keys = |name: &str| {
+        let shown = succeeds(directory.path(), &format!("info {name} --json")).json();
+        shown["recipe"]["model"]["init"]["keys"].clone()
+    };
+    let mut recipe = json_of(&directory.path().join("run/recipe.json"));
+    recipe["model"]["init"].as_object_mut().unwrap().remove("keys").unwrap();
+    for name in ["run/recipe.json", "own.json"] {
+        fs::write(directory.path().join(name), recipe.to_string()).unwrap();
+    }
+    assert_eq!([keys("run/recipe.json"), keys("own.json")], ["independent", "aligned"]);
+}
+
+#[test]
 fn another_seed_gives_another_run_in_a_directory_named_after_recipe_and_seed() {
     let directory = tempfile::tempdir().unwrap();
     for seed in [1, 2] {
