@@ -73,7 +73,7 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     caught(run)
 }
 
-/// The same in a thread of its own, under a `guarded` that silences the trace.
+/// Runs what uses a device in a thread of its own, below a `guarded` that silences the trace; failures in words of ours.
 pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     let told = |error: Error| match failure(&format!("{error:?}")) {
         Some(failure) => {

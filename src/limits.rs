@@ -1,4 +1,4 @@
-//! Checks of a recipe's values: the error names the field, its value and what is allowed.
+//! Checks of values of recipes and flags: the error names the field or flag, its value and what is allowed.
 
 use anyhow::{Result, bail};
 

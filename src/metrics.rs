@@ -134,9 +134,9 @@ pub struct Figures(pub Vec<(&'static str, Figure)>);
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Figure {
-    /// Over sequences.
+    /// A mean over sequences.
     Mean(f64),
-    /// Of sequences.
+    /// A number of sequences.
     Count(u64),
     /// A mean for each position of the answer.
     List(Vec<f64>),
@@ -176,9 +176,9 @@ impl Figures {
 }
 
 enum Unit {
-    /// Of a sequence.
+    /// Bits of a sequence.
     Bits,
-    /// In a sequence.
+    /// A count of something in a sequence.
     Count,
     Seconds,
     None,

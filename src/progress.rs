@@ -137,7 +137,7 @@ pub struct Best {
 }
 
 impl Best {
-    /// Of an evaluation with this loss at each point.
+    /// What is kept of an evaluation after `step` updates, with this loss at each point.
     pub fn of(step: u64, losses: &[f64]) -> Best {
         let logarithms: f64 = losses.iter().map(|loss| loss.max(1e-9).ln()).sum();
         let mean = Some((logarithms / losses.len() as f64).exp());

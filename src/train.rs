@@ -1,4 +1,4 @@
-//! Training: the update and the loop around it. Knows no flags.
+//! The training loop: updates, reports, evaluations and checkpoints in their turn. Knows no flags.
 
 mod ahead;
 mod average;
@@ -94,7 +94,7 @@ impl Clock {
         Clock { session: now, seconds_before: progress.seconds, began: now, sequences_before: progress.sequences }
     }
 
-    /// Of all sessions.
+    /// Seconds of training in all sessions.
     fn seconds(&self) -> f64 {
         self.seconds_before + self.session.elapsed().as_secs_f64()
     }
@@ -127,12 +127,12 @@ impl Trainer {
         self.set(theta, &[]);
     }
 
-    /// The same, one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
+    /// This trainer as one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
     pub fn in_group(self, group: Group) -> Trainer {
         Trainer { group, ..self }
     }
 
-    /// The same, with starts that are trained ahead of their turn: the run is the same, and sooner at its end. Not for a group.
+    /// This trainer with starts that are trained ahead of their turn: the run is the same, and sooner at its end. Not for a group.
     pub fn with_ahead(self, ahead: Option<Ahead>) -> Trainer {
         Trainer { ahead, ..self }
     }
@@ -219,7 +219,7 @@ impl Trainer {
         }
     }
 
-    /// As `run`, up to the first number that is not finite.
+    /// Trains as `run` does, up to the first number that is not finite.
     fn advance(
         &mut self,
         mut run: Option<&mut Run>,

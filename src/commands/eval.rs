@@ -26,18 +26,18 @@ struct Results {
     task: &'static str,
     /// The file of sequences of the user's own; null where they are drawn.
     data: Option<String>,
-    /// Of the sequences.
+    /// The seed of the evaluation sequences.
     seed: u64,
-    /// Of its training.
+    /// The seed it was trained with.
     training_seed: u64,
-    /// Of the memory; null for a network without one.
+    /// The rows of its memory; null for a network without one.
     rows: Option<usize>,
     engine: &'static str,
     device: String,
     results: Vec<Score>,
 }
 
-/// And of a study.
+/// What `--json` prints of a study.
 #[derive(Serialize)]
 struct StudyResults {
     study: String,

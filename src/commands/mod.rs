@@ -1,4 +1,4 @@
-//! One file a subcommand: flags in, library calls, words out.
+//! A file for each subcommand, and what they share: flags in, library calls, words out.
 
 mod choice;
 mod eval;
@@ -122,7 +122,7 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// Such an error.
+/// The error for a command line that is wrong by itself.
 fn usage<T>(message: &str) -> Result<T> {
     Err(Usage(message.to_string()).into())
 }

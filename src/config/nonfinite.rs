@@ -15,7 +15,7 @@ pub enum OnNonfinite {
 }
 
 impl OnNonfinite {
-    /// Of a recipe that says no number: the last has 1/32 of the learning rate.
+    /// How many rollbacks a recipe has that says no number: after the last the learning rate is 1/32.
     pub const ROLLBACKS: u64 = 5;
 
     /// The default of every kind.

@@ -6,7 +6,7 @@ use crate::tasks::Task;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// Of one run.
+/// The most restarts that a run may have.
 pub const MOST_RESTARTS: u32 = 1000;
 
 /// The `training.restart` section of a recipe. Whether a start finds an algorithm is luck, and shows long before the end: several

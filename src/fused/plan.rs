@@ -10,7 +10,7 @@ pub struct Plan {
     pub x: usize,
     pub y: usize,
     pub n: usize,
-    /// N rounded up to whole parts: the stride of every vector over the memory's rows. Beyond N, memories, their gradients,
+    /// N rounded up to a multiple of `LANES`: the stride of every vector over the memory's rows. Beyond N, memories, their gradients,
     /// w and w^c hold zeros; what other vectors hold there is multiplied by one of these before any sum.
     pub n_step: usize,
     pub m: usize,

@@ -99,8 +99,9 @@ pub enum KeyStart {
     /// Every head's weights are drawn for themselves.
     Independent,
     /// Each head's weights of the key start as a write head's weights of the add vector: a write head's as its own, read head
-    /// i's as those of write head i, counted modulo W; where addressing starts as `tape`, all as those of the first. So from the first step on a head that sees again what was written
-    /// asks for the row it was written to, and content addressing has something to improve on.
+    /// i's as those of write head i, counted modulo W; where addressing starts as `tape`, all as those of the first. So from the
+    /// first step on a head that sees again what was written asks for the row it was written to, and content addressing has
+    /// something to improve on.
     Aligned,
 }
 

@@ -39,7 +39,7 @@ enum Start {
 /// What `init.addressing` `tape` adds to a gate's bias: the head takes 0.02 of its weighting from content, or 0.95.
 const KEEP: f32 = -4.0;
 const LOOK_UP: f32 = 3.0;
-/// And to the bias of a shift, and more the more shifts there are: that one has 0.91 of the weight.
+/// What it adds to the bias of one shift, and more the more shifts there are: that one has 0.91 of the weight.
 const TAPE_SHIFT: f32 = 3.0;
 
 impl Parameter {

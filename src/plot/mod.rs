@@ -1,7 +1,7 @@
 //! Pictures for people: the paper's figure of one sequence, error over an axis, learning curves, the heads in motion.
 //!
-//! A picture is a value that knows its size and draws itself; `canvas` makes a file of it. Nothing here runs a network
-//! or knows a flag.
+//! A picture is a value that knows its size and draws itself; `canvas` makes a file of it. Nothing here runs a
+//! network.
 
 mod animation;
 mod canvas;

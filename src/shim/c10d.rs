@@ -138,7 +138,7 @@ pub struct Interfaces(*mut c_void);
 unsafe impl Send for Interfaces {}
 
 impl Interfaces {
-    /// Those of these names (comma-separated), or if there are none the one that has `address`.
+    /// The interfaces of these names (comma-separated), or if there are none the one that has `address`.
     pub fn open(names: &str, address: &str) -> Result<Interfaces> {
         let (names, address, mut made) = (text(names)?, text(address)?, null_mut());
         // SAFETY: two C strings, and a place for a pointer.

@@ -110,7 +110,7 @@ impl Column<'_> {
     }
 }
 
-/// Fair random bits.
+/// Fair random bits for every element.
 pub fn fill_with_bits(rng: &mut impl RngCore, bits: &mut [f32]) {
     for bits in bits.chunks_mut(32) {
         let word = rng.next_u32();
@@ -118,14 +118,14 @@ pub fn fill_with_bits(rng: &mut impl RngCore, bits: &mut [f32]) {
     }
 }
 
-/// True with this probability. With 0 it takes nothing from the stream.
-pub fn chosen(probability: f64, rng: &mut impl Rng) -> bool {
-    probability > 0.0 && rng.random::<f64>() < probability
-}
-
-/// As many of them.
+/// A vector of `width` fair random bits.
 pub fn bits(rng: &mut impl RngCore, width: usize) -> Vec<f32> {
     let mut bits = vec![0.0; width];
     fill_with_bits(rng, &mut bits);
     bits
+}
+
+/// True with this probability. With 0 it takes nothing from the stream.
+pub fn chosen(probability: f64, rng: &mut impl Rng) -> bool {
+    probability > 0.0 && rng.random::<f64>() < probability
 }

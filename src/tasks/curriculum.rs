@@ -15,7 +15,7 @@ pub enum Curriculum {
     None {},
     /// The upper end of every range grows in a straight line from the axis's least value to its own over the fraction `over`.
     Grow { over: f64 },
-    /// The same by success: the ranges grow by one value each time that the last `updates` updates cost at most `at_most`
+    /// The ranges grow by success: by one value each time that the last `updates` updates cost at most `at_most`
     /// bits an output.
     Mastered { at_most: f64, updates: u64 },
 }

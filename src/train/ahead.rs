@@ -22,7 +22,7 @@ pub type Parts = dyn Fn(&Recipe) -> Result<(Source, Box<dyn Engine>)> + Send + S
 
 /// Numbers of a start, 16 MB of them, that are kept for pictures of what it was at its evaluations; later ones have none.
 const PICTURED: usize = 1 << 22;
-/// And of all starts of a run that may wait for their turn.
+/// How many numbers all starts of a run together keep for pictures, while they wait for their turn.
 const ALL_PICTURED: usize = 1 << 26;
 
 /// A start as far as it has come before its turn.

@@ -125,7 +125,7 @@ impl Trainer {
         self.log_of(run, display, happened, evaluated.as_ref())
     }
 
-    /// The same of an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no machine.
+    /// Logs what happened at an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no machine.
     pub(super) fn log_of(
         &mut self,
         run: &mut Run,

@@ -25,7 +25,8 @@ impl Trainer {
         self.update_with(None).map(drop)
     }
 
-    /// The same where a signal has perhaps asked this rank to stop. What the step came to on all ranks; none in a process alone.
+    /// An update where a signal has perhaps asked this rank to stop. Returns what the step came to on all ranks; none in a process
+    /// alone.
     pub(super) fn update_with(&mut self, asked: Option<i32>) -> Result<Option<Step>> {
         let step = self.progress.of_start();
         if self.recipe.training.curriculum.asks(step) {

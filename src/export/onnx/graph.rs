@@ -187,7 +187,7 @@ impl<'g> Value<'g> {
         self.graph.op("Shape", &[self], vec![int("start", axis), int("end", axis + 1)])
     }
 
-    /// The same under a name of our choice: an output of the graph.
+    /// This value under a name of our choice: an output of the graph.
     pub fn named(self, name: &str) -> Value<'g> {
         let value = self.graph.value(name.to_string());
         let (input, output) = (vec![self.name()], vec![value.name()]);

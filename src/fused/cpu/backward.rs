@@ -197,9 +197,6 @@ fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize
     for (place, step) in (index * segment + 1..t).enumerate() {
         let row = tape.row(b, step);
         let (before, after) = tape.scratch.replayed.pair(b * segment + place, b * segment + place + 1);
-        if plan.write_heads == 0 {
-            after.copy_from_slice(before);
-        }
         for head in plan.read_heads..plan.all_heads() {
             let emitted = &tape.heads.row(row)[plan.head_at[head]..];
             let weighting = &tape.weighting.row(row)[head * stride..(head + 1) * stride];

@@ -72,7 +72,7 @@ impl<F: Float> Fused<F> {
         Fused::at_level(Level::best(), config, input_width, output_width, threads)
     }
 
-    /// The same with given instructions, one of `Level::available()`.
+    /// An engine that uses the instructions of a level, one of `Level::available()`.
     pub fn at_level(
         level: Level,
         config: &Config,

@@ -78,7 +78,7 @@ fn forward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
     vectors(&[1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
 }
 
-/// Those of `ntm_backward`.
+/// Values of shared memory that `ntm_backward` takes without memories and weights.
 fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
     let rows = plan.all_heads() * plan.n;
     let layers = plan.controller.len() * plan.h;
