@@ -5,11 +5,11 @@
 //! them are timed together.
 
 use ntm::checkpoint::Checkpoint;
+use ntm::composed::Composed;
 use ntm::config::Recipe;
 use ntm::device;
 use ntm::engine::{Engine, Logits};
 use ntm::fused::{CudaFused, Fused};
-use ntm::model::Composed;
 use ntm::optim::Optimizer;
 use ntm::progress::Progress;
 use ntm::tasks::{Axis, Point, Source};
@@ -43,7 +43,7 @@ fn main() {
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
     let mut theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);
     let mut gradient = theta.zeros_like();
-    let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(machine.launcher(), &theta);
+    let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(machine.update_kernels(&theta));
     let mut milliseconds = vec![];
     let mut bytes = None;
     let together = if device == Device::Cpu { 1 } else { (updates as u64 / 10).max(1) };

@@ -1,9 +1,8 @@
 //! What drives a network: `train` and `eval` see this trait and don't know which engine runs.
 
-use crate::fused::cuda::Launcher;
+use crate::optim::DeviceUpdate;
 use crate::tasks::Batch;
 use anyhow::Result;
-use std::rc::Rc;
 use tch::Tensor;
 
 /// A network's function and its gradient. The weights are theta, flat, in the order of the network's `Layout`.
@@ -21,8 +20,8 @@ pub trait Engine {
     /// a tensor like theta. On a card nothing waits for it: the results are there when they are read.
     fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>>;
 
-    /// What runs its kernels, which has some for the optimizer, too.
-    fn launcher(&self) -> Option<Rc<dyn Launcher>> {
+    /// Kernels of its device for clip and optimizer, if it has some, for vectors like theta.
+    fn update_kernels(&self, _theta: &Tensor) -> Option<Box<dyn DeviceUpdate>> {
         None
     }
 }

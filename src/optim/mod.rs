@@ -1,20 +1,17 @@
 //! Clip and optimizer: a few operations on flat vectors of theta's length, with state that a checkpoint can hold.
 
-mod kernels;
 mod rule;
 mod schedule;
 
+pub use rule::Rule;
 pub use schedule::{Schedule, between};
 
 use crate::flat;
-use crate::fused::cuda::Launcher;
 use crate::limits::{fraction, positive};
 use crate::simd::{self, Level};
 use anyhow::Result;
-use kernels::Kernels;
-use rule::{Pass, Rule, norm};
+use rule::{Pass, norm};
 use serde::{Deserialize, Serialize};
-use std::rc::Rc;
 use tch::Tensor;
 
 /// The `training.clip` section of a recipe.
@@ -106,6 +103,23 @@ impl Config {
     }
 }
 
+/// `Optimizer::update_later` by kernels of an engine's device.
+pub trait DeviceUpdate {
+    /// Queues the update; `state` in the order of `Optimizer::state_names`. Returns the norm, a scalar.
+    fn update(
+        &mut self,
+        clip: &Clip,
+        rule: &Rule,
+        theta: &mut Tensor,
+        gradient: &Tensor,
+        logits: &Tensor,
+        state: &[(&'static str, Tensor)],
+    ) -> Result<Tensor>;
+
+    /// Forgets that something was not finite.
+    fn recover(&mut self);
+}
+
 /// An optimizer and its state.
 pub struct Optimizer {
     config: Config,
@@ -113,7 +127,7 @@ pub struct Optimizer {
     pub state: Vec<(&'static str, Tensor)>,
     /// A scalar on the device: 0, and not a number from the first `update_later` on that was given something not finite.
     broken: Option<Tensor>,
-    kernels: Option<Kernels>,
+    kernels: Option<Box<dyn DeviceUpdate>>,
 }
 
 impl Optimizer {
@@ -123,9 +137,9 @@ impl Optimizer {
         Optimizer { config: config.clone(), state, broken: None, kernels: None }
     }
 
-    /// The same with the kernels of an engine's launcher for `update_later`, where it has one.
-    pub fn with_kernels(self, launcher: Option<Rc<dyn Launcher>>, theta: &Tensor) -> Optimizer {
-        Optimizer { kernels: launcher.map(|launcher| Kernels::new(launcher, theta)), ..self }
+    /// This optimizer with kernels for `update_later`, where an engine has some.
+    pub fn with_kernels(self, kernels: Option<Box<dyn DeviceUpdate>>) -> Optimizer {
+        Optimizer { kernels, ..self }
     }
 
     /// Forgets all that it has seen.

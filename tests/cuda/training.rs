@@ -6,8 +6,8 @@ use anyhow::Result;
 use ntm::config::Recipe;
 use ntm::engine::{Engine, Logits, Trace};
 use ntm::fused::Fused;
-use ntm::fused::cuda::Launcher;
-use ntm::optim::{Clip, Config, Optimizer};
+use ntm::fused::cuda::UpdateKernels;
+use ntm::optim::{Clip, Config, DeviceUpdate, Optimizer};
 use ntm::tasks::{Batch, Source};
 use ntm::train::Trainer;
 use std::rc::Rc;
@@ -63,8 +63,8 @@ impl Engine for Failing {
         self.engine.name()
     }
 
-    fn launcher(&self) -> Option<Rc<dyn Launcher>> {
-        self.engine.launcher()
+    fn update_kernels(&self, theta: &Tensor) -> Option<Box<dyn DeviceUpdate>> {
+        self.engine.update_kernels(theta)
     }
 
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
@@ -109,8 +109,8 @@ fn a_gradient_that_is_not_finite_is_told_late_with_its_update_and_leaves_the_wei
 
 /// An optimizer with emulated kernels.
 fn optimizer(config: &Config, theta: &Tensor, block: usize, warp: usize) -> Optimizer {
-    let launcher: Rc<dyn Launcher> = Rc::new(Emulated::new(Kind::Float, block, warp, 1));
-    Optimizer::new(config, theta).with_kernels(Some(launcher), theta)
+    let launcher = Rc::new(Emulated::new(Kind::Float, block, warp, 1));
+    Optimizer::new(config, theta).with_kernels(Some(Box::new(UpdateKernels::new(launcher, theta))))
 }
 
 #[test]

@@ -11,14 +11,17 @@ mod maps;
 mod shape;
 mod tape;
 mod trace;
+mod update;
 
 pub use card::Card;
 pub use kernels::{Blocks, Buffers, Grid, Kernel, Launcher, NORM_BLOCKS, Sizes, Update, source};
 pub use shape::Shape;
+pub use update::UpdateKernels;
 
 use crate::engine::{Engine, Logits, Trace};
 use crate::fused::plan::Plan;
 use crate::model::{CONSTANT_MEMORY, Config};
+use crate::optim::DeviceUpdate;
 use crate::tasks::Batch;
 use anyhow::{Result, anyhow};
 use batch::Given;
@@ -266,8 +269,8 @@ impl Engine for CudaFused {
         "fused"
     }
 
-    fn launcher(&self) -> Option<Rc<dyn Launcher>> {
-        Some(self.launcher.clone())
+    fn update_kernels(&self, theta: &Tensor) -> Option<Box<dyn DeviceUpdate>> {
+        Some(Box::new(UpdateKernels::new(self.launcher.clone(), theta)))
     }
 
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {

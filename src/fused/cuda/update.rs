@@ -1,8 +1,7 @@
-//! Clip and optimizer by the kernels of `fused/cuda/kernels/update.cu`: two launches where tensor operations are some thirty.
+//! Clip and optimizer by the kernels of `kernels/update.cu`: two launches where tensor operations are some thirty.
 
-use super::Clip;
-use super::rule::Rule;
-use crate::fused::cuda::{Grid, Kernel, Launcher, NORM_BLOCKS, Update};
+use super::kernels::{Grid, Kernel, Launcher, NORM_BLOCKS, Update};
+use crate::optim::{Clip, DeviceUpdate, Rule};
 use anyhow::Result;
 use std::rc::Rc;
 use tch::Tensor;
@@ -10,7 +9,7 @@ use tch::Tensor;
 /// Of a block: the fewest that `Blocks::on_card` gives (see `Launcher::launch_update`).
 const THREADS: usize = 256;
 
-pub struct Kernels {
+pub struct UpdateKernels {
     launcher: Rc<dyn Launcher>,
     partial: Tensor,
     /// Whether something was not finite, as `Update` has it, and which of the two is the last one.
@@ -18,16 +17,17 @@ pub struct Kernels {
     turn: bool,
 }
 
-impl Kernels {
+impl UpdateKernels {
     /// For vectors like theta, which lie where the launcher's kernels run.
-    pub fn new(launcher: Rc<dyn Launcher>, theta: &Tensor) -> Kernels {
+    pub fn new(launcher: Rc<dyn Launcher>, theta: &Tensor) -> UpdateKernels {
         let options = (theta.kind(), theta.device());
         let partial = Tensor::zeros([2 * NORM_BLOCKS as i64], options);
-        Kernels { launcher, partial, broken: Tensor::zeros([2], options), turn: false }
+        UpdateKernels { launcher, partial, broken: Tensor::zeros([2], options), turn: false }
     }
+}
 
-    /// See `Optimizer::update_later`.
-    pub fn update(
+impl DeviceUpdate for UpdateKernels {
+    fn update(
         &mut self,
         clip: &Clip,
         rule: &Rule,
@@ -72,8 +72,7 @@ impl Kernels {
         Ok(told)
     }
 
-    /// Forgets that something was not finite.
-    pub fn recover(&mut self) {
+    fn recover(&mut self) {
         let _ = self.broken.zero_();
     }
 }
