@@ -1,10 +1,8 @@
 //! The definition as an engine: the network under libtorch's autograd.
 
-use super::Network;
-use super::config::Config;
-use super::parameters::{Layout, Parameters};
 use crate::engine::{Engine, Logits, Trace};
 use crate::flat::upload;
+use crate::model::{Config, Layout, Network, Parameters};
 use crate::tasks::{Batch, Loss};
 use anyhow::Result;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -31,11 +29,11 @@ impl Composed {
     /// theta (layout.size()) -> logits (T, B, Y), on theta's device and in its kind
     pub fn logits(&self, theta: &Tensor, batch: &Batch) -> Tensor {
         let inputs = tensor(&batch.inputs, batch, self.input_width, theta);
-        self.network(theta).blurred(batch.blur).forward(&inputs)
+        self.network(theta, batch).forward(&inputs)
     }
 
-    fn network(&self, theta: &Tensor) -> Network {
-        Network::new(&self.config, &Parameters::new(&self.layout, theta))
+    fn network(&self, theta: &Tensor, batch: &Batch) -> Network {
+        Network::new(&self.config, &Parameters::new(&self.layout, theta), batch.blur)
     }
 
     /// The training loss (a scalar): the weighted sum of the sigmoid cross-entropies, or squared errors, of all outputs.
@@ -87,7 +85,7 @@ impl Engine for Composed {
     fn trace(&mut self, theta: &Tensor, batch: &Batch) -> Result<Trace> {
         let _guard = tch::no_grad_guard();
         let mut trace = Trace::default();
-        let Network::Ntm(network) = self.network(theta).blurred(batch.blur) else { return Ok(trace) };
+        let Network::Ntm(network) = self.network(theta, batch) else { return Ok(trace) };
         let mut state = network.start(batch.size() as i64);
         for input in tensor(&batch.inputs, batch, self.input_width, theta).unbind(0) {
             state = network.step(&input, &state).1;

@@ -6,7 +6,7 @@ use std::io::{ErrorKind, Write};
 use std::path::Path;
 
 /// The extension of a file that is being written.
-pub const TEMPORARY: &str = "tmp";
+const TEMPORARY: &str = "tmp";
 
 /// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link to a
 /// file stays one; what is no file, such as a pipe, is written to as it is.
@@ -41,5 +41,43 @@ pub fn remove(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("cannot remove `{}`", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Removes what processes of ours left that were killed while they wrote one of `names`. Nobody else writes these where we hold
+/// the lock; other files of the directory are the user's.
+pub fn clear_unfinished(directory: &Path, names: &[&str]) {
+    let ours = |name: &str| {
+        let parts = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')?.rsplit_once('.'));
+        parts.is_some_and(|(file, process)| names.contains(&file) && process.parse::<u32>().is_ok())
+    };
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(ours) {
+            let _ = fs::remove_file(entry.path()); // in the way of nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_write_of_ours_left_is_cleared_and_files_of_the_user_stay() {
+        let directory = tempfile::tempdir().unwrap();
+        let theirs =
+            ["notes.tmp", "latest.safetensors.tmp", "latest.safetensors.1x.tmp", "data.json.12.tmp", "metrics.jsonl"];
+        for name in theirs.iter().chain(&["latest.safetensors.123.tmp", "recipe.json.7.tmp"]) {
+            fs::write(directory.path().join(name), "").unwrap();
+        }
+        clear_unfinished(directory.path(), &["latest.safetensors", "recipe.json", "metrics.jsonl"]);
+        let mut left: Vec<String> = fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        let mut expected = theirs.map(String::from);
+        expected.sort();
+        assert_eq!(left, expected);
     }
 }

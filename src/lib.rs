@@ -1,34 +1,53 @@
 //! A Neural Turing Machine to train, evaluate and export, on libtorch.
 //!
-//! Data flows one way: cli -> config -> task -> engine (model | fused) -> loss -> optimizer -> checkpoint and log.
+//! Data flows one way: cli -> config -> task -> engine (composed | fused) -> loss -> optimizer -> checkpoint and log.
+//! A batch goes from `tasks::Source` through `engine::Engine::gradient` to `optim::Optimizer::update`, in `train::Trainer`;
+//! `run::Run` keeps what comes of it.
 
-pub mod checkpoint;
+// what the user says: flags, and recipes
 pub mod cli;
 pub mod commands;
 pub mod config;
-pub mod device;
-pub mod display;
-pub mod distributed;
+
+// what a batch is made of
+pub mod tasks;
+
+// the machine: its definition in the paper's words, and what an engine is: that one under libtorch's autograd
+pub mod composed;
 pub mod engine;
-pub mod export;
-pub mod files;
-pub mod flat;
-pub mod fused;
-pub mod limits;
-pub mod metrics;
 pub mod model;
 pub mod ops;
-pub mod optim;
-pub mod plot;
-pub mod progress;
-pub mod random;
-pub mod replay;
-pub mod run;
-pub mod shim;
+
+// the same function, fast, with a gradient derived by hand
+pub mod fused;
 pub mod simd;
+
+// learning: the loop, its optimizer, and many seeds or processes of it
+pub mod distributed;
+pub mod optim;
 pub mod study;
-pub mod tasks;
-pub mod tensorboard;
-pub mod terminal;
 pub mod train;
+
+// what a run leaves behind, and what goes on from there
+pub mod checkpoint;
+pub mod lock;
+pub mod metrics;
+pub mod progress;
+pub mod run;
+pub mod tensorboard;
+
+// what people and other programs get to see
+pub mod display;
+pub mod export;
+pub mod plot;
+pub mod replay;
+pub mod terminal;
+
+// below all of it: files, devices, random numbers, checks
+pub mod device;
+pub mod files;
+pub mod flat;
+pub mod limits;
+pub mod random;
+pub mod shim;
 pub mod unique;

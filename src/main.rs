@@ -1,3 +1,5 @@
+//! The program: one subcommand, from its flags to an exit code. How a batch goes through the library is at the top of `lib.rs`.
+
 use clap::Parser;
 use ntm::{cli::Cli, commands, terminal::say};
 use std::process::ExitCode;

@@ -65,9 +65,9 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::composed::Composed;
     use crate::config::Recipe;
     use crate::engine::Engine;
-    use crate::model::Composed;
     use crate::tasks::Source;
     use tch::Tensor;
 

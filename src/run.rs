@@ -2,28 +2,27 @@
 
 use crate::checkpoint::Checkpoint;
 use crate::config::Recipe;
-use crate::files::{TEMPORARY, write_atomically};
+use crate::files::{clear_unfinished, write_atomically};
+use crate::lock::{Lock, occupied};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
-use crate::study::{STUDY, SUMMARY};
 use crate::tensorboard::{Events, Look};
-use crate::terminal::{shell_path, shell_words};
-use anyhow::{Context, Error, Result, anyhow, bail};
+use crate::terminal::shell_words;
+use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Read, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 pub const RECIPE: &str = "recipe.json";
 pub const METRICS: &str = "metrics.jsonl";
 pub const EVALUATIONS: &str = "evaluations.jsonl";
-const LOCK: &str = "lock";
 const LATEST: &str = "latest.safetensors";
 const BEST: &str = "best.safetensors";
 const ROLLBACK: &str = "rollback.safetensors";
-/// The files of runs and studies that are written beside their name first.
-const WRITTEN: &[&str] = &[RECIPE, METRICS, EVALUATIONS, LATEST, BEST, ROLLBACK, STUDY, SUMMARY];
+/// The files that are written beside their name first.
+const WRITTEN: &[&str] = &[RECIPE, METRICS, EVALUATIONS, LATEST, BEST, ROLLBACK];
 
 /// A line of evaluations.jsonl.
 #[derive(Serialize, Deserialize)]
@@ -78,7 +77,7 @@ impl Run {
         let shown = directory.display();
         fs::create_dir_all(directory.join("checkpoints"))
             .with_context(|| format!("cannot make run directory `{shown}`"))?;
-        let lock = lock(directory)?;
+        let lock = Lock::take(directory)?;
         Run::free(directory)?; // again: another process may have begun and ended in between
         let mut run = Run::open(directory, lock, None)?;
         run.write_recipe(recipe)?;
@@ -127,7 +126,7 @@ impl Run {
                  hint: --resume takes the directory that `ntm train` named when it began"
             );
         }
-        let lock = lock(directory)?; // first, or another process could go on with it in between
+        let lock = Lock::take(directory)?; // first, or another process could go on with it in between
         Ok((lock, Checkpoint::read(&Run::latest_in(directory))?))
     }
 
@@ -153,8 +152,8 @@ impl Run {
 
     /// `from`: the first step that a resumed run logs again.
     fn open(directory: &Path, lock: Lock, from: Option<u64>) -> Result<Run> {
-        clear(directory);
-        clear(&directory.join("checkpoints"));
+        clear_unfinished(directory, WRITTEN);
+        clear_unfinished(&directory.join("checkpoints"), WRITTEN);
         Ok(Run { directory: directory.to_path_buf(), logs: Logs::open(directory, from)?, _lock: lock })
     }
 
@@ -251,58 +250,6 @@ impl Run {
     }
 }
 
-/// The refusal to begin in a directory where something, in words, can go on.
-pub fn occupied(directory: &Path, what: &str) -> Error {
-    anyhow!(
-        "`{}` holds {what} already\n\
-         hint: name another directory with --run-dir, or go on with what is there by `ntm train --resume {}`",
-        directory.display(),
-        shell_path(directory)
-    )
-}
-
-/// Held as long as this process trains in a directory; the system lets go of it however the process ends.
-pub struct Lock {
-    _file: File,
-}
-
-/// Keeps other processes from training in a directory.
-pub fn lock(directory: &Path) -> Result<Lock> {
-    let path = directory.join(LOCK);
-    let cannot = || format!("cannot lock `{}`", path.display());
-    let mut file =
-        OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path).with_context(cannot)?;
-    match file.try_lock() {
-        Ok(()) => {
-            file.set_len(0).and_then(|()| write!(file, "{}", std::process::id())).with_context(cannot)?;
-            Ok(Lock { _file: file })
-        }
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder); // the number is a courtesy
-            bail!(
-                "`{}` is in use: process {holder} trains there\nhint: wait for it, stop it, or name another directory",
-                directory.display()
-            )
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(cannot),
-    }
-}
-
-/// Removes what processes of ours left that were killed while they wrote. Nobody else writes these where we hold the lock;
-/// other files of the directory are the user's.
-pub fn clear(directory: &Path) {
-    let ours = |name: &str| {
-        let parts = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')?.rsplit_once('.'));
-        parts.is_some_and(|(file, process)| WRITTEN.contains(&file) && process.parse::<u32>().is_ok())
-    };
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        if entry.file_name().to_str().is_some_and(ours) {
-            let _ = fs::remove_file(entry.path()); // in the way of nothing
-        }
-    }
-}
-
 fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
     let line = serde_json::to_string(value)? + "\n";
     Ok(file.write_all(line.as_bytes())?)
@@ -319,28 +266,4 @@ fn drop_from(path: &Path, from: u64) -> Result<()> {
     };
     let kept = bytes.split_inclusive(|byte| *byte == b'\n').filter(stands).collect::<Vec<_>>().concat();
     if kept == bytes { Ok(()) } else { write_atomically(path, &kept) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_killed_write_of_ours_left_is_cleared_and_files_of_the_user_stay() {
-        let directory = tempfile::tempdir().unwrap();
-        let theirs =
-            ["notes.tmp", "latest.safetensors.tmp", "latest.safetensors.1x.tmp", "data.json.12.tmp", "metrics.jsonl"];
-        for name in theirs.iter().chain(&["latest.safetensors.123.tmp", "recipe.json.7.tmp"]) {
-            fs::write(directory.path().join(name), "").unwrap();
-        }
-        clear(directory.path());
-        let mut left: Vec<String> = fs::read_dir(directory.path())
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        let mut expected = theirs.map(String::from);
-        expected.sort();
-        assert_eq!(left, expected);
-    }
 }

@@ -3,10 +3,11 @@
 use crate::config::Recipe;
 use crate::device;
 use crate::display::Display;
-use crate::files::{remove, write_atomically};
+use crate::files::{clear_unfinished, remove, write_atomically};
+use crate::lock::{Lock, occupied};
 use crate::metrics::{Score, Spread};
 use crate::progress::{Progress, SolvedAt};
-use crate::run::{Lock, Run, clear, lock, occupied};
+use crate::run::Run;
 use crate::train::{Ended, Jobs, Trainer};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-pub const STUDY: &str = "study.json";
-pub const SUMMARY: &str = "summary.json";
+const STUDY: &str = "study.json";
+const SUMMARY: &str = "summary.json";
 
 /// What to train, as `study.json` has it.
 #[derive(Serialize)]
@@ -82,7 +83,7 @@ impl Study {
         let shown = directory.display();
         Study::free(directory)?;
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
-        let lock = lock(directory)?;
+        let lock = Lock::take(directory)?;
         Study::free(directory)?; // again: another process may have begun and ended in between
         let study = Study { _lock: Some(lock), ..Study::of(directory, recipe, seeds) };
         study.save()?;
@@ -129,8 +130,8 @@ impl Study {
                 "`{shown}` holds no study\nhint: `--resume` with `--seeds` adds seeds to a study that `--seeds` began"
             );
         }
-        let lock = lock(directory)?; // first, or another process could go on with it in between
-        clear(directory);
+        let lock = Lock::take(directory)?; // first, or another process could go on with it in between
+        clear_unfinished(directory, &[STUDY, SUMMARY]);
         Ok(Study { _lock: Some(lock), ..Study::read(directory)? })
     }
 

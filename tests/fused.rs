@@ -5,10 +5,11 @@ mod machines;
 
 use machines::compare::{LENGTHS, assert_traces_close, compare, composed, difference, narrow};
 use machines::{MACHINES, batch, exact_blur, recipe, weights};
+use ntm::composed::Composed;
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::engine::Engine;
 use ntm::fused::Fused;
-use ntm::model::{Composed, Config, Emitted};
+use ntm::model::{Config, Emitted};
 use ntm::optim::Optimizer;
 use ntm::simd::Level;
 use ntm::tasks::{Batch, Loss, Source};
@@ -360,4 +361,36 @@ fn ten_training_steps_follow_the_definition() {
     let moved = (&thetas[0] - Tensor::from_slice(&recipe.layout().start(1))).abs().max().double_value(&[]);
     let apart = (&thetas[0] - &thetas[1]).abs().max().double_value(&[]);
     assert!(apart < 1e-4 * moved, "after ten steps weights differ by {apart:e}, having moved by {moved:e}");
+}
+
+#[test]
+fn every_equation_heads_a_section_of_the_definition_its_tests_and_both_engines_forward_and_backward() {
+    let headings = include_str!("../src/fused/derivation.md").lines().filter_map(|line| line.strip_prefix("## Eq. "));
+    let equations: Vec<&str> = headings.map(|line| line.split(':').next().unwrap()).collect();
+    assert_eq!(equations, ["3, 4", "2", "9", "8", "7", "5", "6"]);
+    // addressing is one file each, the way back below these words
+    let below = "Eq. 9-5 backwards";
+    let cpu = include_str!("../src/fused/cpu/addressing.rs").split_once(below).unwrap();
+    let cuda = include_str!("../src/fused/cuda/kernels/addressing.cu").split_once(below).unwrap();
+    let tests = |text: &'static str| text.split_once("#[cfg(test)]").unwrap();
+    let [addressing, similarity, convolution, memory] = [
+        include_str!("../src/model/addressing.rs"),
+        include_str!("../src/ops/cosine_similarity.rs"),
+        include_str!("../src/ops/circular_convolution.rs"),
+        include_str!("../src/model/memory.rs"),
+    ]
+    .map(tests);
+    for (part, sources) in [
+        ("the definition", &[addressing.0, similarity.0, convolution.0, memory.0][..]),
+        ("the definition's tests", &[addressing.1, similarity.1, convolution.1, memory.1]),
+        ("the CPU, forward", &[cpu.0, include_str!("../src/fused/cpu/forward.rs")]),
+        ("the CPU, backward", &[cpu.1, include_str!("../src/fused/cpu/backward.rs")]),
+        ("CUDA, forward", &[cuda.0, include_str!("../src/fused/cuda/kernels/forward.cu")]),
+        ("CUDA, backward", &[cuda.1, include_str!("../src/fused/cuda/kernels/backward.cu")]),
+    ] {
+        for equation in &equations {
+            let heading = format!("Eq. {equation}: ");
+            assert!(sources.iter().any(|source| source.contains(&heading)), "no `{heading}` in {part}");
+        }
+    }
 }

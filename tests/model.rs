@@ -4,9 +4,9 @@
 mod machines;
 
 use machines::{MACHINES, batch, recipe, weights};
+use ntm::composed::Composed;
 use ntm::config::Recipe;
 use ntm::engine::Engine;
-use ntm::model::Composed;
 use ntm::tasks::{Batch, Loss};
 use tch::{Kind, Tensor};
 

@@ -5,9 +5,9 @@ mod common;
 
 use common::{python, succeeds};
 use ntm::checkpoint::Checkpoint;
+use ntm::composed::Composed;
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::engine::Engine;
-use ntm::model::Composed;
 use ntm::progress::Progress;
 use ntm::tasks::{Axis, Point, Source};
 use std::ffi::OsString;

@@ -5,8 +5,8 @@ mod common;
 
 use common::{TINY, lines, python, send, start, succeeds, tiny_run, wait_for_reports};
 use ntm::checkpoint::Checkpoint;
+use ntm::composed::Composed;
 use ntm::engine::Engine;
-use ntm::model::Composed;
 use ntm::replay::{Memory, Shape};
 use ntm::tasks::{Axis, Point, Source};
 use serde_json::{Value, json};

@@ -3,12 +3,12 @@
 use super::usage;
 use crate::checkpoint::Checkpoint;
 use crate::cli::{EngineChoice, Machine};
+use crate::composed::Composed;
 use crate::config::Recipe;
 use crate::device;
 use crate::distributed::Place;
 use crate::engine::Engine;
 use crate::fused::{self, CudaFused, Fused};
-use crate::model::Composed;
 use crate::tasks::Source;
 use crate::terminal::say;
 use crate::train::{Ahead, Jobs, Trainer};

@@ -15,11 +15,6 @@ pub struct Addressing {
 }
 
 impl Addressing {
-    /// The number of values a head emits for addressing: M + 1 + 1 + S + 1.
-    pub fn width(memory_width: i64, shift_range: i64) -> i64 {
-        memory_width + 3 + shift_range
-    }
-
     /// raw (B, M + 3 + S): key, strength, gate, shift, sharpening, before the activations. `blur`: see `Batch`.
     pub fn new(raw: &Tensor, memory_width: i64, shift_range: i64, key_activation: Activation, blur: f64) -> Addressing {
         let parts = raw.split_with_sizes([memory_width, 1, 1, shift_range, 1], 1);
@@ -75,21 +70,24 @@ mod tests {
         Tensor::eye(2, (Kind::Double, tch::Device::Cpu)).unsqueeze(0)
     }
 
+    // Eq. 5: w^c = softmax(strength K)
     #[test]
-    fn eq_5_the_content_weighting_is_a_softmax_of_strength_times_similarity() {
+    fn the_content_weighting_is_a_softmax_of_strength_times_similarity() {
         let w = values(head(2.0, 1.0, [0.0, 1.0, 0.0], 1.0).weighting(&memory(), &row(&[0.5, 0.5])));
         // similarities 1 and 0: e^2 / (e^2 + 1) = 0.880797
         assert!((w[0] - 0.880797).abs() < 1e-5, "{w:?}");
     }
 
+    // Eq. 7: w^g = g w^c + (1 - g) prev_w
     #[test]
-    fn eq_7_a_closed_gate_keeps_the_previous_weighting() {
+    fn a_closed_gate_keeps_the_previous_weighting() {
         let w = values(head(2.0, 0.0, [0.0, 1.0, 0.0], 1.0).weighting(&memory(), &row(&[0.3, 0.7])));
         assert!((w[0] - 0.3).abs() < 1e-12 && (w[1] - 0.7).abs() < 1e-12, "{w:?}");
     }
 
+    // Eq. 9: w~^gamma / sum
     #[test]
-    fn eq_9_sharpening_raises_to_a_power_and_normalises() {
+    fn sharpening_raises_to_a_power_and_normalises() {
         let w = values(head(0.0, 0.0, [0.0, 1.0, 0.0], 2.0).weighting(&memory(), &row(&[0.25, 0.75])));
         // 0.0625 / (0.0625 + 0.5625)
         assert!((w[0] - 0.1).abs() < 1e-12, "{w:?}");

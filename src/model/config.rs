@@ -1,5 +1,6 @@
 //! The `model` section of a recipe.
 
+use super::emitted::Emitted;
 use crate::limits::check;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,13 @@ pub struct Ntm {
     pub shift_range: usize,
     pub activation: Activations,
     pub init: Init,
+}
+
+impl Ntm {
+    /// The layout of what each head emits.
+    pub fn emitted(&self) -> Emitted {
+        Emitted::new(self.memory.width, self.shift_range)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -184,7 +192,7 @@ impl Config {
         let (layers, read, heads, memory) = match self {
             Config::Lstm(layers) => (*layers, 0, 0, 0),
             Config::Ntm(ntm) => {
-                let head = 3 * ntm.memory.width + 3 + ntm.shift_range;
+                let head = ntm.emitted().writing();
                 let heads = ntm.read_heads + ntm.write_heads;
                 (
                     ntm.controller.layers(),

@@ -51,11 +51,6 @@ pub enum Controller {
     Feedforward(Vec<Linear>),
 }
 
-pub enum ControllerState {
-    Lstm(LstmState),
-    Feedforward,
-}
-
 impl Controller {
     pub fn new(config: &ControllerConfig, parameters: &Parameters) -> Controller {
         match config {
@@ -67,25 +62,22 @@ impl Controller {
         }
     }
 
-    pub fn start(&self, size: i64) -> ControllerState {
+    /// The first state for `size` sequences; that of feed-forward layers is empty.
+    pub fn start(&self, size: i64) -> LstmState {
         match self {
-            Controller::Lstm(stack) => ControllerState::Lstm(stack.start(size)),
-            Controller::Feedforward(_) => ControllerState::Feedforward,
+            Controller::Lstm(stack) => stack.start(size),
+            Controller::Feedforward(_) => LstmState(vec![]),
         }
     }
 
     /// input (B, X + R M) -> hidden (B, H), and the next state
-    pub fn step(&self, input: &Tensor, prev: &ControllerState) -> (Tensor, ControllerState) {
-        match (self, prev) {
-            (Controller::Lstm(stack), ControllerState::Lstm(prev)) => {
-                let (hidden, state) = stack.step(input, prev);
-                (hidden, ControllerState::Lstm(state))
-            }
-            (Controller::Feedforward(layers), ControllerState::Feedforward) => {
+    pub fn step(&self, input: &Tensor, prev: &LstmState) -> (Tensor, LstmState) {
+        match self {
+            Controller::Lstm(stack) => stack.step(input, prev),
+            Controller::Feedforward(layers) => {
                 let hidden = layers.iter().fold(input.shallow_clone(), |input, layer| layer.forward(&input).tanh());
-                (hidden, ControllerState::Feedforward)
+                (hidden, LstmState(vec![]))
             }
-            _ => unreachable!("a controller is handed its own kind of state"),
         }
     }
 }

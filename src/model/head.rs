@@ -7,19 +7,27 @@ use super::parameters::Parameters;
 use tch::Tensor;
 use tch::nn::{Linear, Module};
 
-/// The sizes and activations that all heads of a machine share.
+/// What all heads of a machine share: sizes, activations, and the blur of their shifts (see `Batch`).
 #[derive(Clone, Copy)]
 struct Shape {
-    width: i64,  // M
-    shifts: i64, // S
+    width: i64,      // M
+    shifts: i64,     // S
+    addressing: i64, // M + 3 + S
     key: Activation,
     add: Activation,
+    blur: f64,
 }
 
 impl Shape {
-    fn new(config: &Ntm) -> Shape {
-        let (width, shifts) = (config.memory.width as i64, config.shift_range as i64);
-        Shape { width, shifts, key: config.activation.key, add: config.activation.add }
+    fn new(config: &Ntm, blur: f64) -> Shape {
+        let [width, shifts, addressing] =
+            [config.memory.width, config.shift_range, config.emitted().reading()].map(|size| size as i64);
+        Shape { width, shifts, addressing, key: config.activation.key, add: config.activation.add, blur }
+    }
+
+    /// raw (B, M + 3 + S) -> where to read or write
+    fn addressing(&self, raw: &Tensor) -> Addressing {
+        Addressing::new(raw, self.width, self.shifts, self.key, self.blur)
     }
 }
 
@@ -29,14 +37,13 @@ pub struct ReadHead {
 }
 
 impl ReadHead {
-    pub fn new(config: &Ntm, index: usize, parameters: &Parameters) -> ReadHead {
-        ReadHead { linear: parameters.linear(&format!("heads.read.{index}")), shape: Shape::new(config) }
+    pub fn new(config: &Ntm, index: usize, parameters: &Parameters, blur: f64) -> ReadHead {
+        ReadHead { linear: parameters.linear(&format!("heads.read.{index}")), shape: Shape::new(config, blur) }
     }
 
-    /// hidden (B, H) -> where to read. `blur`: see `Batch`.
-    pub fn forward(&self, hidden: &Tensor, blur: f64) -> Addressing {
-        let Shape { width, shifts, key, .. } = self.shape;
-        Addressing::new(&self.linear.forward(hidden), width, shifts, key, blur)
+    /// hidden (B, H) -> where to read
+    pub fn forward(&self, hidden: &Tensor) -> Addressing {
+        self.shape.addressing(&self.linear.forward(hidden))
     }
 }
 
@@ -46,15 +53,15 @@ pub struct WriteHead {
 }
 
 impl WriteHead {
-    pub fn new(config: &Ntm, index: usize, parameters: &Parameters) -> WriteHead {
-        WriteHead { linear: parameters.linear(&format!("heads.write.{index}")), shape: Shape::new(config) }
+    pub fn new(config: &Ntm, index: usize, parameters: &Parameters, blur: f64) -> WriteHead {
+        WriteHead { linear: parameters.linear(&format!("heads.write.{index}")), shape: Shape::new(config, blur) }
     }
 
-    /// hidden (B, H) -> where to write, and what. `blur`: see `Batch`.
-    pub fn forward(&self, hidden: &Tensor, blur: f64) -> (Addressing, Edit) {
-        let Shape { width, shifts, key, add } = self.shape;
-        let parts = self.linear.forward(hidden).split_with_sizes([Addressing::width(width, shifts), width, width], 1);
+    /// hidden (B, H) -> where to write, and what
+    pub fn forward(&self, hidden: &Tensor) -> (Addressing, Edit) {
+        let Shape { width, addressing, add, .. } = self.shape;
+        let parts = self.linear.forward(hidden).split_with_sizes([addressing, width, width], 1);
         let edit = Edit { erase: parts[1].sigmoid(), add: activate(&parts[2], add) };
-        (Addressing::new(&parts[0], width, shifts, key, blur), edit)
+        (self.shape.addressing(&parts[0]), edit)
     }
 }

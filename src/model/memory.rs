@@ -24,6 +24,7 @@ pub fn write(memory: &Tensor, weighting: &Tensor, edit: &Edit) -> Tensor {
 mod tests {
     use super::*;
 
+    // Eq. 2: r = M_i, and Eq. 3, 4: M_i = a, where w is one-hot and e is 1
     #[test]
     fn a_focused_full_erase_replaces_one_row_and_a_read_returns_it() {
         let memory = Tensor::from_slice(&[1.0, 2.0, 3.0, 4.0]).view([1, 2, 2]);
@@ -37,6 +38,7 @@ mod tests {
         assert_eq!(Vec::<f64>::try_from(read(&written, &focus).view(-1)).unwrap(), [5.0, 6.0]);
     }
 
+    // Eq. 3, 4: M_i (1 - w e) + w a
     #[test]
     fn half_a_weight_erases_and_adds_half() {
         let memory = Tensor::from_slice(&[8.0]).view([1, 1, 1]);

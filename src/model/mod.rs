@@ -12,7 +12,6 @@
 //! A gradient is `d_` + name, the previous step's value `prev_` + name.
 
 mod addressing;
-mod composed;
 mod config;
 mod controller;
 mod emitted;
@@ -23,7 +22,6 @@ mod ntm;
 mod parameters;
 mod rows;
 
-pub use composed::Composed;
 pub use config::{
     Activation, Activations, Config, ControllerConfig, Init, MemoryStart, Ntm as NtmConfig, WeightingStart, choices,
 };
@@ -46,19 +44,11 @@ pub enum Network {
 }
 
 impl Network {
-    /// The network whose weights are the given tensors.
-    pub fn new(config: &Config, parameters: &Parameters) -> Network {
+    /// The network whose weights are the given tensors. `blur`: of all heads' shifts, if it has any (see `Batch`).
+    pub fn new(config: &Config, parameters: &Parameters, blur: f64) -> Network {
         match config {
-            Config::Ntm(config) => Network::Ntm(ntm::Ntm::new(config, parameters)),
+            Config::Ntm(config) => Network::Ntm(ntm::Ntm::new(config, parameters, blur)),
             Config::Lstm(config) => Network::Lstm(lstm::Lstm::new(config, parameters)),
-        }
-    }
-
-    /// The same with this blur of all heads' shifts, if it has any.
-    pub fn blurred(self, blur: f64) -> Network {
-        match self {
-            Network::Ntm(network) => Network::Ntm(network.blurred(blur)),
-            lstm => lstm,
         }
     }
 

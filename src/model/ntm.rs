@@ -3,7 +3,7 @@
 use super::CONSTANT_MEMORY;
 use super::addressing::Addressing;
 use super::config::{MemoryStart, Ntm as Config, WeightingStart};
-use super::controller::{Controller, ControllerState};
+use super::controller::{Controller, LstmState};
 use super::head::{ReadHead, WriteHead};
 use super::memory::{Edit, read, write};
 use super::parameters::Parameters;
@@ -16,7 +16,6 @@ pub struct Ntm {
     write_heads: Vec<WriteHead>,
     output: Linear,
     start: Start,
-    blur: f64,
 }
 
 /// The first memory, weightings and reads, which all sequences share.
@@ -28,7 +27,7 @@ struct Start {
 
 /// The state after a step: what the next step starts from, and what the write heads did to get here.
 pub struct State {
-    controller: ControllerState,
+    controller: LstmState,
     memory: Tensor,              // (B, N, M)
     pub weightings: Vec<Tensor>, // R + W times (B, N), read heads first
     pub reads: Vec<Tensor>,      // R times (B, M)
@@ -38,7 +37,7 @@ pub struct State {
 }
 
 impl Ntm {
-    pub fn new(config: &Config, parameters: &Parameters) -> Ntm {
+    pub fn new(config: &Config, parameters: &Parameters, blur: f64) -> Ntm {
         let (rows, width) = (config.memory.rows as i64, config.memory.width as i64);
         let heads = (config.read_heads + config.write_heads) as i64;
         let options = parameters.options();
@@ -55,17 +54,11 @@ impl Ntm {
         };
         Ntm {
             controller: Controller::new(&config.controller, parameters),
-            read_heads: (0..config.read_heads).map(|head| ReadHead::new(config, head, parameters)).collect(),
-            write_heads: (0..config.write_heads).map(|head| WriteHead::new(config, head, parameters)).collect(),
+            read_heads: (0..config.read_heads).map(|head| ReadHead::new(config, head, parameters, blur)).collect(),
+            write_heads: (0..config.write_heads).map(|head| WriteHead::new(config, head, parameters, blur)).collect(),
             output: parameters.linear("output"),
             start: Start { memory, weighting, read: parameters.get("init.read") },
-            blur: 0.0,
         }
-    }
-
-    /// The same with this blur of all heads' shifts (`Batch`).
-    pub fn blurred(self, blur: f64) -> Ntm {
-        Ntm { blur, ..self }
     }
 
     /// The first state for `size` sequences.
@@ -91,7 +84,7 @@ impl Ntm {
         let mut addressings = Vec::with_capacity(prev.weightings.len());
         let mut reads = Vec::with_capacity(self.read_heads.len());
         for (head, prev_weighting) in self.read_heads.iter().zip(read_weightings) {
-            let addressing = head.forward(&hidden, self.blur);
+            let addressing = head.forward(&hidden);
             let weighting = addressing.weighting(&prev.memory, prev_weighting);
             reads.push(read(&prev.memory, &weighting));
             weightings.push(weighting);
@@ -100,7 +93,7 @@ impl Ntm {
         let mut memory = prev.memory.shallow_clone();
         let mut edits = Vec::with_capacity(self.write_heads.len());
         for (head, prev_weighting) in self.write_heads.iter().zip(write_weightings) {
-            let (addressing, edit) = head.forward(&hidden, self.blur);
+            let (addressing, edit) = head.forward(&hidden);
             let weighting = addressing.weighting(&prev.memory, prev_weighting);
             memory = write(&memory, &weighting, &edit);
             weightings.push(weighting);

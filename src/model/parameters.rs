@@ -1,7 +1,6 @@
 //! All parameters of a network as one flat vector, theta: one leaf for autograd, one vector for the optimizer, the
 //! clip and the fused engine. The layout gives each named tensor its place in it.
 
-use super::Emitted;
 use super::config::{AddressingStart, Config, ControllerConfig, KeyStart, Layers, MemoryStart, Ntm, WeightingStart};
 use crate::random::{Purpose, stream};
 use rand::Rng;
@@ -99,7 +98,7 @@ impl Layout {
                 }
             }
         }
-        let emitted = Emitted::new(width, ntm.shift_range);
+        let emitted = ntm.emitted();
         for head in 0..ntm.read_heads {
             self.linear(&format!("heads.read.{head}"), emitted.reading(), layers.hidden, 1.4, Start::Normal(0.01));
         }
@@ -127,7 +126,7 @@ impl Layout {
 
     /// `init.keys`, `init.strength` and `init.addressing`, by the places of their values among a head's outputs.
     fn adjust_heads(&mut self, ntm: &Ntm) {
-        let (hidden, at) = (ntm.controller.layers().hidden, Emitted::new(ntm.memory.width, ntm.shift_range));
+        let (hidden, at) = (ntm.controller.layers().hidden, ntm.emitted());
         let head = |kind: &str, index: usize| {
             let of = |part: &str| self.get(&format!("heads.{kind}.{index}.{part}")).offset;
             (of("weight"), of("bias"))

@@ -24,6 +24,7 @@ mod tests {
         (-half..=half).rev().map(|row| (0..rows).map(|j| (j - row).rem_euclid(rows)).collect()).collect()
     }
 
+    // Eq. 8: w~(i) = sum_k s_k w^g((i + k - S / 2) mod N), against the notebook's way to compute it
     #[test]
     fn it_equals_the_circulant_gather_of_the_notebook() {
         for (rows, taps) in [(20, 3), (20, 5), (7, 1), (5, 5), (3, 3)] {
@@ -38,6 +39,7 @@ mod tests {
         }
     }
 
+    // Eq. 8: one turn
     #[test]
     fn a_one_hot_shift_moves_the_focus_by_one_row_and_wraps_round() {
         let focus = Tensor::from_slice(&[0.0, 0.0, 0.0, 1.0]).view([1, 4]);

@@ -16,6 +16,7 @@ pub fn cosine_similarity(key: &Tensor, memory: &Tensor) -> Tensor {
 mod tests {
     use super::*;
 
+    // Eq. 6: K = (k . M_i) / (|k| |M_i|)
     #[test]
     fn similarity_is_the_cosine_of_the_angle() {
         let key = Tensor::from_slice(&[3.0, 4.0]).view([1, 2]);

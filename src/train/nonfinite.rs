@@ -105,10 +105,10 @@ impl Trainer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::composed::Composed;
     use crate::config::Recipe;
     use crate::engine::{Engine, Logits, Trace};
     use crate::fused::Fused;
-    use crate::model::Composed;
     use crate::tasks::Source;
     use tch::{Device, Tensor};
 

@@ -3,11 +3,11 @@
 
 use crate::machines::compare::{LENGTHS, compare, composed, difference, narrow};
 use crate::machines::{MACHINES, batch, recipe, weights};
+use ntm::composed::Composed;
 use ntm::config::Recipe;
 use ntm::device;
 use ntm::engine::Engine;
 use ntm::fused::CudaFused;
-use ntm::model::Composed;
 use ntm::tasks::{Batch, Source};
 use ntm::train::Trainer;
 use tch::{Device, Kind, Tensor};

@@ -236,36 +236,6 @@ fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
     assert!(message.contains("bytes of shared memory, this card has 232448"), "{message}");
 }
 
-#[test]
-fn every_equation_of_the_derivation_heads_a_section_of_the_definition_and_of_both_engines_forward_and_backward() {
-    let headings =
-        include_str!("../../src/fused/derivation.md").lines().filter_map(|line| line.strip_prefix("## Eq. "));
-    let equations: Vec<&str> = headings.map(|line| line.split(':').next().unwrap()).collect();
-    assert_eq!(equations, ["3, 4", "2", "9", "8", "7", "5", "6"]);
-    // addressing is one file each, the way back below these words
-    let below = "Eq. 9-5 backwards";
-    let cpu = include_str!("../../src/fused/cpu/addressing.rs").split_once(below).unwrap();
-    let cuda = include_str!("../../src/fused/cuda/kernels/addressing.cu").split_once(below).unwrap();
-    let definition = [
-        include_str!("../../src/model/addressing.rs"),
-        include_str!("../../src/ops/cosine_similarity.rs"),
-        include_str!("../../src/ops/circular_convolution.rs"),
-    ]
-    .concat();
-    for (part, sources) in [
-        ("the definition", [definition.as_str(), include_str!("../../src/model/memory.rs")]),
-        ("the CPU, forward", [cpu.0, include_str!("../../src/fused/cpu/forward.rs")]),
-        ("the CPU, backward", [cpu.1, include_str!("../../src/fused/cpu/backward.rs")]),
-        ("CUDA, forward", [cuda.0, include_str!("../../src/fused/cuda/kernels/forward.cu")]),
-        ("CUDA, backward", [cuda.1, include_str!("../../src/fused/cuda/kernels/backward.cu")]),
-    ] {
-        for equation in &equations {
-            let heading = format!("Eq. {equation}: ");
-            assert!(sources.iter().any(|source| source.contains(&heading)), "no `{heading}` in {part}");
-        }
-    }
-}
-
 /// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is none.
 fn nvrtc() -> bool {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

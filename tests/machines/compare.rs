@@ -1,8 +1,8 @@
 //! Results against the definition: logits and every gradient by name.
 
+use ntm::composed::Composed;
 use ntm::config::Recipe;
 use ntm::engine::{Engine, Trace};
-use ntm::model::Composed;
 use ntm::tasks::Batch;
 use tch::Tensor;
 

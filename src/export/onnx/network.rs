@@ -95,7 +95,7 @@ impl<'g> Network<'g> {
             }
         };
 
-        let addressing = width + 3 + config.shift_range;
+        let addressing = config.emitted().reading();
         let emitted = self.linear("heads", h).split(1, &[reads * addressing, writes * (addressing + 2 * width)]);
         let by_head = |index: usize, heads: usize| emitted[index].reshape(&[0, heads as i64, -1]);
         let edits = by_head(1, writes).split(2, &[addressing, width, width]);

@@ -188,7 +188,7 @@ def address(self, raw: Tensor, memory: Tensor, prev_weighting: Tensor) -> Tensor
 
 fn ntm_step(config: &NtmConfig, state: &str, types: &str, controller: &str) -> String {
     let (width, reads, writes) = (config.memory.width, config.read_heads, config.write_heads);
-    let addressing = width + 3 + config.shift_range;
+    let addressing = config.emitted().reading();
     let add = activated("add", config.activation.add);
     format!(
         "
