@@ -244,7 +244,7 @@ impl Trainer {
             if happened.saves() || self.finished() {
                 self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, happened.regular)))?;
             }
-            if let Some(signal) = happened.stopped {
+            if let Some(signal) = happened.stopped.filter(|_| !self.finished()) {
                 return Ok(Ended::Stopped(signal));
             }
         }

@@ -17,8 +17,7 @@ pub fn is_answered() -> bool {
 }
 
 /// Gives the number of the first of `STOPS` once it has come; `answers`: whether it is answered here. A second one that comes
-/// later than `grace` after it ends the process at once; until then it is a repetition, as where scheduler and torchrun both pass
-/// one on.
+/// later than `grace` after it ends the process at once; until then it is a repetition.
 pub fn stop_signal(grace: Duration, answers: bool) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
     let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`

@@ -24,14 +24,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long after a signal the same wish may reach a launched process again: from the scheduler, from the terminal, and from
-/// torchrun, which kills after that time.
-const REPEATED: Duration = Duration::from_secs(30);
+/// How long after a signal the same wish may come again: from `timeout`, which signals its group, too, and where a terminal
+/// closes, from the shell and from the system.
+const REPEATED: Duration = Duration::from_millis(500);
+/// Of a launched process: from the scheduler, from the terminal, and from torchrun, which kills after that time.
+const REPEATED_BY_LAUNCHER: Duration = Duration::from_secs(30);
 
 pub fn run(flags: Train) -> Result<ExitCode> {
     let place = Place::from_environment()?;
     let study = flags.seeds.is_some() || flags.resume.as_deref().is_some_and(Study::is_in); // which answers above its bars
-    let stop = stop_signal(if launched() { REPEATED } else { Duration::ZERO }, !study)?;
+    let stop = stop_signal(if launched() { REPEATED_BY_LAUNCHER } else { REPEATED }, !study)?;
     let Some(place) = place else { return train(&flags, Group::alone(), None, stop) };
     let joined = Group::join(&place, Duration::from_secs(flags.peer_timeout.into()));
     let trained = joined.and_then(|group| train(&flags, group, Some(&place), stop));
@@ -138,7 +140,18 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
         return Ok(None);
     }
     let mut other = Checkpoint::load(&machine_file(Path::new(from))?)?;
-    if let (Config::Ntm(wanted), Config::Ntm(_)) = (&recipe.model, &other.recipe.model) {
+    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
+        for (field, wanted, found) in
+            [("key", wanted.activation.key, found.activation.key), ("add", wanted.activation.add, found.activation.add)]
+        {
+            if wanted != found {
+                let [wanted, found] = [wanted, found].map(|activation| format!("{activation:?}").to_lowercase());
+                bail!(
+                    "`{from}` is another network: its `model.activation.{field}` is {found}, this recipe's {wanted}\n\
+                     hint: `--set model.activation.{field}={found}`"
+                );
+            }
+        }
         resize(&mut other, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
     }
     let [wanted, found] = [recipe, &other.recipe].map(|recipe| {

@@ -20,8 +20,9 @@ fn each_signal_that_asks_to_stop_saves_and_ends_with_its_number() {
 }
 
 #[test]
-fn a_second_signal_ends_the_run_at_once() {
-    for (signal, code) in [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)] {
+fn a_second_signal_ends_the_run_at_once_but_where_it_comes_with_the_first() {
+    let signals = [(libc::SIGINT, 130), (libc::SIGTERM, 143), (libc::SIGHUP, 129)];
+    for (signal, code) in signals {
         let directory = tempfile::tempdir().unwrap();
         // updates of many seconds, so that both come within one
         let slow = "train copy --engine composed --threads 1 --set training.batch_size=200 --set task.min_length=200 \
@@ -32,13 +33,38 @@ fn a_second_signal_ends_the_run_at_once() {
             assert!(child.try_wait().unwrap().is_none());
         }
         send(&child, signal);
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(700));
         assert!(child.try_wait().unwrap().is_none(), "the first one waits for the end of the update");
         send(&child, signal);
         let ran = Ran::new(child.wait_with_output().unwrap());
         assert_eq!(ran.code, Some(code), "{}", ran.stderr);
         assert!(!ran.stderr.contains("stopped and saved"), "{}", ran.stderr);
     }
+    // as from `timeout`, or from a shell and the system where a terminal closes
+    for (signal, code) in signals {
+        let directory = tempfile::tempdir().unwrap();
+        let child = start(directory.path(), &format!("train {TINY} --sequences 1000000 --run-dir run"));
+        wait_for_reports(&directory.path().join("run"), 2);
+        (0..3).for_each(|_| send(&child, signal));
+        let ran = Ran::new(child.wait_with_output().unwrap());
+        assert_eq!(ran.code, Some(code), "{}", ran.stderr);
+        assert!(ran.stderr.contains("stopped and saved after"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn a_signal_in_the_last_update_finds_the_run_finished() {
+    let directory = tempfile::tempdir().unwrap();
+    let slow = "train copy --engine composed --threads 1 --set training.batch_size=100 --set task.min_length=100 \
+        --set task.max_length=100 --set evaluation.lengths=[2] --sequences 100 --run-dir run";
+    let child = start(directory.path(), slow);
+    while !directory.path().join("run/checkpoints/latest.safetensors").exists() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    send(&child, libc::SIGINT);
+    let ran = Ran::new(child.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("trained 100 sequences"), "{}", ran.stderr);
 }
 
 /// Whether the system has stopped a process, within a second.
