@@ -168,7 +168,7 @@ impl Figures {
             match unit {
                 Unit::Bits => format!("{name} {value:.3} bits"),
                 Unit::Count => format!("{value:.2} {name}"),
-                Unit::Seconds | Unit::None => format!("{name} {value:.6}"),
+                Unit::Seconds | Unit::None => format!("{name} {}", shown(metric, value)),
             }
         };
         self.means().map(said).collect::<Vec<_>>().join(", ")

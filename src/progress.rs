@@ -139,7 +139,7 @@ pub struct Best {
 impl Best {
     /// What is kept of an evaluation after `step` updates, with this loss at each point.
     pub fn of(step: u64, losses: &[f64]) -> Best {
-        let logarithms: f64 = losses.iter().map(|loss| loss.max(1e-9).ln()).sum();
+        let logarithms: f64 = losses.iter().map(|loss| loss.max(f64::MIN_POSITIVE).ln()).sum();
         let mean = Some((logarithms / losses.len() as f64).exp());
         Best { step, mean, loss: losses.iter().sum() }
     }

@@ -25,6 +25,8 @@ const SUMMARY: &str = "summary.json";
 pub struct Study {
     pub recipe: Recipe,
     pub seeds: Vec<u64>,
+    /// Totals of `training.sequences` that it had earlier: a seed with one of them has not been told of the present one yet.
+    pub sequences_before: Vec<u64>,
     /// What it was last trained with, as `Progress` has them; empty where that is not known.
     pub engine: String,
     pub device: String,
@@ -92,7 +94,8 @@ impl Study {
 
     fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
         let (engine, device) = (String::new(), String::new());
-        Study { recipe, seeds, engine, device, weights: None, directory: directory.to_path_buf(), _lock: None }
+        let (sequences_before, directory) = (vec![], directory.to_path_buf());
+        Study { recipe, seeds, sequences_before, engine, device, weights: None, directory, _lock: None }
     }
 
     /// Adds seeds to those that it has.
@@ -149,7 +152,10 @@ impl Study {
         let seeds = serde_json::from_value(saved["seeds"].take())?;
         let word = |name: &str| saved[name].as_str().unwrap_or_default().to_string(); // files of earlier versions have none
         let weights = saved["weights"].as_u64().map(|checksum| checksum as u32);
-        Ok(Study { engine: word("engine"), device: word("device"), weights, ..Study::of(directory, recipe, seeds) })
+        let before = saved["sequences_before"].as_array().into_iter().flatten();
+        let sequences_before = before.filter_map(Value::as_u64).collect();
+        let (engine, device) = (word("engine"), word("device"));
+        Ok(Study { sequences_before, engine, device, weights, ..Study::of(directory, recipe, seeds) })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {

@@ -117,6 +117,29 @@ fn a_run_that_was_killed_after_its_checkpoint_and_resumed_shows_no_step_twice() 
 }
 
 #[test]
+fn sessions_on_a_clock_that_was_set_back_and_many_within_a_second_stay_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().join("run");
+    succeeds(directory.path(), &format!("train {TINY} --sequences 10 --run-dir run"));
+    let event_files = || {
+        let files = std::fs::read_dir(&run).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files.filter(|file| file.to_string_lossy().contains("tfevents")).collect();
+        files.sort();
+        files
+    };
+    let [first] = &event_files()[..] else { panic!("one session") };
+    let name = first.file_name().unwrap().to_str().unwrap();
+    let second = name.split('.').nth(3).unwrap();
+    let later = (second.parse::<u64>().unwrap() + 3600).to_string();
+    std::fs::rename(first, run.join(name.replace(second, &later))).unwrap();
+    for sequences in (15..=75).step_by(5) {
+        succeeds(directory.path(), &format!("train --resume run --sequences {sequences} --threads 1"));
+    }
+    assert_eq!(event_files().len(), 14);
+    assert_eq!(logged_scalars(read(&run)), logged(&run));
+}
+
+#[test]
 fn every_evaluation_logs_heads_tensors_and_pictures_of_a_sequence_as_it_was() {
     let directory = tiny_run();
     let run = directory.path().join("run");

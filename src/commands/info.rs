@@ -2,6 +2,7 @@ use super::{grid, machine_file, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
+use crate::metrics::shown;
 use crate::progress::Progress;
 use crate::tasks::{Source, picture, points};
 use crate::terminal::{heading, print, terminal_columns};
@@ -116,7 +117,8 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
         }
         if let Some(best) = &progress.best {
             let (what, loss) = best.mean.map_or(("sum", best.loss), |mean| ("geometric mean", mean));
-            writeln!(out, "best evaluation: {what} of the losses {loss:.4} at update {}", best.step)?;
+            let loss = shown("squared_error", loss);
+            writeln!(out, "best evaluation: {what} of the losses {loss} at update {}", best.step)?;
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;

@@ -135,7 +135,11 @@ fn study(
             }
             None => {
                 let mut study = Study::open(&directory)?;
+                let before = study.recipe.training.sequences;
                 change(&mut study.recipe, flags)?;
+                if study.recipe.training.sequences != before {
+                    study.sequences_before.push(before);
+                }
                 study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
                 let machine = as_begun(&flags.machine, &study.engine, &study.device);
                 let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?;
@@ -210,7 +214,7 @@ impl<'a> Seeds<'a> {
         }
         let (lock, saved) = Run::hold(&directory)?;
         let mut checkpoint = Run::read(&directory, &saved)?;
-        let recipe = gone_on(recipe, &checkpoint, self.flags);
+        let recipe = gone_on(recipe, &checkpoint, &self.study, self.flags);
         checkpoint.recipe = recipe.with_context(|| format!("`{}`", directory.display()))?;
         if checkpoint.finished() {
             return Ok(Start::Finished(Box::new(checkpoint.progress)));
@@ -229,7 +233,7 @@ impl<'a> Seeds<'a> {
 }
 
 /// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the seed alone.
-fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, flags: &Train) -> Result<Recipe> {
+fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Train) -> Result<Recipe> {
     let own = &checkpoint.recipe.training;
     let seen = checkpoint.progress.of_start() * own.batch_size as u64;
     let mut recipe = of_study;
@@ -237,7 +241,10 @@ fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, flags: &Train) -> Result<R
     if checkpoint.recipe != (Recipe { training: told, ..recipe.clone() }) {
         bail!("holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew");
     }
-    if seen > recipe.training.sequences {
+    let of_its_own = flags.sequences.is_none()
+        && own.sequences != recipe.training.sequences
+        && !study.sequences_before.contains(&own.sequences);
+    if of_its_own || seen > recipe.training.sequences {
         recipe.training.sequences = own.sequences;
     }
     if flags.on_nonfinite.is_none() && own.on_nonfinite.rollbacks() > recipe.training.on_nonfinite.rollbacks() {

@@ -51,7 +51,7 @@ impl Solved {
 impl Threshold {
     /// `section`: the part of the recipe that it stands in.
     pub fn validate(&self, section: &str, task: &Task) -> Result<()> {
-        check(&format!("{section}.at_most"), self.at_most, 0.0, 1e6)?;
+        check(&format!("{section}.at_most"), self.at_most, 0.0, 1e30)?;
         let known = match task.scoring() {
             Scoring::Squares => &[Metric::SquaredError][..],
             Scoring::BitsAndOptimum { .. } => &[Metric::ExcessBits, Metric::BitErrors, Metric::LossBits],

@@ -43,6 +43,9 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 continue;
             }
             let batch = recipe["training"]["batch_size"].as_u64().unwrap_or(1);
+            for report in &mut reports {
+                report.entry("restarts").or_insert(0.into()); // which a report leaves out
+            }
             reports.extend(read_lines(&run.join(EVALUATIONS))?.iter().map(|evaluation| as_report(evaluation, batch)));
             let ended = Run::latest_of(&run).is_ok_and(|checkpoint| checkpoint.finished());
             let logged = Logged { reports, ended };

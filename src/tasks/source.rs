@@ -107,10 +107,13 @@ impl Source {
         match (self.task.origin(), &mut self.files) {
             (Origin::Generated(task), _) => Ok(training_batch(task, seed, step, size, reach, slice)),
             (Origin::Files(_), Some(Files { train: Some(file), order, .. })) => {
-                let (first, count) = (step * size as u64, file.count() as u64);
+                // each start (see `Progress::batch`) begins with an epoch of its own
+                let (start, step, count) = (step >> 32, step & u32::MAX as u64, file.count() as u64);
+                let first = step * size as u64;
                 let numbers = first + slice.start as u64..first + slice.end as u64;
+                let epoch = |number: u64| start << 32 | number / count;
                 let indices: Vec<usize> = numbers
-                    .map(|number| order.at(seed, number / count, (number % count) as usize, file.count()))
+                    .map(|number| order.at(seed, epoch(number), (number % count) as usize, file.count()))
                     .collect();
                 file.batch(&indices)
             }
@@ -197,6 +200,19 @@ mod tests {
         }
         assert_ne!(epochs[..10], epochs[10..]);
         assert_ne!(epochs, seen(&mut source, 2, 0..20, 1));
+    }
+
+    #[test]
+    fn every_start_of_a_run_begins_with_an_epoch_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut source = Source::open(&data(directory.path())).unwrap();
+        let epochs = [0, 1, 2].map(|start: u64| seen(&mut source, 1, start << 32..(start << 32) + 10, 1));
+        for epoch in &epochs {
+            let mut sorted = epoch.clone();
+            sorted.sort_by(f32::total_cmp);
+            assert_eq!(sorted, (0..10).map(|i| i as f32).collect::<Vec<_>>());
+        }
+        assert!(epochs[0] != epochs[1] && epochs[1] != epochs[2]);
     }
 
     #[test]

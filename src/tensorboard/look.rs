@@ -4,7 +4,7 @@ use crate::engine::Trace;
 use crate::replay::{Memory, Shape};
 use crate::tasks::Batch;
 
-/// Pictures are about this wide and high, in pixels; a value has one pixel at least.
+/// Pictures are at most this wide and high, in pixels.
 const WIDE: usize = 640;
 const HIGH: usize = 256;
 
@@ -84,27 +84,49 @@ fn entropy_bits(weighting: &[f32]) -> f64 {
     weighting.iter().map(|&w| w as f64).filter(|&w| w > 0.0).map(|w| -w * w.log2()).sum()
 }
 
-/// Values (columns, rows) as grey, black for the least and white for the most, each a block of pixels.
+/// Values (columns, rows) as grey, black for the least and white for the most, each a block of pixels. Where there are more values
+/// than pixels, a pixel has the largest of its own, so that a head on one row of many is seen.
 fn picture(tag: &str, columns: usize, values: &[f32]) -> Picture {
     let rows = values.len() / columns;
     let (least, most) =
         values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
     let scale = if most > least { 255.0 / (most - least) } else { 0.0 };
-    let (across, down) = ((WIDE / columns).clamp(1, 16), (HIGH / rows).clamp(1, 16));
-    let (width, height) = (columns * across, rows * down);
+    let (width, height) = (pixels(columns, WIDE), pixels(rows, HIGH));
+    // the values of a pixel, one at least
+    let range = |pixel: usize, values: usize, pixels: usize| {
+        let first = pixel * values / pixels;
+        first..((pixel + 1) * values / pixels).max(first + 1)
+    };
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in 0..height {
         for x in 0..width {
-            let value = values[x / across * rows + y / down];
-            rgb.extend([((value - least) * scale).round() as u8; 3]);
+            let columns = range(x, columns, width).map(|column| &values[column * rows..][..rows]);
+            let largest = columns.flat_map(|column| &column[range(y, rows, height)]).fold(least, |a, &b| a.max(b));
+            rgb.extend([((largest - least) * scale).round() as u8; 3]);
         }
     }
     Picture { tag: tag.to_string(), width, height, rgb }
 }
 
+/// How many pixels show so many values: up to 16 each, or fewer pixels than values.
+fn pixels(values: usize, most: usize) -> usize {
+    if values > most { most } else { values * (most / values).min(16) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn more_values_than_pixels_show_the_largest_of_each() {
+        let mut values = vec![0.0; 2 * 1000];
+        values[1500] = 1.0; // column 1, row 500
+        let picture = picture("x", 2, &values);
+        assert_eq!((picture.width, picture.height), (32, 256));
+        let white: Vec<usize> = (0..256).filter(|y| picture.rgb[(y * 32 + 16) * 3] == 255).collect();
+        assert_eq!(white, [128]); // rows 500 to 503 of 1000
+        assert!((0..256).all(|y| picture.rgb[(y * 32 + 15) * 3] == 0));
+    }
 
     #[test]
     fn a_picture_has_time_to_the_right_and_a_block_of_grey_for_every_value() {

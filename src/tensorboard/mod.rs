@@ -122,18 +122,23 @@ impl Events {
     }
 }
 
-/// A file of its own. Readers take files in the order of their names: by the second, then by a number.
+/// A file of its own. Readers take files in the order of their names: by the second, then by a number. Where the clock has been
+/// set back, the second is that of the last file.
 fn create(directory: &Path) -> Result<(PathBuf, File)> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let (host, second) = (host.trim(), seconds() as u64);
-    let begun = format!("events.out.tfevents.{second:010}.");
-    let ours = |file: &fs::DirEntry| file.file_name().to_string_lossy().starts_with(&begun);
-    let number = fs::read_dir(directory).map_or(0, |files| files.flatten().filter(ours).count());
-    let path = directory.join(format!("{begun}{number}.{host}.{}", std::process::id()));
+    let names = || fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.file_name());
+    let second_of = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
+    let seconds_there: Vec<u64> = names().filter_map(|name| second_of(&name.to_string_lossy())).collect();
+    let second = seconds_there.iter().copied().chain([seconds() as u64]).max().unwrap_or(0);
+    let number = seconds_there.iter().filter(|&&there| there == second).count();
+    let name = format!("{PREFIX}{second:010}.{number:06}.{}.{}", host.trim(), std::process::id());
+    let path = directory.join(name);
     let file = OpenOptions::new().create_new(true).write(true).open(&path);
     let file = file.with_context(|| format!("cannot write `{}`", path.display()))?;
     Ok((path, file))
 }
+
+const PREFIX: &str = "events.out.tfevents.";
 
 /// Since 1970.
 fn seconds() -> f64 {

@@ -21,8 +21,9 @@ const CONFIRMATION_ROUND: usize = 100;
 /// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
 const EVALUATION_BATCH: usize = 20;
 const EVALUATION_STEPS: usize = 100_000;
-/// The most steps of a sequence that is looked at.
+/// The most steps of a sequence that is looked at, and the most weights of all its weightings.
 const LOOK_STEPS: usize = 640;
+const LOOK_WEIGHTS: usize = 1 << 24;
 
 /// Mean cost and errors of `sequences` evaluation sequences at each point, the batches dealt out to the ranks of a group.
 pub fn evaluate(
@@ -60,18 +61,19 @@ pub fn evaluate(
 }
 
 impl Trainer {
-    /// Logs what a machine does with one sequence of the first point that is not too long to look at, its weights and the last
-    /// gradient.
+    /// Logs what a machine does with the first sequence of the first point where that is not too long to look at, its weights and
+    /// the last gradient.
     fn look(&mut self, run: &mut Run, scores: &[Score], theta: &[f32], gradient: &[f32]) -> Result<()> {
-        let mut points = scores.iter().map(|score| &score.point);
-        let Some(point) = points.find(|point| self.source.evaluation_steps(point) <= LOOK_STEPS) else {
-            return Ok(());
-        };
-        let batch = self.source.evaluation_batch(EVALUATION_SEED, point, 0, 1)?;
+        let shape = Shape::of(&self.recipe.model);
+        let weights = shape.map_or(0, |shape| shape.rows * (shape.read_heads + shape.write_heads));
+        let most = LOOK_STEPS.min(LOOK_WEIGHTS / weights.max(1));
+        let first = |score: &Score| self.source.evaluation_batch(EVALUATION_SEED, &score.point, 0, 1);
+        let batches = scores.iter().map(first).collect::<Result<Vec<_>>>()?;
+        let Some(batch) = batches.into_iter().find(|batch| batch.steps <= most) else { return Ok(()) };
         let weights = Tensor::from_slice(theta).to_device(self.theta.device());
         let logits = self.engine.forward(&weights, &batch)?.to_vec();
         let trace = self.engine.trace(&weights, &batch)?;
-        let machine = Shape::of(&self.recipe.model).map(|shape| (shape, Memory::start(shape, &self.layout, theta)));
+        let machine = shape.map(|shape| (shape, Memory::start(shape, &self.layout, theta)));
         let look = Look { batch: &batch, logits: &logits, trace: &trace, machine };
         run.log_machine(self.progress.step, &self.layout, theta, gradient, &look)
     }
@@ -125,7 +127,8 @@ impl Trainer {
         self.log_of(run, display, happened, evaluated.as_ref())
     }
 
-    /// Logs what happened at an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no machine.
+    /// Logs what happened at an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no
+    /// machine.
     pub(super) fn log_of(
         &mut self,
         run: &mut Run,
@@ -136,7 +139,8 @@ impl Trainer {
         let step = self.progress.step;
         if let Some(scores) = &happened.scores {
             run.log_evaluation(step, self.progress.sequences, scores)?;
-            display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step));
+            let solved = self.recipe.solved.threshold.by(scores); // after a rollback perhaps no longer at the step where it was
+            display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step && solved));
             if let Some((theta, gradient)) = evaluated {
                 self.look(run, scores, theta, gradient)?;
             }
@@ -184,6 +188,7 @@ mod tests {
         assert!((learned.mean.unwrap() - (0.08 * 5606.0f64).sqrt()).abs() < 1e-9 && learned.loss == 5606.08);
         assert!(learned.beats(&before) && !before.beats(&learned), "sure and wrong at one of two lengths");
         assert!(!learned.beats(&learned), "the first of equals stays");
+        assert!(Best::of(2, &[5e-10]).beats(&Best::of(1, &[8e-10])), "squares may have any scale");
         assert!(Best::of(0, &[0.0, 3.0]).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
         let of_an_earlier_version = Best { mean: None, ..before };
         assert!(!learned.beats(&of_an_earlier_version) && of_an_earlier_version.beats(&learned));

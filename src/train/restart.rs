@@ -5,7 +5,7 @@ use super::ahead::{Kept, Start};
 use crate::checkpoint::Checkpoint;
 use crate::config::Threshold;
 use crate::display::Display;
-use crate::metrics::Score;
+use crate::metrics::{Score, shown};
 use crate::progress::Progress;
 use crate::run::Run;
 use anyhow::Result;
@@ -31,7 +31,11 @@ impl Trainer {
         }
         let Threshold { metric, at_most } = wanted;
         let worst = scores.iter().max_by(|a, b| metric.of(a).total_cmp(&metric.of(b)))?;
-        Some(format!("{metric} is {:.4}{}, more than {at_most}", metric.of(worst), worst.point.place()))
+        Some(format!(
+            "{metric} is {}{}, more than {at_most}",
+            shown(&metric.to_string(), metric.of(worst)),
+            worst.point.place()
+        ))
     }
 
     /// Whether this start may still fall short.

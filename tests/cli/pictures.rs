@@ -181,6 +181,10 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     succeeds(here, "plot study --output study.svg");
     let text = fs::read_to_string(here.join("study.svg")).unwrap();
     assert!(text.contains("study (median and range of 2 seeds)"), "{text}");
+    // a report leaves out that there was no restart
+    succeeds(here, "plot study --metric restarts --output study.svg");
+    let text = fs::read_to_string(here.join("study.svg")).unwrap();
+    assert!(text.contains("study (median and range of 2 seeds)"), "{text}");
     // a directory with a study in it shows it, and a run that is named twice counts once
     succeeds(here, "plot . study study/seed-4 --output all.svg");
     let text = fs::read_to_string(here.join("all.svg")).unwrap();

@@ -119,6 +119,30 @@ fn a_seed_that_was_told_to_roll_back_still_does_in_its_study() {
 }
 
 #[test]
+fn a_seed_that_was_made_longer_alone_stays_so_and_one_that_waits_follows_its_study() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let stopped = |line: &str, seed: &str| {
+        let run = here.join("study").join(seed);
+        let reports = fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
+        let child = start(here, line);
+        wait_for_reports(&run, reports + 1);
+        send(&child, libc::SIGTERM);
+        assert_eq!(Ran::new(child.wait_with_output().unwrap()).code, Some(143));
+    };
+    let total =
+        |seed: &str| json_of(&here.join("study").join(seed).join("recipe.json"))["training"]["sequences"].clone();
+    stopped(&format!("train {TINY} --seeds 1..2 --jobs 2 --sequences 10000000 --run-dir study"), "seed-1");
+    stopped("train --resume study/seed-1 --sequences 30000000", "seed-1");
+    stopped("train --resume study --jobs 1", "seed-1");
+    assert_eq!(total("seed-1"), 30_000_000);
+    stopped("train --resume study --jobs 1 --sequences 20000000", "seed-1");
+    assert_eq!([total("seed-1"), total("seed-2")], [20_000_000, 10_000_000]);
+    stopped("train --resume study --jobs 2", "seed-1");
+    assert_eq!([total("seed-1"), total("seed-2")], [20_000_000, 20_000_000]);
+}
+
+#[test]
 fn a_study_may_get_more_seeds_and_leaves_those_that_it_has_alone() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();

@@ -191,6 +191,8 @@ fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_
     let message =
         refused(here, &format!("train {TINY} --from run --set model.init.weighting=uniform --run-dir other"), 1);
     assert!(message.contains("of `init.weighting` it has one of shape [2, 8], this recipe needs none"), "{message}");
+    let message = refused(here, &format!("train {TINY} --from run --set model.activation.add=tanh --run-dir other"), 1);
+    assert!(message.contains("its `model.activation.add` is linear, this recipe's tanh\nhint: "), "{message}");
     assert!(!here.join("other").exists());
     let message = refused(here, &format!("train {TINY} --from nowhere --run-dir other"), 1);
     assert!(message.contains("cannot read checkpoint") && message.contains("/nowhere`"), "{message}");
