@@ -12,7 +12,7 @@ pub struct Plan {
     pub n: usize,
     /// N rounded up to a multiple of `LANES`: the stride of every vector over the memory's rows. Beyond N, memories, their gradients,
     /// w and w^c hold zeros; what other vectors hold there is multiplied by one of these before any sum.
-    pub n_step: usize,
+    pub n_stride: usize,
     pub m: usize,
     pub h: usize,
     pub s: usize,
@@ -73,9 +73,9 @@ pub struct Dense {
     /// input; heads and output, whose gradients meet in one vector, all.
     pub passed: usize,
     /// Row strides: J, K and K - passed rounded up, so that panels have no remainder.
-    pub output_step: usize,
-    pub input_step: usize,
-    pub passed_step: usize,
+    pub output_stride: usize,
+    pub input_stride: usize,
+    pub passed_stride: usize,
     pub pieces: Vec<Piece>,
 }
 
@@ -90,9 +90,9 @@ pub struct Piece {
 
 impl Dense {
     fn new(outputs: usize, inputs: usize, passed: usize) -> Dense {
-        let [output_step, input_step, passed_step] =
+        let [output_stride, input_stride, passed_stride] =
             [outputs, inputs, inputs - passed].map(|size| size.next_multiple_of(LANES));
-        Dense { outputs, inputs, passed, output_step, input_step, passed_step, pieces: vec![] }
+        Dense { outputs, inputs, passed, output_stride, input_stride, passed_stride, pieces: vec![] }
     }
 
     /// Puts the parameter of a name, a bias or a weight, at a row and column.
@@ -161,7 +161,7 @@ impl Plan {
         };
         let h = layers.hidden;
         let (n, m, s) = ntm.map_or((0, 0, 0), |ntm| (ntm.memory.rows, ntm.memory.width, ntm.shift_range));
-        let n_step = n.next_multiple_of(LANES);
+        let n_stride = n.next_multiple_of(LANES);
         let (read_heads, write_heads) = ntm.map_or((0, 0), |ntm| (ntm.read_heads, ntm.write_heads));
         let emitted = Emitted::new(m, s);
         let layer = |layer| {
@@ -177,7 +177,7 @@ impl Plan {
             x,
             y,
             n,
-            n_step,
+            n_stride,
             m,
             h,
             s,
@@ -189,8 +189,8 @@ impl Plan {
             controller: (0..layers.layers).map(layer).collect(),
             heads,
             output: Dense::linear(&layout, "output", y, h + read_heads * m, 0),
-            weighting_at: (0..read_heads + write_heads).map(|head| head * n_step).collect(),
-            memory_at: (0..m).map(|column| column * n_step).collect(),
+            weighting_at: (0..read_heads + write_heads).map(|head| head * n_stride).collect(),
+            memory_at: (0..m).map(|column| column * n_stride).collect(),
             columns: (0..m).collect(),
             read_at: (0..read_heads).map(|head| head * m).collect(),
             head_at,

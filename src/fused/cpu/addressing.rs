@@ -162,7 +162,7 @@ fn convolve<'a, F: Float, A: Arch>(start: F, taps: impl Iterator<Item = &'a F>, 
 /// The rows in the middle of a ring buffer, which has S / 2 more at each end.
 #[inline(always)]
 fn rows_of<'a, F>(ring: &'a mut [F], plan: &Plan) -> &'a mut [F] {
-    &mut ring[plan.s / 2..][..plan.n_step]
+    &mut ring[plan.s / 2..][..plan.n_stride]
 }
 
 /// Repeats the rows of a ring buffer at its ends, so that row i + k of the buffer is row (i + k - S / 2) mod N.
@@ -212,7 +212,8 @@ pub fn address_backward<F: Float, A: Arch>(
         *d_tap = dot::<F, A>(rows, &gated[k..]);
     }
     close(d_shifted, plan);
-    let d_gated = d_dots;
+    let d_gated = d_dots; // in its place until `content_backward` turns it into the gradient of key . M_i
+    // the same sum as forward with the shift reversed: S is odd, so j - k + S/2 = j + (S - 1 - k) - S/2
     convolve::<F, A>(F::ZERO, head[at.shift()].iter().rev(), d_shifted, d_gated);
     // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
     for (d_prev, d_gated) in d_weighting.iter_mut().zip(d_gated.iter()) {
@@ -236,7 +237,7 @@ fn sharpen_backward<F: Float, A: Arch>(
     let (weighting, shifted, d_shifted) = (&weighting[..n], &shifted[..n], &mut d_shifted[..n]);
     for i in 0..n {
         d_u[i] = weighting[i] * (d_u[i] - mean);
-        d_shifted[i] = shifted[i].ln::<A>();
+        d_shifted[i] = shifted[i].ln::<A>(); // for the moment
     }
     let d_gamma = dot::<F, A>(d_u, d_shifted);
     for i in 0..n {

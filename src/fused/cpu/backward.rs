@@ -48,12 +48,11 @@ pub fn backward<F: Float, A: Arch>(
         rows.extend(active.iter().map(|&b| tape.row(b, t)));
 
         let above = Above { plan, weights, slice, loss_weights, mix, tape, t, active: &active, rows: &rows };
-        let above = || simd::run(A::LEVEL, above);
         if beside && !next_active.is_empty() {
-            let recurrent = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
-            crew.join(recurrent, above);
+            let of_next_step = || recurrent::<F, A>(plan, weights, &cuts, &layers, &next_rows, &mut d_z, &next_active);
+            crew.join(of_next_step, || simd::run(A::LEVEL, above));
         } else {
-            above();
+            simd::run(A::LEVEL, above);
         }
         controller::<F, A>(plan, weights, &cuts, &mut layers, &mut d_z, tape, t, &active, &rows);
     }
@@ -89,7 +88,7 @@ impl<F: Float> Work for Above<'_, F> {
         }
         // heads = W [1, h]: d_h += W^T d_heads
         let (dense, d_shown) = (&plan.heads, &mut tape.scratch.d_shown);
-        let columns = 0..dense.passed_step;
+        let columns = 0..dense.passed_stride;
         transposed::<F, A>(true, dense, &weights.heads, columns, &tape.heads, rows, d_shown, active);
     }
 }
@@ -133,16 +132,16 @@ fn transposed<F: Float, A: Arch>(
     d_z: &mut Field<F>,
     active: &[usize],
 ) {
-    let a_at = offsets(rows, d_out.step);
-    let c_at = offsets(active, d_z.step).map(|at| at + columns.start);
-    let a = Rows { data: &d_out.data, at: &a_at[..rows.len()], step: 1 };
+    let a_at = offsets(rows, d_out.stride);
+    let c_at = offsets(active, d_z.stride).map(|at| at + columns.start);
+    let a = Rows { data: &d_out.data, at: &a_at[..rows.len()], stride: 1 };
     let w = packed.w(dense).from(columns.start);
     product::<F, A>(add, &mut d_z.data, &c_at[..active.len()], columns.len(), a, dense.outputs, w);
 }
 
 /// The first column of a layer's `d_z` that is left for beside the step before: the recurrent weights, from a panel's start on.
 fn cut(plan: &Plan, l: usize, beside: bool) -> usize {
-    if beside { plan.own(l).next_multiple_of(PANEL) } else { plan.controller[l].passed_step }
+    if beside { plan.own(l).next_multiple_of(PANEL) } else { plan.controller[l].passed_stride }
 }
 
 /// What of all layers' d_z is for the step before.
@@ -157,7 +156,7 @@ fn recurrent<F: Float, A: Arch>(
     active: &[usize],
 ) {
     for (l, (dense, layer)) in plan.controller.iter().zip(layers).enumerate() {
-        let columns = cuts[l]..dense.passed_step;
+        let columns = cuts[l]..dense.passed_stride;
         transposed::<F, A>(false, dense, &weights.controller[l], columns, &layer.gates, rows, &mut d_z[l], active);
     }
 }
@@ -178,7 +177,7 @@ fn output<F: Float, A: Arch>(
         let mut rows = [0; MICRO_BATCH];
         rows.iter_mut().zip(active).for_each(|(row, &b)| *row = tape.logit_row(b, t));
         let (dense, rows, d_shown) = (&plan.output, &rows[..active.len()], &mut tape.scratch.d_shown);
-        let columns = 0..dense.passed_step;
+        let columns = 0..dense.passed_stride;
         transposed::<F, A>(false, dense, &weights.output, columns, &tape.logits, rows, d_shown, active);
     } else {
         for &b in active {
@@ -190,7 +189,7 @@ fn output<F: Float, A: Arch>(
 /// Fills `replayed` with the memories M_first .. M_{t-1} of the segment that step t is the last of.
 #[inline(always)]
 fn replay<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, b: usize, t: usize) {
-    let (stride, at, segment) = (plan.n_step, plan.emitted, tape.segment);
+    let (stride, at, segment) = (plan.n_stride, plan.emitted, tape.segment);
     let index = (t - 1) / segment;
     let snapshot = tape.snapshot_row(b, index);
     tape.scratch.replayed.row_mut(b * segment).copy_from_slice(tape.snapshots.row(snapshot));
@@ -220,7 +219,7 @@ fn writes<F: Float, A: Arch>(
     b: usize,
     found: usize,
 ) {
-    let (stride, at, first) = (plan.n_step, plan.emitted, plan.read_heads);
+    let (stride, at, first) = (plan.n_stride, plan.emitted, plan.read_heads);
     let memory = scratch.replayed.row(found);
     let d_memory = scratch.d_memory.row_mut(b);
     let d_weightings = scratch.d_weighting.row_mut(b);
@@ -249,7 +248,7 @@ fn writes<F: Float, A: Arch>(
 /// All heads of one sequence in one step, backwards: writes, reads, addressing, then what they leave for M_{t-1}.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (stride, m, at, all) = (plan.n_step, plan.m, plan.emitted, plan.all_heads());
+    let (stride, m, at, all) = (plan.n_stride, plan.m, plan.emitted, plan.all_heads());
     let (prev, row) = (tape.row(b, t - 1), tape.row(b, t));
     let found = b * tape.segment + (t - 1) % tape.segment;
     let scratch = &mut tape.scratch;
@@ -267,7 +266,7 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
     }
     // Eq. 2: d_w(i) += d_r . M_i, for all read heads
     let (readers, d_reads_by_head) =
-        (&plan.weighting_at[..plan.read_heads], Rows { data: d_reads, at: &plan.read_at, step: 1 });
+        (&plan.weighting_at[..plan.read_heads], Rows { data: d_reads, at: &plan.read_at, stride: 1 });
     product::<F, A>(true, d_weightings, readers, stride, d_reads_by_head, m, Panels::rows(memory, 0, stride));
 
     scratch.row_factor.fill(F::ZERO);
@@ -296,7 +295,7 @@ fn memory<F: Float, A: Arch>(plan: &Plan, mix: [F; 2], tape: &mut Tape<F>, b: us
     let reads = plan.read_heads;
     scratch.d_dots[all * stride..].copy_from_slice(&weightings[..reads * stride]);
     scratch.factors[all * m..].copy_from_slice(d_reads);
-    let factors = Rows { data: &scratch.factors, at: &plan.columns, step: m };
+    let factors = Rows { data: &scratch.factors, at: &plan.columns, stride: m };
     product::<F, A>(
         true,
         d_memory,

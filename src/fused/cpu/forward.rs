@@ -86,18 +86,18 @@ fn apply<F: Float, A: Arch>(
     out: &mut Field<F>,
     out_rows: &[usize],
 ) {
-    let a_at: [usize; MICRO_BATCH] = offsets(z_rows, z.step);
-    let c_at: [usize; MICRO_BATCH] = offsets(out_rows, out.step);
-    let a = Rows { data: &z.data, at: &a_at[..z_rows.len()], step: 1 };
+    let a_at: [usize; MICRO_BATCH] = offsets(z_rows, z.stride);
+    let c_at: [usize; MICRO_BATCH] = offsets(out_rows, out.stride);
+    let a = Rows { data: &z.data, at: &a_at[..z_rows.len()], stride: 1 };
     let (c_at, w) = (&c_at[..out_rows.len()], packed.transposed(dense));
-    product::<F, A>(false, &mut out.data, c_at, dense.output_step, a, dense.inputs, w);
+    product::<F, A>(false, &mut out.data, c_at, dense.output_stride, a, dense.inputs, w);
 }
 
 /// W z by two threads. z (K) -> out (J, up to its stride)
 #[inline(always)]
 fn share<F: Float, A: Arch>(crew: &mut Crew, dense: &Dense, packed: &Packed<F>, z: &[F], out: &mut [F]) {
-    let cut = (dense.output_step / 2).next_multiple_of(PANEL);
-    let (z, w) = (Rows { data: z, at: &[0], step: 1 }, packed.transposed(dense));
+    let cut = (dense.output_stride / 2).next_multiple_of(PANEL);
+    let (z, w) = (Rows { data: z, at: &[0], stride: 1 }, packed.transposed(dense));
     let (here, beside) = out.split_at_mut(cut);
     crew.join(
         || product::<F, A>(false, beside, &[0], beside.len(), z, dense.inputs, w.from(cut)),
@@ -109,10 +109,10 @@ fn share<F: Float, A: Arch>(crew: &mut Crew, dense: &Dense, packed: &Packed<F>, 
 pub const MICRO_BATCH: usize = 4;
 
 #[inline(always)]
-pub fn offsets(rows: &[usize], step: usize) -> [usize; MICRO_BATCH] {
+pub fn offsets(rows: &[usize], stride: usize) -> [usize; MICRO_BATCH] {
     let mut offsets = [0; MICRO_BATCH];
     for (offset, row) in offsets.iter_mut().zip(rows) {
-        *offset = row * step;
+        *offset = row * stride;
     }
     offsets
 }
@@ -151,7 +151,7 @@ fn controller<F: Float, A: Arch>(
         let layer = &mut tape.layers[l];
         let (dense, packed) = (&plan.controller[l], &weights.controller[l]);
         match rows {
-            [row] if crew.threads() > 1 && dense.output_step > PANEL => {
+            [row] if crew.threads() > 1 && dense.output_stride > PANEL => {
                 share::<F, A>(crew, dense, packed, layer.z.row(*row), layer.gates.row_mut(*row));
             }
             _ => apply::<F, A>(dense, packed, &layer.z, rows, &mut layer.gates, rows),
@@ -184,7 +184,7 @@ fn controller<F: Float, A: Arch>(
 /// All heads of one sequence in one step: addressing on M_{t-1}, reads from it, then the writes in head order.
 #[inline(always)]
 fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut Tape<F>, b: usize, t: usize) {
-    let (stride, m, at, prev, row) = (plan.n_step, plan.m, plan.emitted, tape.row(b, t - 1), tape.row(b, t));
+    let (stride, m, at, prev, row) = (plan.n_stride, plan.m, plan.emitted, tape.row(b, t - 1), tape.row(b, t));
     if stride == 0 {
         return;
     }
@@ -195,7 +195,7 @@ fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: [F; 2], tape: &mut
     let memory = tape.memory.row_mut(b);
     inverse_norms::<F, A>(memory, tape.inverse_norm.row_mut(row));
     // Eq. 6: the dot products of all keys with all rows
-    let keys = Rows { data: heads, at: &plan.head_at, step: 1 };
+    let keys = Rows { data: heads, at: &plan.head_at, stride: 1 };
     product::<F, A>(
         false,
         tape.similarity.row_mut(row),

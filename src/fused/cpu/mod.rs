@@ -11,6 +11,8 @@ mod memory;
 mod parameter_gradients;
 mod product;
 mod tape;
+mod trace;
+mod trial;
 mod vector;
 mod weights;
 
@@ -21,12 +23,13 @@ use crate::model::Config;
 use crate::simd::{self, Arch, Float, Level, Work};
 use crate::tasks::Batch;
 use anyhow::{Context, Result};
-use crew::{Crew, Trial};
+use crew::Crew;
 use forward::{MICRO_BATCH, Slice};
 use std::ops::Range;
 use std::time::Instant;
 use tape::Tape;
 use tch::Tensor;
+use trial::Trial;
 pub use vector::LANES;
 use weights::Weights;
 
@@ -96,7 +99,7 @@ impl<F: Float> Fused<F> {
     /// The logits (T, B, Y) of a batch; padded steps give 0. theta (layout.size())
     pub fn logits(&mut self, theta: &[F], batch: &Batch) -> &[f32] {
         self.begin(theta, batch);
-        self.sweep(batch, 0..batch.size(), None, false);
+        self.sweep(batch, 0..batch.size(), Pass::Forward);
         &self.logits
     }
 
@@ -109,7 +112,7 @@ impl<F: Float> Fused<F> {
         let start = Instant::now();
         let threads = if batch.size() == 1 && !self.trial.shares() { 1 } else { self.crew.threads() };
         for first in (0..batch.size()).step_by(part) {
-            self.sweep(batch, first..batch.size().min(first + part), Some(&loss_weights), true);
+            self.sweep(batch, first..batch.size().min(first + part), Pass::Gradient(&loss_weights));
             self.add_gradients(gradient, first > 0, threads);
         }
         if batch.size() == 1 && self.crew.threads() > 1 {
@@ -117,49 +120,6 @@ impl<F: Float> Fused<F> {
         }
         self.finish_gradients(gradient);
         &self.logits
-    }
-
-    /// What the heads do at each step of a batch.
-    pub fn trace(&mut self, theta: &[F], batch: &Batch) -> Trace {
-        self.begin(theta, batch);
-        self.sweep(batch, 0..batch.size(), None, true);
-        let (plan, at, size) = (&self.plan, self.plan.emitted, batch.size());
-        let (all, reads) = (plan.all_heads(), plan.read_heads);
-        let room = |values: usize| vec![0.0; batch.steps * size * values];
-        let mut trace = Trace {
-            weightings: room(all * plan.n),
-            scalars: room(all * 3),
-            reads: room(reads * plan.m),
-            erases: room(plan.write_heads * plan.m),
-            adds: room(plan.write_heads * plan.m),
-        };
-        let put = |to: &mut [f32], place: usize, from: &[F]| {
-            let to = &mut to[place * from.len()..][..from.len()];
-            to.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f32());
-        };
-        let mut first = 0;
-        for tape in &self.tapes {
-            for b in 0..tape.lengths.len() {
-                for t in 1..=tape.lengths[b] {
-                    let (place, row) = (Slice { batch, first }.row(b, t), tape.row(b, t));
-                    for head in 0..all {
-                        let weighting = &tape.weighting.row(row)[head * plan.n_step..][..plan.n];
-                        put(&mut trace.weightings, place * all + head, weighting);
-                        let emitted = &tape.heads.row(row)[plan.head_at[head]..];
-                        put(&mut trace.scalars, place * all + head, &at.scalars().map(|at| emitted[at]));
-                    }
-                    put(&mut trace.reads, place, &tape.shown.row(row)[1 + plan.h..][..reads * plan.m]);
-                    for head in reads..all {
-                        let emitted = &tape.heads.row(row)[plan.head_at[head]..];
-                        let place = place * plan.write_heads + head - reads;
-                        put(&mut trace.erases, place, &emitted[at.erase()]);
-                        put(&mut trace.adds, place, &emitted[at.add()]);
-                    }
-                }
-            }
-            first += tape.lengths.len();
-        }
-        trace
     }
 
     /// Makes ready for a batch.
@@ -170,16 +130,15 @@ impl<F: Float> Fused<F> {
         self.logits.resize(batch.steps * batch.size() * self.plan.y, 0.0);
     }
 
-    /// Forward, and backward if there are loss weights, of a part of a batch, in micro-batches over the threads. `keep`: the tapes
-    /// keep every step.
-    fn sweep(&mut self, batch: &Batch, sequences: Range<usize>, loss_weights: Option<&[f32]>, keep: bool) {
+    /// A pass over a part of a batch, in micro-batches over the threads.
+    fn sweep(&mut self, batch: &Batch, sequences: Range<usize>, pass: Pass) {
         let size = micro_batch(batch.size(), self.crew.threads());
         self.tapes.resize_with(sequences.len().div_ceil(size), Tape::default);
         let (plan, weights, level) = (&self.plan, &self.weights, self.level);
         let sweep = |crew: &mut Crew, index, tape: &mut Tape<F>| {
             let first = sequences.start + index * size;
-            tape.reset(plan, &batch.lengths[first..sequences.end.min(first + size)], keep);
-            simd::run(level, Sweep { plan, weights, crew, slice: Slice { batch, first }, loss_weights, tape });
+            tape.reset(plan, &batch.lengths[first..sequences.end.min(first + size)], !matches!(pass, Pass::Forward));
+            simd::run(level, Sweep { plan, weights, crew, slice: Slice { batch, first }, pass, tape });
         };
         match self.tapes.as_mut_slice() {
             [tape] if batch.size() == 1 && self.trial.shares() => sweep(&mut self.crew, 0, tape),
@@ -217,26 +176,37 @@ impl<F: Float> Work for Pack<'_, F> {
     }
 }
 
-/// One micro-batch, forward and if there are loss weights backward.
+/// What is done with the sequences of a batch.
+#[derive(Clone, Copy)]
+enum Pass<'a> {
+    /// Forward alone.
+    Forward,
+    /// Forward, and the tapes keep every step.
+    Trace,
+    /// Forward and backward, with the loss weights (T, B).
+    Gradient(&'a [f32]),
+}
+
+/// A pass over one micro-batch.
 struct Sweep<'a, F: Float> {
     plan: &'a Plan,
     weights: &'a Weights<F>,
     crew: &'a mut Crew,
     slice: Slice<'a>,
-    loss_weights: Option<&'a [f32]>,
+    pass: Pass<'a>,
     tape: &'a mut Tape<F>,
 }
 
 impl<F: Float> Work for Sweep<'_, F> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let Sweep { plan, weights, crew, slice, loss_weights, tape } = self;
+        let Sweep { plan, weights, crew, slice, pass, tape } = self;
         forward::forward::<F, A>(plan, weights, crew, slice, tape);
         tape.outputs.clear();
         let logits = &tape.logits;
         tape.outputs
-            .extend(logits.data.chunks_exact(logits.step).flat_map(|row| &row[..plan.y]).map(|logit| logit.to_f32()));
-        if let Some(loss_weights) = loss_weights {
+            .extend(logits.data.chunks_exact(logits.stride).flat_map(|row| &row[..plan.y]).map(|logit| logit.to_f32()));
+        if let Pass::Gradient(loss_weights) = pass {
             backward::backward::<F, A>(plan, weights, crew, slice, loss_weights, tape);
         }
     }

@@ -34,7 +34,7 @@ impl<F: Float> Fused<F> {
         }
         if let Some(at) = plan.starts.weighting {
             let d = &mut gradient[at..at + plan.all_heads() * plan.n];
-            for (y, d) in self.weights.weighting.chunks_exact(plan.n_step).zip(d.chunks_exact_mut(plan.n)) {
+            for (y, d) in self.weights.weighting.chunks_exact(plan.n_stride).zip(d.chunks_exact_mut(plan.n)) {
                 softmax_backward::<F, simd::Plain>(&y[..plan.n], d); // w_0 = softmax(..)
             }
         }
@@ -45,12 +45,12 @@ impl<F: Float> Fused<F> {
         self.d_w.resize_with(denses(&self.plan).count(), Vec::new);
         let mut tasks = vec![];
         for (index, (dense, d_w)) in denses(&self.plan).zip(&mut self.d_w).enumerate() {
-            d_w.resize(dense.outputs * dense.input_step, F::ZERO);
-            let blocks = d_w.chunks_mut(GRADIENT_ROWS * dense.input_step).enumerate();
+            d_w.resize(dense.outputs * dense.input_stride, F::ZERO);
+            let blocks = d_w.chunks_mut(GRADIENT_ROWS * dense.input_stride).enumerate();
             tasks.extend(blocks.map(|(block, rows)| (index, dense, block * GRADIENT_ROWS, rows)));
         }
         let (tapes, level, layers) = (&self.tapes, self.level, self.plan.controller.len());
-        let values: usize = denses(&self.plan).map(|dense| dense.outputs * dense.input_step).sum();
+        let values: usize = denses(&self.plan).map(|dense| dense.outputs * dense.input_stride).sum();
         let steps: usize = tapes.iter().flat_map(|tape| &tape.lengths).sum();
         let sum = |(index, dense, first_row, d_w)| {
             simd::run(level, WeightGradient { layers, index, dense, first_row, tapes, add, d_w })
@@ -79,13 +79,13 @@ impl<F: Float> Fused<F> {
                     add(at, scratch.d_reads.row(b));
                 }
                 if let Some(at) = starts.weighting {
-                    for (head, d_w) in scratch.d_weighting.row(b).chunks_exact(plan.n_step).enumerate() {
+                    for (head, d_w) in scratch.d_weighting.row(b).chunks_exact(plan.n_stride).enumerate() {
                         add(at + head * plan.n, &d_w[..plan.n]);
                     }
                 }
                 if let Some((at, true)) = starts.memory {
                     let d_memory = scratch.d_memory.row(b); // (M, N), in theta (N, M)
-                    for (m, column) in d_memory.chunks_exact(plan.n_step).enumerate() {
+                    for (m, column) in d_memory.chunks_exact(plan.n_stride).enumerate() {
                         (0..plan.n).for_each(|i| add(at + i * plan.m + m, &column[i..=i]));
                     }
                 }
@@ -110,8 +110,8 @@ impl<F: Float> Work for WeightGradient<'_, F> {
     #[inline(always)]
     fn run<A: Arch>(self) {
         let WeightGradient { layers, index, dense, first_row, tapes, mut add, d_w } = self;
-        let rows = d_w.len() / dense.input_step;
-        let c_at: [usize; GRADIENT_ROWS] = std::array::from_fn(|row| row * dense.input_step);
+        let rows = d_w.len() / dense.input_stride;
+        let c_at: [usize; GRADIENT_ROWS] = std::array::from_fn(|row| row * dense.input_stride);
         for tape in tapes {
             for b in 0..tape.lengths.len() {
                 let (first, is_output) = (tape.row(b, 1), index == layers + 1);
@@ -124,16 +124,16 @@ impl<F: Float> Work for WeightGradient<'_, F> {
                 for from in (0..tape.lengths[b]).step_by(SUMMED_ROWS) {
                     let steps = SUMMED_ROWS.min(tape.lengths[b] - from);
                     let a_at: [usize; GRADIENT_ROWS] =
-                        std::array::from_fn(|row| (first_out + from) * d_out.step + first_row + row);
-                    let a = Rows { data: &d_out.data, at: &a_at[..rows], step: d_out.step };
+                        std::array::from_fn(|row| (first_out + from) * d_out.stride + first_row + row);
+                    let a = Rows { data: &d_out.data, at: &a_at[..rows], stride: d_out.stride };
                     product::<F, A>(
                         add,
                         d_w,
                         &c_at[..rows],
-                        dense.input_step,
+                        dense.input_stride,
                         a,
                         steps,
-                        Panels::rows(&z.data, (first + from) * z.step, z.step),
+                        Panels::rows(&z.data, (first + from) * z.stride, z.stride),
                     );
                     add = true;
                 }

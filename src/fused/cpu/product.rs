@@ -10,32 +10,32 @@ use crate::simd::{self, Arch, Float, Work};
 /// Columns of B that lie together: the width of a panel. All widths are multiples of it.
 pub const PANEL: usize = LANES;
 
-/// A matrix in a slice: row p starts at `at[p]`, its elements are `step` apart.
+/// A matrix in a slice: row p starts at `at[p]`, its elements are `stride` apart.
 #[derive(Clone, Copy)]
 pub struct Rows<'a, F> {
     pub data: &'a [F],
     pub at: &'a [usize],
-    pub step: usize,
+    pub stride: usize,
 }
 
-/// B, in panels of `PANEL` columns that start `panel` apart from `at` on; the rows of a panel are `step` apart.
+/// B, in panels of `PANEL` columns that start `panel` apart from `at` on; the rows of a panel are `stride` apart.
 #[derive(Clone, Copy)]
 pub struct Panels<'a, F> {
     pub data: &'a [F],
     pub at: usize,
-    pub step: usize,
+    pub stride: usize,
     pub panel: usize,
 }
 
 impl<'a, F> Panels<'a, F> {
-    /// A row-major matrix whose rows are `step` apart.
-    pub fn rows(data: &'a [F], at: usize, step: usize) -> Panels<'a, F> {
-        Panels { data, at, step, panel: PANEL }
+    /// A row-major matrix whose rows are `stride` apart.
+    pub fn rows(data: &'a [F], at: usize, stride: usize) -> Panels<'a, F> {
+        Panels { data, at, stride, panel: PANEL }
     }
 
     /// A matrix of `rows` rows packed panel by panel, so that a product reads it from front to back.
     pub fn packed(data: &'a [F], rows: usize) -> Panels<'a, F> {
-        Panels { data, at: 0, step: PANEL, panel: rows * PANEL }
+        Panels { data, at: 0, stride: PANEL, panel: rows * PANEL }
     }
 
     /// Without the columns before `first`, a multiple of `PANEL`.
@@ -64,17 +64,17 @@ pub fn product<F: Float, A: Arch>(
     assert_eq!((a.at.len(), width % PANEL), (c_at.len(), 0));
     assert!(c_at.iter().all(|at| at + width <= c.len()));
     if inner > 0 {
-        assert!(a.at.iter().all(|at| at + (inner - 1) * a.step < a.data.len()));
-        assert!(b.at + (width / PANEL - 1) * b.panel + (inner - 1) * b.step + PANEL <= b.data.len());
+        assert!(a.at.iter().all(|at| at + (inner - 1) * a.stride < a.data.len()));
+        assert!(b.at + (width / PANEL - 1) * b.panel + (inner - 1) * b.stride + PANEL <= b.data.len());
     }
     let job = Job {
         add,
         c: c.as_mut_ptr(),
         a: a.data.as_ptr(),
-        step: a.step,
+        stride: a.stride,
         inner,
         b: b.data[b.at.min(b.data.len())..].as_ptr(),
-        b_step: b.step,
+        b_stride: b.stride,
         panel: b.panel,
     };
     simd::run(A::LEVEL, Product { job, c_at, a_at: a.at, width }); // a call of its own, compiled once, not at each place
@@ -118,10 +118,10 @@ struct Job<F> {
     add: bool,
     c: *mut F,
     a: *const F,
-    step: usize,
+    stride: usize,
     inner: usize,
     b: *const F,
-    b_step: usize,
+    b_stride: usize,
     panel: usize,
 }
 
@@ -184,12 +184,12 @@ impl<F: Float> Job<F> {
                     *part = *(b.add(j * self.panel) as *const [F; PANEL]);
                 }
                 for p in 0..P {
-                    let scalar = *a[p].add(i * self.step);
+                    let scalar = *a[p].add(i * self.stride);
                     for k in 0..Q {
                         sums[p][k] = A::fma(scalar, row[k], sums[p][k]);
                     }
                 }
-                b = b.wrapping_add(self.b_step);
+                b = b.wrapping_add(self.b_stride);
             }
             for p in 0..P {
                 *(self.c.add(c_at[p] + q) as *mut [F; Q]) = sums[p];
@@ -246,7 +246,7 @@ mod tests {
                     expected[c_at[row] + q] = start + sum;
                 }
                 let mut c = before;
-                let a = Rows { data: &a, at: &a_at, step: 1 };
+                let a = Rows { data: &a, at: &a_at, stride: 1 };
                 let b = whole.from(first * PANEL);
                 simd::run(level, Call { add, c: &mut c, c_at: &c_at, width, a, inner, b });
                 assert!(c == expected, "{level:?}, {rows} rows, {panels} panels from {first}, packed {packed}");

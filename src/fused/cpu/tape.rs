@@ -10,42 +10,42 @@ use crate::simd::Float;
 /// A matrix with one row per sequence and step.
 pub struct Field<F> {
     pub data: Vec<F>,
-    pub step: usize,
+    pub stride: usize,
 }
 
 impl<F: Float> Field<F> {
-    fn resize(&mut self, rows: usize, step: usize) {
-        self.step = step;
-        self.data.resize(rows * step, F::ZERO);
+    fn resize(&mut self, rows: usize, stride: usize) {
+        self.stride = stride;
+        self.data.resize(rows * stride, F::ZERO);
     }
 
     #[inline(always)]
     pub fn row(&self, row: usize) -> &[F] {
-        &self.data[row * self.step..][..self.step]
+        &self.data[row * self.stride..][..self.stride]
     }
 
     #[inline(always)]
     pub fn row_mut(&mut self, row: usize) -> &mut [F] {
-        &mut self.data[row * self.step..][..self.step]
+        &mut self.data[row * self.stride..][..self.stride]
     }
 
     /// One row to read and another to write.
     #[inline(always)]
     pub fn pair(&mut self, from: usize, to: usize) -> (&[F], &mut [F]) {
-        let step = self.step;
+        let stride = self.stride;
         if from < to {
-            let (low, high) = self.data.split_at_mut(to * step);
-            (&low[from * step..][..step], &mut high[..step])
+            let (low, high) = self.data.split_at_mut(to * stride);
+            (&low[from * stride..][..stride], &mut high[..stride])
         } else {
-            let (low, high) = self.data.split_at_mut(from * step);
-            (&high[..step], &mut low[to * step..][..step])
+            let (low, high) = self.data.split_at_mut(from * stride);
+            (&high[..stride], &mut low[to * stride..][..stride])
         }
     }
 }
 
 impl<F> Default for Field<F> {
     fn default() -> Self {
-        Field { data: vec![], step: 0 }
+        Field { data: vec![], stride: 0 }
     }
 }
 
@@ -127,25 +127,25 @@ impl<F: Float> Tape<F> {
             lengths.iter().map(|steps| if keep { steps.div_ceil(segment) } else { 0 }),
         );
 
-        let (heads, cells) = (plan.all_heads() * plan.n_step, plan.m * plan.n_step);
+        let (heads, cells) = (plan.all_heads() * plan.n_stride, plan.m * plan.n_stride);
         self.layers.resize_with(plan.controller.len(), LayerTape::default);
         for (layer, dense) in self.layers.iter_mut().zip(&plan.controller) {
-            layer.z.resize(rows, dense.input_step);
-            layer.gates.resize(rows, dense.output_step);
+            layer.z.resize(rows, dense.input_stride);
+            layer.gates.resize(rows, dense.output_stride);
             layer.cell.resize(rows, plan.h);
             layer.tanh_cell.resize(rows, plan.h);
         }
-        self.shown.resize(rows, plan.output.input_step);
-        self.heads.resize(rows, plan.heads.output_step);
+        self.shown.resize(rows, plan.output.input_stride);
+        self.heads.resize(rows, plan.heads.output_stride);
         for field in [&mut self.similarity, &mut self.content, &mut self.shifted, &mut self.weighting] {
             field.resize(rows, heads);
         }
-        self.inverse_norm.resize(rows, plan.n_step);
-        self.logits.resize(logit_rows, plan.output.output_step);
+        self.inverse_norm.resize(rows, plan.n_stride);
+        self.logits.resize(logit_rows, plan.output.output_stride);
         self.memory.resize(lengths.len(), cells);
         self.snapshots.resize(snapshots, cells);
         self.scratch.hidden.resize(plan.h, F::ZERO);
-        self.scratch.gated.resize(plan.n_step + plan.s.saturating_sub(1), F::ZERO);
+        self.scratch.gated.resize(plan.n_stride + plan.s.saturating_sub(1), F::ZERO);
     }
 
     /// The longest sequence's steps.
@@ -177,9 +177,9 @@ impl<F: Float> Tape<F> {
 impl<F: Float> Scratch<F> {
     /// Zeroes the gradients that pass from step to step, for `size` sequences and segments of `segment` steps.
     pub fn reset(&mut self, plan: &Plan, size: usize, segment: usize) {
-        let (heads, cells) = (plan.all_heads(), plan.m * plan.n_step);
+        let (heads, cells) = (plan.all_heads(), plan.m * plan.n_stride);
         for (field, step) in [
-            (&mut self.d_weighting, heads * plan.n_step),
+            (&mut self.d_weighting, heads * plan.n_stride),
             (&mut self.d_memory, cells),
             (&mut self.d_reads, plan.read_heads * plan.m),
         ] {
@@ -191,16 +191,16 @@ impl<F: Float> Scratch<F> {
             fields.iter_mut().for_each(|field| field.data.clear());
         }
         for ((d_z, d_cell), dense) in self.d_z.iter_mut().zip(&mut self.d_cell).zip(&plan.controller) {
-            d_z.resize(size, dense.passed_step);
+            d_z.resize(size, dense.passed_stride);
             d_cell.resize(size, plan.h);
         }
-        self.d_shown.resize(size, plan.output.passed_step);
+        self.d_shown.resize(size, plan.output.passed_stride);
         self.replayed.resize(size * segment, cells);
         self.between.resize(plan.write_heads.saturating_sub(1), cells);
         for (vector, length) in [
-            (&mut self.d_shifted, plan.n_step + plan.s.saturating_sub(1)),
-            (&mut self.row_factor, plan.n_step),
-            (&mut self.d_dots, (heads + plan.read_heads) * plan.n_step),
+            (&mut self.d_shifted, plan.n_stride + plan.s.saturating_sub(1)),
+            (&mut self.row_factor, plan.n_stride),
+            (&mut self.d_dots, (heads + plan.read_heads) * plan.n_stride),
             (&mut self.factors, (heads + plan.read_heads) * plan.m),
             (&mut self.d_heads, plan.heads.outputs),
         ] {
@@ -212,19 +212,19 @@ impl<F: Float> Scratch<F> {
 /// The values of one sequence of `steps` steps, forward and backward: what `reset` of tape and scratch make room for.
 pub fn values(plan: &Plan, steps: u128) -> u128 {
     let sizes = |sizes: &[usize]| sizes.iter().map(|size| *size as u128).sum::<u128>();
-    let rows = plan.all_heads() * plan.n_step;
-    let layer = |dense: &Dense| sizes(&[dense.input_step, dense.output_step, 2 * plan.h]);
+    let rows = plan.all_heads() * plan.n_stride;
+    let layer = |dense: &Dense| sizes(&[dense.input_stride, dense.output_stride, 2 * plan.h]);
     let step = plan.controller.iter().map(layer).sum::<u128>()
-        + sizes(&[plan.output.input_step, plan.heads.output_step, 4 * rows, plan.n_step]);
-    let logits = sizes(&[plan.output.output_step, plan.y]);
+        + sizes(&[plan.output.input_stride, plan.heads.output_stride, 4 * rows, plan.n_stride]);
+    let logits = sizes(&[plan.output.output_stride, plan.y]);
     let segment = (steps as f64).sqrt().ceil().max(1.0) as u128;
     let memories = 2 + segment + steps.div_ceil(segment) + plan.write_heads.saturating_sub(1) as u128;
-    let layers = plan.controller.iter().map(|dense| dense.passed_step + plan.h).sum();
-    let ring = plan.n_step + plan.s.saturating_sub(1);
+    let layers = plan.controller.iter().map(|dense| dense.passed_stride + plan.h).sum();
+    let ring = plan.n_stride + plan.s.saturating_sub(1);
     let all = plan.all_heads() + plan.read_heads;
-    let passed = [rows, plan.read_heads * plan.m, plan.output.passed_step, layers];
-    let within = [plan.h, 2 * ring, plan.n_step, all * (plan.n_step + plan.m), plan.heads.outputs];
-    (steps + 1) * step + steps * logits + memories * (plan.m * plan.n_step) as u128 + sizes(&passed) + sizes(&within)
+    let passed = [rows, plan.read_heads * plan.m, plan.output.passed_stride, layers];
+    let within = [plan.h, 2 * ring, plan.n_stride, all * (plan.n_stride + plan.m), plan.heads.outputs];
+    (steps + 1) * step + steps * logits + memories * (plan.m * plan.n_stride) as u128 + sizes(&passed) + sizes(&within)
 }
 
 /// The start of each part when parts of the given sizes follow one another; returns their sum.

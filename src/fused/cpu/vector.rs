@@ -1,4 +1,4 @@
-//! Loops over vectors. Vectors over the memory's rows are padded to a multiple of `LANES` (`Plan::n_step`), so that
+//! Loops over vectors. Vectors over the memory's rows are padded to a multiple of `LANES` (`Plan::n_stride`), so that
 //! their loops, the hot ones, know no remainder. Reductions keep `LANES` partial results and combine them in a fixed
 //! order: vectorised, and the same on every run.
 

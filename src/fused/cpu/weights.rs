@@ -12,10 +12,10 @@ impl Dense {
     #[inline(always)]
     fn pack<F: Float>(&self, theta: &[F], weights: &mut Packed<F>) {
         let Packed { w, transposed } = weights;
-        let step = self.input_step.max(self.passed + self.passed_step).next_multiple_of(4);
+        let step = self.input_stride.max(self.passed + self.passed_stride).next_multiple_of(4);
         let mut rows = vec![F::ZERO; PANEL * step]; // of W, some at a time, which stay in the L1 cache
-        w.resize(self.outputs * self.passed_step, F::ZERO);
-        transposed.resize(self.inputs * self.output_step, F::ZERO);
+        w.resize(self.outputs * self.passed_stride, F::ZERO);
+        transposed.resize(self.inputs * self.output_stride, F::ZERO);
         for (panel, to) in transposed.chunks_exact_mut(self.inputs * PANEL).enumerate() {
             let first = panel * PANEL;
             let count = PANEL.min(self.outputs - first);
@@ -32,7 +32,7 @@ impl Dense {
             }
             // in arrays rather than slices, so that the compiler copies registers and calls no memmove
             for (row, values) in rows.chunks_exact(step).take(count).enumerate() {
-                let passed = values[self.passed..][..self.passed_step].as_chunks::<PANEL>().0;
+                let passed = values[self.passed..][..self.passed_stride].as_chunks::<PANEL>().0;
                 for (panel, columns) in passed.iter().enumerate() {
                     w.as_chunks_mut::<PANEL>().0[panel * self.outputs + first + row] = *columns;
                 }
@@ -53,7 +53,7 @@ impl Dense {
     pub fn unpack<F: Float>(&self, d_w: &[F], gradient: &mut [F]) {
         for piece in &self.pieces {
             for row in 0..piece.rows {
-                let from = &d_w[(piece.row + row) * self.input_step + piece.column..][..piece.columns];
+                let from = &d_w[(piece.row + row) * self.input_stride + piece.column..][..piece.columns];
                 gradient[piece.theta + row * piece.columns..][..piece.columns].copy_from_slice(from);
             }
         }
@@ -90,7 +90,7 @@ pub struct Weights<F> {
     pub read: Vec<F>,      // (R, M)
     pub memory: Vec<F>,    // (M, N)
     pub weighting: Vec<F>, // (R + W, N)
-    /// 0 for a row, the lowest number beyond N: added before a softmax, it keeps the padding out. (n_step)
+    /// 0 for a row, the lowest number beyond N: added before a softmax, it keeps the padding out. (n_stride)
     pub padding: Vec<F>,
 }
 
@@ -109,18 +109,18 @@ impl Plan {
         weights.hidden = copy(self.starts.hidden, self.controller.len() * self.h);
         weights.cell = copy(self.starts.cell, self.controller.len() * self.h);
         weights.read = copy(self.starts.read, self.read_heads * self.m);
-        let (n, step) = (self.n, self.n_step);
-        weights.padding = (0..step).map(|i| if i < n { F::ZERO } else { F::LOWEST }).collect();
+        let (n, stride) = (self.n, self.n_stride);
+        weights.padding = (0..stride).map(|i| if i < n { F::ZERO } else { F::LOWEST }).collect();
         weights.memory.clear();
-        weights.memory.resize(self.m * step, F::ZERO);
-        for (column, values) in weights.memory.chunks_exact_mut(step.max(1)).enumerate() {
+        weights.memory.resize(self.m * stride, F::ZERO);
+        for (column, values) in weights.memory.chunks_exact_mut(stride.max(1)).enumerate() {
             for (row, value) in values[..n].iter_mut().enumerate() {
                 *value = self.starts.memory.map_or(F::of(CONSTANT_MEMORY), |(at, _)| theta[at + row * self.m + column]);
             }
         }
         weights.weighting.clear();
-        weights.weighting.resize(self.all_heads() * step, F::ZERO);
-        for (head, w) in weights.weighting.chunks_exact_mut(step.max(1)).enumerate() {
+        weights.weighting.resize(self.all_heads() * stride, F::ZERO);
+        for (head, w) in weights.weighting.chunks_exact_mut(stride.max(1)).enumerate() {
             match self.starts.weighting {
                 Some(at) => {
                     w[..n].copy_from_slice(&theta[at + head * n..][..n]);

@@ -48,7 +48,7 @@ impl CudaFused {
             ..Fields::default()
         };
         if keep {
-            let mut field = |step: usize| room.field(given.rows, step);
+            let mut field = |stride: usize| room.field(given.rows, stride);
             fields.z = field(plan.controller.iter().map(|dense| dense.inputs).sum());
             fields.gates = field(plan.controller.iter().map(|dense| dense.outputs).sum());
             fields.cells = field(layers * plan.h);

@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 pub struct Field {
     at: i64,
     rows: i64,
-    step: i64,
+    stride: i64,
 }
 
 /// Hands out the places of fields, each on a boundary of 16 bytes or more.
@@ -18,9 +18,9 @@ pub struct Room {
 }
 
 impl Room {
-    pub fn field(&mut self, rows: usize, step: usize) -> Field {
-        let field = Field { at: self.next, rows: rows as i64, step: step as i64 };
-        self.next += (field.rows * field.step + 3) / 4 * 4;
+    pub fn field(&mut self, rows: usize, stride: usize) -> Field {
+        let field = Field { at: self.next, rows: rows as i64, stride: stride as i64 };
+        self.next += (field.rows * field.stride + 3) / 4 * 4;
         field
     }
 }
@@ -44,9 +44,9 @@ impl Tape {
         Ok(())
     }
 
-    /// (rows, step)
+    /// (rows, stride)
     pub fn view(&self, field: Field) -> Tensor {
-        self.values.narrow(0, field.at, field.rows * field.step).view([field.rows, field.step])
+        self.values.narrow(0, field.at, field.rows * field.stride).view([field.rows, field.stride])
     }
 
     pub fn address(&self, field: Field) -> u64 {

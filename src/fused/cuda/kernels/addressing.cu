@@ -203,7 +203,7 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     real mean = 0, d_gamma = 0;
     Rows gated, d_gated;
     EACH_TEAM_ROW(p, team, q, i) {
-        gated.at[q] = at.weighting[i];
+        gated.at[q] = at.weighting[i]; // until the next pass over the rows
         mean += gated.at[q] * d_w.at[q];
     }
     mean = team.sum(mean);

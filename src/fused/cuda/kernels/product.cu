@@ -51,25 +51,25 @@ DEVICE void load_resident(const Sizes &p, const Buffers &b, real *resident, int 
 // How the threads share out a product: each takes four neighbouring outputs, 16 bytes a load, for up to four sequences, and
 // every `parts`th input, so that all threads have work however few the outputs are.
 struct Shares {
-    int step, quad, sets, groups, units, parts;
+    int stride, quad, sets, groups, units, parts;
     METHOD Shares(const Sizes &p, int inputs, int outputs) {
-        step = padded(outputs);
+        stride = padded(outputs);
         quad = least(p.together, 4);
         sets = p.together / quad;
-        groups = step / 4;
+        groups = stride / 4;
         units = groups * sets;
         parts = units < THREADS ? least(THREADS / units, inputs) : 1;
     }
 };
 
-// What `product` leaves: partial sums, (parts, G, step).
+// What `product` leaves: partial sums, (parts, G, stride).
 struct Sums {
     const real *partial;
-    int parts, step, together;
+    int parts, stride, together;
     METHOD real total(int s, int output) const {
-        real sum = partial[s * step + output];
+        real sum = partial[s * stride + output];
         for (int part = 1; part < parts; part++) {
-            sum += partial[(part * together + s) * step + output];
+            sum += partial[(part * together + s) * stride + output];
         }
         return sum;
     }
@@ -106,7 +106,7 @@ DEVICE Held hold(const Sizes &p, const Matrix &w) {
 #pragma unroll
     for (int k = 0; k < MOST_HELD; k++, i += share.parts) {
         if (k < count && part < share.parts && i < w.inputs) {
-            held.rows[k] = *(const Four *)(w.weights + (long long)i * share.step + 4 * group);
+            held.rows[k] = *(const Four *)(w.weights + (long long)i * share.stride + 4 * group);
         } else {
             held.rows[k] = Four{{0, 0, 0, 0}};
         }
@@ -157,20 +157,20 @@ DEVICE Sums product(const Sizes &p, const Matrix &w, const Held &held, int count
         }
 #pragma unroll 8
         for (; i < w.inputs; i += share.parts) {
-            accumulate(sums, *(const Four *)(w.weights + (long long)i * share.step + 4 * group), values + i * p.together, share.quad);
+            accumulate(sums, *(const Four *)(w.weights + (long long)i * share.stride + 4 * group), values + i * p.together, share.quad);
         }
 #pragma unroll 4
         for (i = part; i < w.resident_rows; i += share.parts) {
-            accumulate(sums, *(const Four *)(w.resident + i * share.step + 4 * group), values + i * p.together, share.quad);
+            accumulate(sums, *(const Four *)(w.resident + i * share.stride + 4 * group), values + i * p.together, share.quad);
         }
         for (int q = 0; q < 4; q++) {
             if (q < share.quad) {
-                *(Four *)(partial + (part * p.together + set * share.quad + q) * share.step + 4 * group) = sums[q];
+                *(Four *)(partial + (part * p.together + set * share.quad + q) * share.stride + 4 * group) = sums[q];
             }
         }
     }
     __syncthreads();
-    return Sums{partial, share.parts, share.step, p.together};
+    return Sums{partial, share.parts, share.stride, p.together};
 }
 
 // Weights as the products take them, from theta: LSTM's two biases add up, padding is 0. Every thread of every block its own.
