@@ -15,6 +15,7 @@ setup:
 
 # A run that was stopped goes on; a finished one is only evaluated.
 train: setup
+	cargo build --release
 	@if [ -e $(RUN)/checkpoints/latest.safetensors ]; then $(NTM) train --resume $(RUN); \
 	else $(NTM) train copy --run-dir $(RUN); fi
 	@$(NTM) eval --checkpoint $(RUN) --lengths 10,20,50,120 --sequences 100

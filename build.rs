@@ -10,6 +10,7 @@ fn main() {
         .expect("torch-sys did not say where libtorch is; run `make setup`, or set LIBTORCH to a libtorch 2.11 folder");
     println!("cargo:rustc-link-search=native={lib}");
     println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    println!("cargo:rustc-link-arg-bins=-Wl,-rpath,$ORIGIN/../../.libtorch/lib"); // of a clone that has moved
 
     for source in ["script.cpp", "c10d.cpp", "nccl.cpp", "caught.h", "gloo"] {
         println!("cargo:rerun-if-changed=src/shim/{source}");

@@ -27,7 +27,7 @@ fn main() {
 
     let recipe = Recipe::load("copy", &[]).expect("a built-in recipe");
     let mut source = Source::open(&recipe.task).expect("it has no files");
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let device = match device::choose(numbers.get(4).map_or("cpu", String::as_str), Some(0), 1) {
         Ok((device, _)) => device,
         Err(error) => return eprintln!("error: {error:#}"),

@@ -96,7 +96,7 @@ pub enum OnNonfinite {
     Rollback,
 }
 
-/// Several seeds: a range with both ends, or a list.
+/// Several seeds: ranges with both ends, and single ones, separated by commas.
 #[derive(Clone)]
 pub struct Seeds(pub Vec<u64>);
 
@@ -104,17 +104,24 @@ impl std::str::FromStr for Seeds {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Seeds, String> {
-        let number =
-            |part: &str| part.trim().parse().map_err(|_| format!("`{part}` is no seed: a whole number, 0 or more"));
-        let mut seeds: Vec<u64> = match text.split_once("..") {
-            Some((first, last)) => (number(first)?..=number(last)?).take(10_001).collect(),
-            None => text.split(',').map(number).collect::<Result<_, _>>()?,
+        let number = |part: &str| -> Result<u64, String> {
+            part.trim()
+                .parse()
+                .map_err(|_| format!("`{part}` is no seed: a whole number, 0 or more; several as in 1..10 or 1,5,9"))
         };
+        let mut seeds: Vec<u64> = vec![];
+        for part in text.split(',') {
+            let (first, last) = part.split_once("..").unwrap_or((part, part));
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err("no seed lies in this range: the first number is the smaller one".to_string());
+            }
+            seeds.extend((first..=last).take(10_001_usize.saturating_sub(seeds.len())));
+        }
         let count = seeds.len();
         seeds.sort_unstable();
         seeds.dedup();
         match seeds.len() {
-            0 => Err("no seed lies in this range: the first number is the smaller one".to_string()),
             10_001.. => Err("more than 10,000 seeds".to_string()),
             distinct if distinct < count => Err("a seed stands here twice".to_string()),
             _ => Ok(Seeds(seeds)),
@@ -255,7 +262,7 @@ pub struct Plot {
     /// such as eval/length_120/bit_errors [default: the loss]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
-    /// A logarithmic axis of the metric
+    /// A logarithmic axis of the metric; zeros are drawn at its foot, which is called 0
     #[arg(long)]
     pub log: bool,
     /// A logarithmic axis of sequences, for runs of very different lengths
@@ -330,7 +337,7 @@ pub struct Info {
     /// Set a field of the recipe by its path, as in `ntm train`
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting, requires = "recipe")]
     pub set: Vec<String>,
-    /// Draw one sequence of the recipe's task, a row a step
+    /// Draw one sequence of the recipe's task, a row a step; a short one, unless lengths (or what the task has) are named
     #[arg(long, requires = "recipe", conflicts_with_all = ["checkpoint", "json"])]
     pub sample: bool,
     /// The seed of the sample
@@ -372,7 +379,7 @@ pub struct Machine {
     /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// CPU threads [default: all cores]; where `ntm train` has several seeds or starts at a time, of each [default: 1; of a
+    /// CPU threads [default: all cores; where `ntm train` has several seeds or starts at a time, 1 for each seed, and for each
     /// start as many as a batch has sequences]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -105,8 +105,11 @@ impl Display {
             let room = terminal_columns(std::io::stderr()).unwrap_or(80).saturating_sub(before.len());
             bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
         } else if let Display::Lines { total } = self {
-            let left = Duration::from_secs_f64((total.saturating_sub(*sequences)) as f64 / rate.max(1e-9));
-            say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s, {} left", HumanDuration(left)));
+            let left = match total.saturating_sub(*sequences) {
+                0 => String::new(),
+                left => format!(", {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate.max(1e-9)))),
+            };
+            say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s{left}"));
         }
     }
 

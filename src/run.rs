@@ -7,7 +7,7 @@ use crate::lock::{Lock, occupied};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
 use crate::tensorboard::{Events, Look};
-use crate::terminal::shell_words;
+use crate::terminal::{shell_path, shell_words};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -120,6 +120,16 @@ impl Run {
                  hint: begin it again with the command line that began it, in the same directory"
             );
         }
+        if directory.is_file() {
+            bail!("`{shown}` is a file\nhint: --resume takes the directory of a run or a study");
+        }
+        if directory.join("checkpoints").join(BEST).exists() && !Run::is_in(directory) {
+            let directory = shell_path(directory);
+            bail!(
+                "the run in `{shown}` has lost its latest checkpoint and cannot go on\n\
+                 hint: a new run can begin with its best machine: `--from {directory}`"
+            );
+        }
         if !Run::is_in(directory) {
             bail!(
                 "`{shown}` holds no run: there is no checkpoints/latest.safetensors in it\n\
@@ -127,7 +137,28 @@ impl Run {
             );
         }
         let lock = Lock::take(directory)?; // first, or another process could go on with it in between
-        Ok((lock, Checkpoint::read(&Run::latest_in(directory))?))
+        let saved = Checkpoint::read(&Run::latest_in(directory))?;
+        Run::check_recipe(directory, &Run::read(directory, &saved)?.recipe)?;
+        Ok((lock, saved))
+    }
+
+    /// Refuses a run whose recipe.json has been edited, since it would go on with the recipe of its checkpoint. What a resumed run
+    /// may change can differ, where one was killed before it wrote it.
+    fn check_recipe(directory: &Path, kept: &Recipe) -> Result<()> {
+        let text = fs::read_to_string(directory.join(RECIPE)).unwrap_or_default();
+        let Ok(mut edited) = Recipe::parse_saved(&text, &[]) else { return Ok(()) }; // it is written anew
+        edited.training.sequences = kept.training.sequences;
+        edited.training.on_nonfinite = kept.training.on_nonfinite.clone();
+        let Some((field, [kept, edited])) =
+            difference(&serde_json::to_value(kept)?, &serde_json::to_value(edited)?, "")
+        else {
+            return Ok(());
+        };
+        let (shown, directory) = (directory.join(RECIPE).display().to_string(), shell_path(directory));
+        bail!(
+            "`{shown}` has been edited: `{field}` was {kept} and is {edited}, but a run keeps its recipe\n\
+             hint: put it back, or begin a new run with its weights: `ntm train {shown} --from {directory} --run-dir DIR`"
+        )
     }
 
     /// The checkpoint of the run in a directory.
@@ -182,7 +213,7 @@ impl Run {
         Run::latest_in(&self.directory)
     }
 
-    fn latest_in(directory: &Path) -> PathBuf {
+    pub fn latest_in(directory: &Path) -> PathBuf {
         directory.join("checkpoints").join(LATEST)
     }
 
@@ -247,6 +278,20 @@ impl Run {
     /// Tells TensorBoard that the run has come to its end.
     pub fn log_end(&mut self) -> Result<()> {
         self.logs.events.finished()
+    }
+}
+
+/// The path of the first field in which two values differ, and what they have there.
+fn difference(a: &Value, b: &Value, path: &str) -> Option<(String, [Value; 2])> {
+    match (a, b) {
+        (Value::Object(a), Value::Object(b)) => {
+            let names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
+            let of =
+                |fields: &serde_json::Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
+            let path_of = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
+            names.into_iter().find_map(|name| difference(&of(a, name), &of(b, name), &path_of(name)))
+        }
+        _ => (a != b).then(|| (path.to_string(), [a.clone(), b.clone()])),
     }
 }
 

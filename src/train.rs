@@ -99,6 +99,11 @@ impl Clock {
         self.seconds_before + self.session.elapsed().as_secs_f64()
     }
 
+    /// Leaves out of the rate what has been done since a moment.
+    fn leave_out(&mut self, since: Instant) {
+        self.began += since.elapsed();
+    }
+
     /// Sequences a second since it was last asked for.
     fn rate(&mut self, sequences: u64) -> f64 {
         let rate = (sequences - self.sequences_before) as f64 / self.began.elapsed().as_secs_f64();
@@ -233,6 +238,9 @@ impl Trainer {
             }
             let happened = self.once(&mut clock, stop)?;
             display.tick(self.progress.sequences);
+            if self.finished() {
+                display.expect(self.progress.sequences); // where it ends solved
+            }
             if happened.scores.is_some() || happened.report.is_some() {
                 let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
                 self.group.led(logged)?;
@@ -271,9 +279,11 @@ impl Trainer {
             self.progress.seconds = clock.seconds(); // with the wait for the device
         }
         if measured {
+            let before = Instant::now();
             let (scores, best) = self.evaluate()?; // which may solve it
             happened.given_up = self.falls_short(wanted.as_ref(), &scores);
             (happened.scores, happened.best) = (Some(scores), best);
+            clock.leave_out(before);
         }
         if reported || self.finished() {
             happened.report = Some(self.report(clock.rate(self.progress.sequences)));
@@ -328,7 +338,7 @@ mod testing {
 
     /// What a trainer of a recipe needs beside it: its source, and the fused engine on the CPU.
     pub fn parts(recipe: &Recipe) -> (Source, Box<Fused>) {
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         (Source::open(&recipe.task).unwrap(), Box::new(Fused::new(&recipe.model, x, y, 1).unwrap()))
     }
 

@@ -44,7 +44,7 @@ fn checkpoint(recipe: Recipe, noise: f64) -> Checkpoint {
 /// Random bits (T, B, X) and the engine's logits (T, B, Y), computed in f32 and in f64.
 fn case(checkpoint: &Checkpoint, steps: usize, size: usize) -> [Tensor; 3] {
     let recipe = &checkpoint.recipe;
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let mut batch = batch(recipe, &vec![steps; size], 11);
     batch.inputs.iter_mut().for_each(|input| *input = (*input > 0.0) as u8 as f32);
     let theta: Vec<f64> = checkpoint.theta.iter().map(|&weight| weight.into()).collect();
@@ -141,7 +141,7 @@ fn a_machine_exports_with_more_memory_rows_as_it_is_evaluated_with_them() {
     fs::create_dir(&folder).unwrap();
     let mut checkpoint = checkpoint(recipe(MACHINES[0].1), 0.2);
     export(&checkpoint, &folder, "--rows 14");
-    let (x, y) = (checkpoint.recipe.task.input_width(), checkpoint.recipe.task.output_width());
+    let (x, y) = checkpoint.recipe.task.widths();
     let (before, theta) = (checkpoint.recipe.model, checkpoint.theta);
     (checkpoint.recipe.model, checkpoint.theta) = with_rows(&before, x, y, &theta, 14).unwrap();
     assert!(checkpoint.theta.len() > theta.len(), "the learned first weighting grows");

@@ -140,7 +140,7 @@ fn loss_and_gradient_of_a_mixed_batch_are_the_means_over_its_sequences_alone() {
         let model = r#"{"controller": {"hidden": 6}, "memory": {"rows": 8, "width": 4}}"#;
         let text = format!(r#"{{"task": {{"kind": "{task}", "width": 3}}, "model": {model}}}"#);
         let recipe = Recipe::parse(&text, &[]).unwrap();
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         let theta = weights(&recipe.layout(), 0.3, 1);
         let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 6, 1.0).unwrap();
         assert!(batch.lengths.iter().any(|&length| length < batch.steps), "{task}: {:?}", batch.lengths);
@@ -344,7 +344,7 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
 #[test]
 fn ten_training_steps_follow_the_definition() {
     let recipe = Recipe::parse(r#"{"training": {"batch_size": 3}}"#, &[]).unwrap();
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let mut engines: [Box<dyn Engine>; 2] =
         [Box::new(Composed::new(&recipe.model, x, y)), Box::new(Fused::<f32>::new(&recipe.model, x, y, 2).unwrap())];
     let thetas = engines.each_mut().map(|engine| {

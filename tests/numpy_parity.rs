@@ -60,7 +60,7 @@ fn checkpoint(recipe: &str) -> Checkpoint {
 /// which are f32, and from those of the same engine in f64, where rounding hides nothing.
 fn differences(checkpoint: &Checkpoint, directory: &Path) -> [f64; 2] {
     let Checkpoint { recipe, theta, .. } = checkpoint;
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let mut source = Source::open(&recipe.task).unwrap();
     let batch = source.evaluation_batch(3, &Point::new([(Axis::Length, 6)]), 0, 3).unwrap();
     let [saved, inputs, outputs] = ["saved.safetensors", "inputs.npy", "logits.npy"].map(|name| directory.join(name));

@@ -34,7 +34,7 @@ fuzz_target!(|sizes: [u8; 16]| {
         _ => text,
     };
     let recipe = Recipe::parse(&text, &[]).expect("all sizes are allowed");
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let theta = recipe.layout().start(1);
     let mut source = Source::open(&recipe.task).expect("it has no files");
     for level in Level::available() {

@@ -12,15 +12,18 @@ pub fn metadata(data: &[u8]) -> Result<HashMap<String, String>> {
         Said::HeaderTooSmall | Said::InvalidHeaderLength | Said::MetadataIncompleteBuffer => {
             anyhow!("it is cut short, or longer than its header says\nhint: use another checkpoint of the run")
         }
-        error => anyhow!("no safetensors header ({error:?})\nhint: `ntm train` writes checkpoints to RUN/checkpoints/"),
+        _ => anyhow!("it is no safetensors file\nhint: `ntm train` writes checkpoints to RUN/checkpoints/"),
     })?;
     let metadata = header.metadata().clone().unwrap_or_default();
     match metadata.get("format").map(String::as_str) {
         Some(FORMAT) => {}
-        Some(other) => {
+        Some(other) if other.starts_with("ntm/") => {
             bail!("its format is `{other}`, this program reads `{FORMAT}`\nhint: use the version of ntm that wrote it")
         }
-        None => bail!("a safetensors file, but not written by ntm: its metadata has no `format`"),
+        _ => bail!(
+            "it has weights alone, and no recipe of ntm beside them\n\
+             hint: of an export of ntm, name the checkpoint that it was made from"
+        ),
     }
     serde_json::from_slice::<Unique>(&data[8..8 + length]).context("in its header")?;
     Ok(metadata)

@@ -76,7 +76,7 @@ impl Choice {
     }
 
     pub fn engine(&self, recipe: &Recipe) -> Result<Box<dyn Engine>> {
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         Ok(match (self.fused, self.device) {
             (true, Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index)?),
             (true, _) => Box::new(Fused::<f32>::new(&recipe.model, x, y, self.threads)?),
@@ -88,7 +88,7 @@ impl Choice {
     /// any other here, with its part of a batch that `ranks` ranks share.
     pub fn check_memory(&self, recipe: &Recipe, runs: usize, ranks: usize) -> Result<()> {
         let sequences = recipe.training.batch_size.div_ceil(ranks);
-        let (steps, widths) = (recipe.task.max_steps(), (recipe.task.input_width(), recipe.task.output_width()));
+        let (steps, widths) = (recipe.task.max_steps(), recipe.task.widths());
         let in_batches = |values: u128| values * steps as u128 * sequences as u128;
         let activations = match (self.device, self.fused) {
             (Device::Cpu, true) => fused::activations(&recipe.model, widths, steps, sequences, self.threads),

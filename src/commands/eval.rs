@@ -1,18 +1,17 @@
-use super::study::by_seed;
-use super::{choice, grid, pictures, sized, trained, usage};
+use super::tables::{by_seed, points_table, positions, ranges, spreads};
+use super::{choice, grid, pictures, sized, too_few_rows, trained, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::config::Recipe;
 use crate::device;
 use crate::distributed::Group;
 use crate::engine::Engine;
-use crate::metrics::{self, Figure, Score, Spread};
-use crate::model::{Config, MemoryStart};
+use crate::metrics::Score;
 use crate::replay::Shape;
 use crate::run::Run;
 use crate::study::Study;
 use crate::tasks::{Point, Source, Task, points};
-use crate::terminal::{print, say, table};
+use crate::terminal::{print, say};
 use crate::train::evaluate;
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
@@ -77,12 +76,16 @@ fn study(flags: &Eval) -> Result<()> {
         ));
     }
     let study = Study::read(directory)?;
-    let mut runs = vec![];
+    let (mut runs, mut missing, mut unfinished) = (vec![], vec![], vec![]);
     for &seed in &study.seeds {
-        let Some(file) = Run::machine_in(&study.run_directory(seed)) else {
-            say(&format!("seed {seed} has no checkpoint yet: left out"));
+        let directory = study.run_directory(seed);
+        let Some(file) = Run::machine_in(&directory) else {
+            missing.push(seed);
             continue;
         };
+        if !Run::latest_of(&directory).is_ok_and(|latest| latest.finished()) {
+            unfinished.push(seed);
+        }
         let checkpoint = Checkpoint::load(&file)?;
         let own = &checkpoint.recipe;
         if (&own.task, &own.model, &own.evaluation)
@@ -94,36 +97,24 @@ fn study(flags: &Eval) -> Result<()> {
         let machine = sized(checkpoint, &flags.trained)?;
         runs.push(measure(flags, (file, machine), runs.is_empty())?.told);
     }
+    for (seeds, what) in [(missing, "no checkpoint yet: left out"), (unfinished, "not come to the end of training")] {
+        match seeds[..] {
+            [] => {}
+            [seed] => say(&format!("seed {seed} has {what}")),
+            _ => say(&format!("seeds {} have {what}", ranges(&seeds))),
+        }
+    }
     if runs.is_empty() {
         bail!("no seed of `{}` has a checkpoint", directory.display());
     }
     let metric = study.recipe.solved.threshold.metric;
     let seeds: Vec<(Vec<String>, &[Score])> =
         runs.iter().map(|run| (vec![run.training_seed.to_string()], &run.results[..])).collect();
-    let table =
-        format!("{}\n{}\n{}", metrics::name(&metric.to_string()), by_seed(&["seed"], &seeds, metric), spreads(&runs));
+    let said = metric.said(&runs[0].results);
+    let scores: Vec<&[Score]> = runs.iter().map(|run| &run.results[..]).collect();
+    let table = format!("{said}\n{}\n{}", by_seed(&["seed"], &seeds, metric), spreads(&scores));
     let told = StudyResults { study: directory.display().to_string(), runs };
     print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table })
-}
-
-/// A row a point: of each figure the median over the seeds, the least and the most.
-fn spreads(runs: &[Results]) -> String {
-    let points = runs.iter().map(|run| &run.results).max_by_key(|results| results.len());
-    let mut rows: Vec<Vec<String>> = vec![];
-    for (index, score) in points.into_iter().flatten().enumerate() {
-        let mut row = point_cells(score);
-        for (metric, _) in score.figures.means() {
-            let values = runs.iter().filter_map(|run| {
-                run.results.get(index)?.figures.means().find(|(name, _)| *name == metric).map(|(_, value)| value)
-            });
-            let Some(Spread { median, least, most }) = Spread::of(values) else { continue };
-            let [median, least, most] = [median, least, most].map(|value| metrics::shown(metric, value));
-            row.push((metrics::column(metric), format!("{median} ({least} to {most})")));
-        }
-        add_row(&mut rows, row);
-    }
-    let title = format!("median (least to most) of {} seeds", runs.len());
-    format!("{title}\n{}", table(&rows, 1))
 }
 
 /// Measures a machine of a file. `says`: tells first what measures.
@@ -152,7 +143,9 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
     let (mut engine, choice) = choice::machine(&flags.machine, &recipe)?;
     if says {
         say(&choice.words());
-        warn_of_rows(flags, &recipe, &points, &mut source)?;
+        if let Some(words) = too_few_rows(&recipe, &points, &mut source, flags.seed)? {
+            say(&format!("{words}; see --rows"));
+        }
     }
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
     let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
@@ -173,25 +166,6 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
     Ok(Measured { recipe, points, source, engine, theta, told })
 }
 
-/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. Copy needs a row for
-/// its end marker, too.
-fn warn_of_rows(flags: &Eval, recipe: &Recipe, points: &[Point], source: &mut Source) -> Result<()> {
-    let Config::Ntm(ntm) = &recipe.model else { return Ok(()) };
-    let (Some(point), MemoryStart::Constant) = (source.largest(points), ntm.init.memory) else { return Ok(()) };
-    if source.evaluation_steps(point) <= ntm.memory.rows || recipe.task.axes().is_empty() {
-        return Ok(());
-    }
-    let batch = source.evaluation_batch(flags.seed, point, 0, 1)?;
-    let before = batch.mask.iter().take_while(|mask| **mask == 0.0).count();
-    if before > ntm.memory.rows {
-        let rows = ntm.memory.rows;
-        say(&format!(
-            "at {point} {before} steps go in before the first answer: more than {rows} rows hold; see --rows"
-        ));
-    }
-    Ok(())
-}
-
 /// The file that a recipe is evaluated on, which may have moved or changed since the machine was trained.
 fn own_file(task: &Task, says: bool) -> Result<Source> {
     let source = Source::open_for_evaluation(task);
@@ -204,57 +178,4 @@ fn own_file(task: &Task, says: bool) -> Result<Source> {
         say(&format!("`{}` is not what it was in training: {content}", sequences.eval));
     }
     Ok(source)
-}
-
-/// A row a point.
-fn points_table(scores: &[Score]) -> String {
-    let mut rows: Vec<Vec<String>> = vec![];
-    for score in scores {
-        let mut row = point_cells(score);
-        for (metric, figure) in &score.figures.0 {
-            let value = match figure {
-                Figure::Mean(value) => metrics::shown(metric, *value),
-                Figure::Count(count) => format!("{count}/{}", score.sequences),
-                Figure::List(_) => continue,
-            };
-            row.push((metrics::column(metric), value));
-        }
-        add_row(&mut rows, row);
-    }
-    table(&rows, 1)
-}
-
-/// The first cells of a point's row, with their headings.
-fn point_cells(score: &Score) -> Vec<(String, String)> {
-    let axes = score.point.values().map(|(axis, value)| (axis.name().to_string(), value.to_string()));
-    axes.chain([("sequences".to_string(), score.sequences.to_string())]).collect()
-}
-
-/// Adds a row of cells, below their headings.
-fn add_row(rows: &mut Vec<Vec<String>>, row: Vec<(String, String)>) {
-    let (headings, values) = row.into_iter().unzip();
-    if rows.is_empty() {
-        rows.push(headings);
-    }
-    rows.push(values);
-}
-
-/// Below the table, for tasks that have it: wrong bits by position of the answer, a column a point.
-fn positions(scores: &[Score]) -> String {
-    let lists = || {
-        let figures = scores.iter().flat_map(|score| score.figures.0.iter().map(move |figure| (&score.point, figure)));
-        figures.filter_map(|(point, (metric, figure))| match figure {
-            Figure::List(values) => Some((point, metric, values)),
-            _ => None,
-        })
-    };
-    let Some((_, metric, _)) = lists().next() else { return String::new() };
-    let longest = lists().map(|(.., values)| values.len()).max().unwrap_or(0);
-    let names = lists().map(|(point, ..)| point.to_string());
-    let mut rows: Vec<Vec<String>> = vec![std::iter::once("position".to_string()).chain(names).collect()];
-    for position in 0..longest {
-        let values = lists().map(|(.., values)| values.get(position).map_or(String::new(), |x| format!("{x:.4}")));
-        rows.push(std::iter::once((position + 1).to_string()).chain(values).collect());
-    }
-    format!("\n{}\n{}", metrics::name(metric), table(&rows, 1))
 }

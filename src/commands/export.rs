@@ -2,7 +2,7 @@ use super::{trained, usage};
 use crate::cli::{Export, Format, OnnxGraph};
 use crate::export::{npz, onnx, safetensors, torchscript};
 use crate::files::write_atomically;
-use crate::terminal::say;
+use crate::terminal::{say, shell_path};
 use anyhow::{Result, bail};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,6 +13,12 @@ pub fn run(flags: Export) -> Result<()> {
         return usage("`--onnx-graph` goes with `--format onnx` alone");
     }
     let output = &flags.output;
+    if output.is_dir() {
+        bail!("`{}` is a directory\nhint: name a file in it", output.display());
+    }
+    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        bail!("there is no directory `{}`\nhint: `mkdir -p {}`", parent.display(), shell_path(parent));
+    }
     if output.exists() && !flags.force {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
     }
@@ -36,6 +42,6 @@ pub fn run(flags: Export) -> Result<()> {
         },
     };
     write_atomically(output, &bytes)?;
-    say(&format!("wrote {}", output.display()));
+    say(&format!("wrote `{}`", output.display()));
     Ok(())
 }

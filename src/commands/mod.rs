@@ -1,5 +1,6 @@
 //! A file for each subcommand, and what they share: flags in, library calls, words out.
 
+mod asked;
 mod choice;
 mod eval;
 mod export;
@@ -10,16 +11,19 @@ mod predict;
 mod shell;
 mod signals;
 mod study;
+mod tables;
 mod train;
 
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Command, Trained};
+use crate::config::Recipe;
 use crate::device;
 use crate::limits::check;
-use crate::model::with_rows;
+use crate::model::{Config, MemoryStart, with_rows};
 use crate::run::Run;
 use crate::study::Study;
-use crate::tasks::{Axis, Grid, MOST, Task};
+use crate::tasks::{Axis, Grid, MOST, Point, Source, Task};
+use crate::terminal::say;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -47,6 +51,10 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     match Run::machine_in(path) {
+        Some(file) if file == Run::latest_in(path) => {
+            say(&format!("`{}` has no best machine: this is its latest", path.display()));
+            Ok(file)
+        }
         Some(file) => Ok(file),
         None if Study::is_in(path) => bail!(
             "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
@@ -77,9 +85,34 @@ fn sized(mut checkpoint: Checkpoint, flags: &Trained) -> Result<Checkpoint> {
 /// Gives a machine so many memory rows. To be run or begun with, not gone on with: the optimizer's state is not resized.
 fn resize(checkpoint: &mut Checkpoint, rows: usize) -> Result<()> {
     let Checkpoint { recipe, theta, .. } = checkpoint;
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     (recipe.model, *theta) = with_rows(&recipe.model, x, y, theta, rows)?;
     Ok(())
+}
+
+/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. Copy needs a row for
+/// its end marker, too.
+fn too_few_rows(recipe: &Recipe, points: &[Point], source: &mut Source, seed: u64) -> Result<Option<String>> {
+    let Config::Ntm(ntm) = &recipe.model else { return Ok(None) };
+    if ntm.init.memory != MemoryStart::Constant || recipe.task.axes().is_empty() {
+        return Ok(None);
+    }
+    let (rows, mut found) = (ntm.memory.rows, vec![]);
+    for point in points.iter().filter(|point| source.evaluation_steps(point) > rows).cloned().collect::<Vec<_>>() {
+        let batch = source.evaluation_batch(seed, &point, 0, 1)?;
+        let before = batch.mask.iter().take_while(|mask| **mask == 0.0).count();
+        if before > rows {
+            found.push((before, point));
+        }
+    }
+    let others = match found.len() {
+        0 => return Ok(None),
+        1 => String::new(),
+        2 => " (and at another point)".to_string(),
+        count => format!(" (and at {} other points)", count - 1),
+    };
+    let (before, point) = &found[0];
+    Ok(Some(format!("at {point}{others} {before} steps go in before the first answer: more than {rows} rows hold")))
 }
 
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.

@@ -2,20 +2,21 @@
 
 mod gather;
 
+use super::asked::{asked, change, checksum, directory, in_recipe, recipe, say_of_rows, weights};
 use super::choice::{Choice, as_begun, cores};
 use super::signals::{STOPPING, is_answered};
-use super::train::{asked, change, checksum, directory, in_recipe, recipe, weights};
+use super::tables::by_seed;
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Machine, Train};
 use crate::config::{Metric, Recipe, Training};
 use crate::device;
 use crate::display::SideBySide;
 use crate::distributed::{Group, Place};
-use crate::metrics::{self, Score, Spread};
+use crate::metrics::{Score, Spread};
 use crate::run::Run;
 use crate::study::{Outcome, Start, Study, Summary};
-use crate::tasks::{Point, Source};
-use crate::terminal::{print, say, shell_path, table};
+use crate::tasks::Source;
+use crate::terminal::{print, say, shell_path};
 use crate::train::{Jobs, Trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -104,6 +105,9 @@ fn study(
     jobs: usize,
 ) -> Result<(Study, PathBuf, Option<Source>)> {
     let begin = |seeds: &[u64]| {
+        if let Some(setting) = flags.set.iter().find(|setting| setting.starts_with("training.seed=")) {
+            bail!("`--set {setting}` and `--seeds` both name seeds\nhint: leave one of them out");
+        }
         let (recipe, source) = recipe(flags)?;
         weights(&recipe)?; // or nothing is begun
         choice.check_memory(&recipe, jobs.min(seeds.len()), 1).with_context(|| in_recipe(flags))?;
@@ -139,6 +143,7 @@ fn study(
                 change(&mut study.recipe, flags)?;
                 if study.recipe.training.sequences != before {
                     study.sequences_before.push(before);
+                    check_total(&study)?;
                 }
                 study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
                 let machine = as_begun(&flags.machine, &study.engine, &study.device);
@@ -154,6 +159,26 @@ fn study(
     })?;
     let study = led.map_or_else(|| Study::parse(&directory, &saved), Ok)?;
     Ok((study, directory, source))
+}
+
+/// Refuses a total that is less than what a seed has seen, but for one that was made longer alone.
+fn check_total(study: &Study) -> Result<()> {
+    let total = study.recipe.training.sequences;
+    for &seed in &study.seeds {
+        let directory = study.run_directory(seed);
+        if !Run::is_in(&directory) {
+            continue;
+        }
+        let Checkpoint { recipe, progress, .. } = Run::latest_of(&directory)?;
+        let seen = progress.of_start() * recipe.training.batch_size as u64;
+        if study.sequences_before.contains(&recipe.training.sequences) && study.recipe.updates() < progress.of_start() {
+            bail!(
+                "`--sequences {total}` is less than the {seen} that seed {seed} has seen\n\
+                 hint: name a larger total, or leave it out"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// A study, and what its seeds are trained with.
@@ -193,6 +218,8 @@ impl<'a> Seeds<'a> {
             study.forget_summary()
         })?;
         group.say(&choice.words());
+        let mut source = source;
+        group.lead(|| say_of_rows(&study.recipe, &mut source))?;
         let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
         let several = asked && choice.check_memory(&study.recipe, jobs, 1).is_ok();
         let jobs = Jobs::of(jobs);
@@ -281,7 +308,9 @@ fn summary_table(summary: &Summary, metric: Metric) -> String {
     let rows: Vec<(Vec<String>, &[Score])> =
         summary.outcomes.iter().map(|outcome| (row(outcome), &outcome.results[..])).collect();
     let table = by_seed(&["seed", "sequences", "seconds"], &rows, metric);
-    let title = format!("sequences and seconds until solved, and {} at the end", metrics::column(&metric.to_string()));
+    let scores = summary.outcomes.iter().map(|outcome| &outcome.results[..]).max_by_key(|results| results.len());
+    let said = metric.said(scores.unwrap_or_default());
+    let title = format!("sequences and seconds until solved, and {said} at the end");
     let mut when = String::new();
     if let (Some(sequences), Some(seconds)) = (&summary.sequences, &summary.seconds) {
         let Spread { median, least, most } = sequences;
@@ -290,25 +319,4 @@ fn summary_table(summary: &Summary, metric: Metric) -> String {
         when += &format!(" and {median:.1} s ({least:.1} to {most:.1})");
     }
     format!("{title}\n{table}\nsolved: {} of {}{when}\n", summary.solved, summary.seeds)
-}
-
-/// A table with a row a seed, cells of its own first, below `headings`, then a metric at each point of an evaluation.
-pub fn by_seed(headings: &[&str], seeds: &[(Vec<String>, &[Score])], metric: Metric) -> String {
-    let name = metric.to_string();
-    let longest = seeds.iter().map(|(_, scores)| *scores).max_by_key(|scores| scores.len());
-    let points: Vec<&Point> = longest.into_iter().flatten().map(|score| &score.point).collect();
-    // a point has an axis a line: a grid of two axes would make the columns too wide
-    let axes = points.first().map_or(0, |point| point.values().count()).max(1);
-    let above = (0..axes).map(|line| {
-        let own = headings.iter().map(|heading| if line + 1 == axes { heading.to_string() } else { String::new() });
-        let axis = |point: &&Point| match point.values().nth(line) {
-            Some((axis, value)) => format!("{} {value}", axis.name()),
-            None => "all".to_string(),
-        };
-        own.chain(points.iter().map(axis)).collect()
-    });
-    let row = |(own, scores): &(Vec<String>, &[Score])| {
-        own.iter().cloned().chain(scores.iter().map(|score| metrics::shown(&name, metric.of(score)))).collect()
-    };
-    table(&above.chain(seeds.iter().map(row)).collect::<Vec<_>>(), axes)
 }

@@ -1,26 +1,25 @@
+use super::asked::{asked, change, checksum, directory, in_recipe, moved, recipe, say_of_rows, weights};
 use super::choice::{Choice, as_begun, cores};
 use super::signals::stop_signal;
-use super::{machine_file, resize, study, usage};
-use crate::checkpoint::{Checkpoint, bytes};
-use crate::cli::{self, Train};
-use crate::config::{OnNonfinite, Recipe};
+use super::{study, usage};
+use crate::checkpoint::Checkpoint;
+use crate::cli::Train;
+use crate::config::Recipe;
 use crate::device;
 use crate::display::Display;
 use crate::distributed::{Group, Lost, Place, launched};
 use crate::engine::Engine;
 use crate::lock::Lock;
-use crate::model::Config;
 use crate::optim::Schedule;
 use crate::run::Run;
 use crate::simd;
 use crate::study::Study;
-use crate::tasks::{Source, Task, points};
+use crate::tasks::{Source, Task};
 use crate::terminal::{say, shell_path};
 use crate::train::{Ended, Jobs, NotFinite, Trainer};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -112,99 +111,6 @@ fn hints(error: &Error, trainer: &Trainer, run: Option<&Run>) -> String {
     hints
 }
 
-/// The recipe that the flags make, and its sequences.
-pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
-    let mut settings = flags.set.clone();
-    settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
-    if let Some(from) = &flags.from {
-        let from = from.to_str().with_context(|| format!("`--from {}` is not UTF-8", from.display()))?;
-        settings.push(format!("training.from={}", json!(from)));
-    }
-    let mut recipe = Recipe::load(&flags.recipe, &settings)?;
-    change(&mut recipe, flags)?;
-    if !recipe.training.from.is_empty() {
-        let from = std::path::absolute(&recipe.training.from).context("in `training.from`")?;
-        recipe.training.from = from.display().to_string();
-    }
-    let source = Source::open(&recipe.task)?;
-    recipe.task = source.task.clone();
-    recipe.validate()?;
-    source.check(&points(&recipe.evaluation.grid)).with_context(|| in_recipe(flags))?;
-    Ok((recipe, source))
-}
-
-/// The weights that a new run of a recipe begins with; none where they are drawn.
-pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
-    let from = &recipe.training.from;
-    if from.is_empty() {
-        return Ok(None);
-    }
-    let mut other = Checkpoint::load(&machine_file(Path::new(from))?)?;
-    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
-        for (field, wanted, found) in
-            [("key", wanted.activation.key, found.activation.key), ("add", wanted.activation.add, found.activation.add)]
-        {
-            if wanted != found {
-                let [wanted, found] = [wanted, found].map(|activation| format!("{activation:?}").to_lowercase());
-                bail!(
-                    "`{from}` is another network: its `model.activation.{field}` is {found}, this recipe's {wanted}\n\
-                     hint: `--set model.activation.{field}={found}`"
-                );
-            }
-        }
-        resize(&mut other, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
-    }
-    let [wanted, found] = [recipe, &other.recipe].map(|recipe| {
-        let shapes = recipe.layout().parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
-        shapes.collect::<BTreeMap<String, Vec<usize>>>()
-    });
-    if let Some(name) = wanted.keys().chain(found.keys()).find(|name| wanted.get(*name) != found.get(*name)) {
-        let [wanted, found] = [&wanted, &found]
-            .map(|of| of.get(name).map_or("none".to_string(), |shape| format!("one of shape {shape:?}")));
-        bail!(
-            "`{from}` is another network: of `{name}` it has {found}, this recipe needs {wanted}\n\
-             hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
-        );
-    }
-    Ok(Some(other.theta))
-}
-
-/// By which weights are told from others.
-pub fn checksum(weights: &[f32]) -> u32 {
-    crc32fast::hash(bytes(weights))
-}
-
-/// Where something is wrong.
-pub fn in_recipe(flags: &Train) -> String {
-    match &flags.resume {
-        None => format!("in recipe `{}`", flags.recipe),
-        Some(directory) => format!("in the recipe of `{}`", directory.display()),
-    }
-}
-
-/// The changes that a run may also go on with.
-pub fn change(recipe: &mut Recipe, flags: &Train) -> Result<()> {
-    let training = &mut recipe.training;
-    if let Some(choice) = flags.on_nonfinite {
-        training.on_nonfinite = match choice {
-            cli::OnNonfinite::Stop => OnNonfinite::Stop {},
-            cli::OnNonfinite::Rollback if training.on_nonfinite.rollbacks() > 0 => training.on_nonfinite.clone(),
-            cli::OnNonfinite::Rollback => OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS },
-        };
-    }
-    if let Some(sequences) = flags.sequences {
-        training.sequences = sequences;
-        recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
-    }
-    Ok(())
-}
-
-/// Where a run goes: as told, or `runs/<recipe>-<suffix>`.
-pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
-    let name = PathBuf::from(&flags.recipe).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    flags.run_dir.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{name}-{suffix}")))
-}
-
 /// What to train and where the rank that leads logs it; none if there is nothing left to do.
 fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
     let begun = if flags.resume.is_some() { Ok(None) } else { recipe(flags).map(Some) };
@@ -222,43 +128,17 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     }
     let recipe = checkpoint.as_ref().map(|checkpoint| checkpoint.recipe.clone()).or(recipe);
     let recipe = recipe.context("a run begins or goes on")?;
-    let prepare = || -> Result<_> {
-        let batch = recipe.training.batch_size;
-        if batch < group.size {
-            bail!(
-                "a batch of {batch} cannot be shared among {} ranks\n\
-                 hint: `--set training.batch_size=N` of at least that, or fewer ranks",
-                group.size
-            );
-        }
-        let source = source.map_or_else(|| Source::open(&recipe.task), Ok)?;
-        let jobs = flags.jobs.map(usize::from);
-        let each = (cores(place) / jobs.unwrap_or(1)).max(1);
-        let begun = checkpoint.as_ref().map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
-        let machine = as_begun(&flags.machine, begun[0], begun[1]);
-        // several starts have more of the cores than of a card; a run that has begun stays where it is
-        let training = &recipe.training;
-        let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
-        let choice = match many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
-            true => Choice::side_by_side(&machine, place, each, "starts go side by side on the cores")?,
-            false => Choice::new(&machine, place, each)?,
-        };
-        let choice = choice.for_recipe(&machine, place, &recipe)?;
-        let starts = if group.is_alone() { choice.starts(jobs, cores(place), &recipe)? } else { 1 };
-        let choice = if starts > 1 { choice.of_several(&recipe) } else { choice };
-        choice.check_memory(&recipe, starts, group.size).with_context(|| in_recipe(flags))?;
-        let weights = if checkpoint.is_none() { weights(&recipe)? } else { None };
-        Ok((source, choice.engine(&recipe)?, choice, starts, weights))
+    let prepared = Prepared::new(flags, place, &group, &recipe, source, checkpoint.as_ref());
+    let said = |prepared: &Prepared| {
+        let Prepared { engine, choice, weights, .. } = prepared;
+        json!({ "recipe": recipe, "engine": engine.name(), "device": device::kind(choice.device),
+            "fused multiply-add": simd::has_fma(), "weights": weights.as_deref().map(checksum) })
     };
-    let said = |(_, engine, choice, _, weights): &(_, Box<dyn Engine>, Choice, _, Option<Vec<f32>>)| {
-        let device = device::kind(choice.device);
-        json!({ "recipe": recipe, "engine": engine.name(), "device": device, "fused multiply-add": simd::has_fma(),
-            "weights": weights.as_deref().map(checksum) })
-    };
-    let (source, engine, choice, starts, weights) = group.agree("run", prepare(), said)?;
+    let Prepared { mut source, engine, choice, starts, weights } = group.agree("run", prepared, said)?;
     if choice.device.is_cuda() {
         group.use_cards(choice.device)?;
     }
+    group.lead(|| say_of_rows(&recipe, &mut source))?;
     let saved = checkpoint.as_ref().zip(lock.flatten());
     let run = group.lead(|| log(flags, &directory, &recipe, saved, &choice, group.size, starts))?;
     let jobs = Jobs::of(starts);
@@ -268,6 +148,57 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         trainer.begin_with(weights);
     }
     Ok(Some((trainer.in_group(group), run)))
+}
+
+/// What a run is trained with.
+struct Prepared {
+    source: Source,
+    engine: Box<dyn Engine>,
+    choice: Choice,
+    /// How many are trained at a time.
+    starts: usize,
+    /// To begin with, where they are not drawn.
+    weights: Option<Vec<f32>>,
+}
+
+impl Prepared {
+    /// For a recipe, whose sequences have been read perhaps, from its begin or from a checkpoint.
+    fn new(
+        flags: &Train,
+        place: Option<&Place>,
+        group: &Group,
+        recipe: &Recipe,
+        source: Option<Source>,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<Prepared> {
+        let batch = recipe.training.batch_size;
+        if batch < group.size {
+            bail!(
+                "a batch of {batch} cannot be shared among {} ranks\n\
+                 hint: `--set training.batch_size=N` of at least that, or fewer ranks",
+                group.size
+            );
+        }
+        let source =
+            source.map_or_else(|| Source::open(&recipe.task), Ok).map_err(|error| moved(error, recipe, flags))?;
+        let jobs = flags.jobs.map(usize::from);
+        let each = (cores(place) / jobs.unwrap_or(1)).max(1);
+        let begun = checkpoint.map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
+        let machine = as_begun(&flags.machine, begun[0], begun[1]);
+        // several starts have more of the cores than of a card; a run that has begun stays where it is
+        let training = &recipe.training;
+        let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
+        let choice = match many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
+            true => Choice::side_by_side(&machine, place, each, "starts go side by side on the cores")?,
+            false => Choice::new(&machine, place, each)?,
+        };
+        let choice = choice.for_recipe(&machine, place, recipe)?;
+        let starts = if group.is_alone() { choice.starts(jobs, cores(place), recipe)? } else { 1 };
+        let choice = if starts > 1 { choice.of_several(recipe) } else { choice };
+        choice.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;
+        let weights = if checkpoint.is_none() { weights(recipe)? } else { None };
+        Ok(Prepared { source, engine: choice.engine(recipe)?, choice, starts, weights })
+    }
 }
 
 /// The checkpoint to go on from, and the lock on its directory, which the rank that leads holds; none where a run begins.
@@ -331,7 +262,14 @@ fn log(
             0 => String::new(),
             times => format!(", from up to {} starts,", times + 1),
         };
-        say(&format!("training {} sequences of {from}{starts} into {shown}", recipe.training.sequences));
+        let (updates, batch) = (recipe.updates(), recipe.training.batch_size as u64);
+        let updates = if updates * batch == recipe.training.sequences {
+            String::new()
+        } else {
+            format!(" ({updates} updates of {batch})")
+        };
+        let total = recipe.updates() * batch;
+        say(&format!("training {total} sequences{updates} of {from}{starts} into {shown}"));
         return Ok(run);
     };
     let run = Run::resume(directory, lock, checkpoint, &words)?;
@@ -342,12 +280,6 @@ fn log(
         say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
     }
     Ok(run)
-}
-
-/// What the ranks of a group must have been asked alike.
-pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
-    let rollback = flags.on_nonfinite.map(|choice| choice == cli::OnNonfinite::Rollback);
-    json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
 }
 
 /// The checkpoint of the run in a directory, to be gone on with as changed.

@@ -188,13 +188,14 @@ impl Recipe {
     /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`
     /// values, of each of so many runs in each of so many processes.
     pub fn check_memory(&self, [runs, processes]: [usize; 2], activations: u128) -> Result<()> {
-        let weights = self.model.size(self.task.input_width(), self.task.output_width());
+        let (x, y) = self.task.widths();
+        let weights = self.model.size(x, y);
         let bytes = 4 * (weights * 8 + activations) * (runs * processes) as u128;
         let available = available_memory();
         if bytes <= available {
             return Ok(());
         }
-        let mut what = format!("{weights} weights, {} sequences", self.training.batch_size);
+        let mut what = format!("up to {weights} weights, {} sequences", self.training.batch_size);
         what += &format!(" of up to {} steps", self.task.max_steps());
         let mut cures = "make `model.memory`, `training.batch_size` or the task's lengths smaller".to_string();
         if runs > 1 {
@@ -205,10 +206,16 @@ impl Recipe {
             what += &format!(", {processes} processes");
         }
         bail!(
-            "an update of this recipe would need about {bytes} bytes of memory, {available} are available ({what})\n\
-             hint: {cures}"
+            "an update of this recipe would need about {} of memory, {} are available ({what})\n\
+             hint: {cures}",
+            gigabytes(bytes),
+            gigabytes(available)
         )
     }
+}
+
+fn gigabytes(bytes: u128) -> String {
+    format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
 /// The bytes this machine can still give, where it tells; else a terabyte.

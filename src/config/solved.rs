@@ -1,7 +1,7 @@
 //! When a run counts as solved, and the bounds on an evaluation that say so.
 
 use crate::limits::check;
-use crate::metrics::Score;
+use crate::metrics::{Score, column};
 use crate::tasks::{Scoring, Task};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,18 @@ impl Metric {
             Metric::SquaredError => figure("squared_error"),
         };
         value.unwrap_or(f64::INFINITY)
+    }
+}
+
+impl Metric {
+    /// In words, with its unit, above a column of these scores.
+    pub fn said(self, scores: &[Score]) -> String {
+        let markers = scores.iter().flat_map(|score| score.figures.means()).any(|(name, _)| name == "marker_errors");
+        if self == Metric::BitErrors && markers {
+            "wrong bits and markers".to_string()
+        } else {
+            column(METRICS[self as usize])
+        }
     }
 }
 

@@ -145,7 +145,9 @@ impl LearningCurves {
         }
         let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
         let (least, most) = (least * 0.8, most * 1.25);
-        let floor = numbered(least, most);
+        // zeros are drawn at a power of ten that is below all others, and called 0 there
+        let zeros = self.values().any(|value| value <= 0.0);
+        let floor = if zeros { 10f64.powf((least / 2.0).log10().floor()) * 0.999 } else { numbered(least, most) };
         self.chart(area, sequences, unit, (floor..most).log_scale(), floor)
     }
 
@@ -165,6 +167,7 @@ impl LearningCurves {
             "all" => "in evaluation".to_string(),
             point => format!("in evaluation, {}", point.replace('_', " ")),
         };
+        let zeros = self.values().any(|value| value <= 0.0);
         let title = format!("{} {place}", metrics::name(metric));
         area.draw_text(&title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         legend(area, self.curves.iter().map(|curve| curve.name.as_str()), (20, 46))?;
@@ -182,7 +185,7 @@ impl LearningCurves {
             .x_desc(axis_name)
             .y_desc(metrics::axis(metric))
             .x_label_formatter(&|x| tidy(*x))
-            .y_label_formatter(&|y| tidy(*y))
+            .y_label_formatter(&|y| if self.log && zeros && *y < floor * 1.5 { "0".to_string() } else { tidy(*y) })
             .draw()?;
         for (index, curve) in self.curves.iter().enumerate() {
             let line =

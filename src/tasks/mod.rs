@@ -140,6 +140,11 @@ impl Task {
         Channels::width(&self.channels().1)
     }
 
+    /// X and Y.
+    pub fn widths(&self) -> (usize, usize) {
+        (self.input_width(), self.output_width())
+    }
+
     /// What its sequences vary in; own data vary as they do.
     pub fn axes(&self) -> Vec<Varying> {
         match self.origin() {

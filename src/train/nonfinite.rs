@@ -122,7 +122,7 @@ mod tests {
 
     fn engines() -> [Box<dyn Engine>; 2] {
         let recipe = recipe();
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         [Box::new(Fused::<f32>::new(&recipe.model, x, y, 1).unwrap()), Box::new(Composed::new(&recipe.model, x, y))]
     }
 

@@ -4,6 +4,7 @@ use crate::common::{TINY, ntm, refused, succeeds, tiny_run};
 use image::RgbImage;
 use ntm::config::Recipe;
 use ntm::tasks::{Axis, Point, Source};
+use serde_json::Value;
 use std::fs;
 use std::path::Path;
 
@@ -197,6 +198,17 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     let text = fs::read_to_string(here.join("again.svg")).unwrap();
     for words in ["wrong bits in evaluation, length 4", "wrong bits (per sequence)", "median and range of 2 seeds"] {
         assert!(text.contains(words), "no `{words}` in\n{text}");
+    }
+    // a logarithmic axis has a 0 at its foot where there are zeros, beside that of the sequences
+    let log = fs::read_to_string(here.join("again/metrics.jsonl")).unwrap();
+    let mut reports: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (zeros, expected) in [(0, 1), (2, 2)] {
+        reports.iter_mut().take(zeros).for_each(|report| report["bit_errors"] = 0.0.into());
+        let lines: Vec<String> = reports.iter().map(Value::to_string).collect();
+        fs::write(here.join("again/metrics.jsonl"), lines.join("\n") + "\n").unwrap();
+        succeeds(here, "plot again --metric bit_errors --log --output log.svg");
+        let text = fs::read_to_string(here.join("log.svg")).unwrap();
+        assert_eq!(text.lines().filter(|line| *line == "0").count(), expected, "{text}");
     }
     // a run that was solved early keeps its last value to the end of the longest, one that was stopped does not
     for (solved, last) in [("0.1", 200), ("1000", 10)] {

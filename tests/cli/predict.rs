@@ -69,7 +69,7 @@ fn machines_of_every_task_answer_with_the_engines_outputs_to_the_last_bit_also_w
         let path = shipped(&format!("{name}.safetensors"));
         let Checkpoint { recipe, theta, .. } = Checkpoint::load(&path).unwrap();
         let batch = Source::open(&recipe.task).unwrap().evaluation_batch(1, &recipe.task.sample(), 0, 1).unwrap();
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         let input: Vec<&[f32]> = batch.inputs.chunks(x).collect();
         fs::write(directory.path().join("in.jsonl"), json!({ "input": input }).to_string()).unwrap();
         let line = format!("predict --checkpoint {} --threads 1 in.jsonl", path.display());

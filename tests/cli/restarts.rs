@@ -237,7 +237,8 @@ fn a_rollback_never_goes_back_to_a_start_that_was_given_up() {
     let flags = "--set training.restart.kind=unless --set training.restart.metric=squared_error \
         --set training.restart.after=0.2 --set training.restart.times=1 --on-nonfinite rollback \
         --set training.on_nonfinite.kind=rollback --set training.on_nonfinite.at_most=9 --set training.checkpoint_every=1000";
-    let ran = succeeds(here, &format!("train diverging.json --threads 1 --run-dir run {flags}"));
+    let higher = "--set training.optimizer.learning_rate=0.015";
+    let ran = succeeds(here, &format!("train diverging.json --threads 1 --run-dir run {flags} {higher}"));
     assert_eq!(ran.stderr.matches("beginning anew, restart 1 of at most 1").count(), 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("  back to update 12 with half the learning rate, rollback 1 of 9"), "{}", ran.stderr);
     let progress = progress(here, "run");

@@ -103,6 +103,34 @@ fn the_recipe_of_a_run_that_is_older_than_a_field_says_what_was_done_then() {
 }
 
 #[test]
+fn an_edited_recipe_of_a_run_a_lost_checkpoint_and_a_file_are_refused_with_what_to_do() {
+    let directory = tiny_run();
+    let here = directory.path();
+    let recipe = here.join("run/recipe.json");
+    let kept = fs::read_to_string(&recipe).unwrap();
+    fs::write(&recipe, kept.replace("\"max_length\": 3", "\"max_length\": 2")).unwrap();
+    let message = refused(here, "train --resume run --sequences 40", 1);
+    assert!(message.contains("`run/recipe.json` has been edited: `task.max_length` was 3 and is 2"), "{message}");
+    assert!(message.contains("`ntm train run/recipe.json --from run --run-dir DIR`"), "{message}");
+    succeeds(here, "train run/recipe.json --from run --sequences 5 --run-dir edited --threads 1");
+    fs::write(&recipe, kept).unwrap();
+    assert!(refused(here, &format!("train --resume run/{LATEST}"), 1).contains("is a file\nhint: --resume takes"));
+    succeeds(here, "train --resume run --sequences 40 --threads 1");
+    fs::remove_file(here.join("run").join(LATEST)).unwrap();
+    let message = refused(here, "train --resume run", 1);
+    assert!(message.contains("has lost its latest checkpoint") && message.contains("`--from run`"), "{message}");
+}
+
+#[test]
+fn a_total_that_is_no_whole_number_of_batches_and_evaluations_beyond_the_memory_are_told_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let line = "--set training.batch_size=16 --set evaluation.lengths=[4,8,20] --sequences 40 --run-dir run";
+    let said = succeeds(directory.path(), &format!("train {TINY} {line}")).stderr;
+    assert!(said.contains("training 48 sequences (3 updates of 16) of copy into run"), "{said}");
+    assert!(said.contains("at length 8 (and at another point) 9 steps go in before the first answer"), "{said}");
+}
+
+#[test]
 fn another_seed_gives_another_run_in_a_directory_named_after_recipe_and_seed() {
     let directory = tempfile::tempdir().unwrap();
     for seed in [1, 2] {

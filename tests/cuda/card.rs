@@ -18,7 +18,7 @@ fn card() -> Option<Device> {
 }
 
 fn engine(recipe: &Recipe) -> CudaFused {
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     CudaFused::on_card(&recipe.model, x, y, 0).unwrap()
 }
 
@@ -34,7 +34,7 @@ fn on_the_card_logits_and_every_gradient_equal_the_definition() {
     );
     for (name, model) in MACHINES {
         let recipe = recipe(model);
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         for snapshot_bytes in [0, usize::MAX] {
             let mut fused = engine(&recipe).with_snapshot_bytes(snapshot_bytes);
             for (draw, lengths) in LENGTHS.iter().enumerate() {
@@ -85,7 +85,7 @@ fn on_the_card_every_recipe_has_the_gradient_of_the_composed_engine() {
     let Some(device) = card() else { return };
     for (name, _) in ntm::config::BUILT_IN {
         let recipe = Recipe::load(name, &[]).unwrap();
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         let theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);
         let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 2, 1.0).unwrap();
         let mut gradients = [theta.zeros_like(), theta.zeros_like()];

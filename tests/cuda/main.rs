@@ -20,13 +20,13 @@ use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 fn engine(recipe: &Recipe, launcher: Emulated, kind: Kind) -> CudaFused {
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     CudaFused::new(&recipe.model, x, y, Rc::new(launcher), (kind, Device::Cpu)).unwrap()
 }
 
 /// The launcher with no more shared memory than the recipe's machine must have.
 fn with_least_shared(recipe: &Recipe, launcher: impl Fn() -> Emulated) -> Emulated {
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let enough = |limit: &usize| {
         let launcher = Rc::new(launcher().with_shared_limit(*limit));
         CudaFused::new(&recipe.model, x, y, launcher, (Kind::Float, Device::Cpu)).is_ok()
@@ -218,7 +218,7 @@ fn forward_alone_and_a_used_engine_give_the_same_bits() {
 fn the_trace_equals_the_cpus() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
-        let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+        let (x, y) = recipe.task.widths();
         let batch = batch(&recipe, &[6, 6, 6], 12);
         let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
         let traced = engine(&recipe, Emulated::one_thread(Kind::Float), Kind::Float).trace(&theta, &batch).unwrap();

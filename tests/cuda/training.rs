@@ -31,7 +31,7 @@ fn emulated() -> Box<dyn Engine> {
 
 #[test]
 fn a_run_whose_results_are_read_late_is_the_run_on_the_cpu() {
-    let (x, y) = (recipe().task.input_width(), recipe().task.output_width());
+    let (x, y) = recipe().task.widths();
     let mut late = trainer(emulated());
     let mut cpu = trainer(Box::new(Fused::<f32>::new(&recipe().model, x, y, 1).unwrap()));
     for _ in 0..20 {

@@ -27,7 +27,7 @@ pub fn sequence(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     });
     results.last().expect("the logits").named("logits");
     let shape = |values: usize| [Size::Any("steps"), BATCH, Size::Fixed(values)];
-    let (x, y) = (checkpoint.recipe.task.input_width(), checkpoint.recipe.task.output_width());
+    let (x, y) = checkpoint.recipe.task.widths();
     let (input, output) = (declared("inputs", Tensor::FLOAT, &shape(x)), declared("logits", Tensor::FLOAT, &shape(y)));
     encode(checkpoint, graph.finish("sequence", vec![input], vec![output]))
 }
@@ -43,7 +43,7 @@ pub fn step(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     for (name, value) in state_names(model).iter().zip(state) {
         value.named(name);
     }
-    let (x, y) = (checkpoint.recipe.task.input_width(), checkpoint.recipe.task.output_width());
+    let (x, y) = checkpoint.recipe.task.widths();
     let mut inputs = vec![declared("x", Tensor::FLOAT, &[BATCH, Size::Fixed(x)])];
     inputs.extend(state_declared(model, "prev_"));
     let mut outputs = vec![declared("logits", Tensor::FLOAT, &[BATCH, Size::Fixed(y)])];

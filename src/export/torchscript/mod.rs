@@ -70,7 +70,7 @@ fn module(path: &str, named: &[Named], sources: &HashMap<&str, String>) -> Resul
 /// and that is no error of the export.
 fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
     let recipe = &checkpoint.recipe;
-    let (x, y) = (recipe.task.input_width(), recipe.task.output_width());
+    let (x, y) = recipe.task.widths();
     let mut batch = Batch::zeros(vec![CHECKED_STEPS; 2], x, y);
     let mut rng = stream(recipe.training.seed, Purpose::EvaluationSequence, 0);
     batch.inputs.iter_mut().for_each(|input| *input = rng.random_range(-1.0..1.0));

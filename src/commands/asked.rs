@@ -1,0 +1,133 @@
+//! What the flags of `ntm train` ask for: a recipe, its sequences, weights to begin with, a directory.
+
+use super::{machine_file, resize, too_few_rows};
+use crate::checkpoint::{Checkpoint, bytes};
+use crate::cli::{self, Train};
+use crate::config::{OnNonfinite, Recipe};
+use crate::model::Config;
+use crate::tasks::{Source, Task, points};
+use crate::terminal::{say, shell_path};
+use anyhow::{Context, Error, Result, anyhow, bail};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The recipe that the flags make, and its sequences.
+pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
+    let mut settings = flags.set.clone();
+    settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
+    if let Some(from) = &flags.from {
+        let from = from.to_str().with_context(|| format!("`--from {}` is not UTF-8", from.display()))?;
+        settings.push(format!("training.from={}", json!(from)));
+    }
+    let mut recipe = Recipe::load(&flags.recipe, &settings)?;
+    change(&mut recipe, flags)?;
+    if !recipe.training.from.is_empty() {
+        let from = std::path::absolute(&recipe.training.from).context("in `training.from`")?;
+        recipe.training.from = from.display().to_string();
+    }
+    let source = Source::open(&recipe.task)?;
+    recipe.task = source.task.clone();
+    recipe.validate()?;
+    source.check(&points(&recipe.evaluation.grid)).with_context(|| in_recipe(flags))?;
+    Ok((recipe, source))
+}
+
+/// The weights that a new run of a recipe begins with; none where they are drawn.
+pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
+    let from = &recipe.training.from;
+    if from.is_empty() {
+        return Ok(None);
+    }
+    let mut other = Checkpoint::load(&machine_file(Path::new(from))?)?;
+    if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
+        for (field, wanted, found) in
+            [("key", wanted.activation.key, found.activation.key), ("add", wanted.activation.add, found.activation.add)]
+        {
+            if wanted != found {
+                let [wanted, found] = [wanted, found].map(|activation| format!("{activation:?}").to_lowercase());
+                bail!(
+                    "`{from}` is another network: its `model.activation.{field}` is {found}, this recipe's {wanted}\n\
+                     hint: `--set model.activation.{field}={found}`"
+                );
+            }
+        }
+        resize(&mut other, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
+    }
+    let [wanted, found] = [recipe, &other.recipe].map(|recipe| {
+        let shapes = recipe.layout().parameters.into_iter().map(|parameter| (parameter.name, parameter.shape));
+        shapes.collect::<BTreeMap<String, Vec<usize>>>()
+    });
+    if let Some(name) = wanted.keys().chain(found.keys()).find(|name| wanted.get(*name) != found.get(*name)) {
+        let [wanted, found] = [&wanted, &found]
+            .map(|of| of.get(name).map_or("none".to_string(), |shape| format!("one of shape {shape:?}")));
+        bail!(
+            "`{from}` is another network: of `{name}` it has {found}, this recipe needs {wanted}\n\
+             hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
+        );
+    }
+    Ok(Some(other.theta))
+}
+
+/// By which weights are told from others.
+pub fn checksum(weights: &[f32]) -> u32 {
+    crc32fast::hash(bytes(weights))
+}
+
+/// Where something is wrong.
+pub fn in_recipe(flags: &Train) -> String {
+    match &flags.resume {
+        None => format!("in recipe `{}`", flags.recipe),
+        Some(directory) => format!("in the recipe of `{}`", directory.display()),
+    }
+}
+
+/// The changes that a run may also go on with.
+pub fn change(recipe: &mut Recipe, flags: &Train) -> Result<()> {
+    let training = &mut recipe.training;
+    if let Some(choice) = flags.on_nonfinite {
+        training.on_nonfinite = match choice {
+            cli::OnNonfinite::Stop => OnNonfinite::Stop {},
+            cli::OnNonfinite::Rollback if training.on_nonfinite.rollbacks() > 0 => training.on_nonfinite.clone(),
+            cli::OnNonfinite::Rollback => OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS },
+        };
+    }
+    if let Some(sequences) = flags.sequences {
+        training.sequences = sequences;
+        recipe.validate().with_context(|| format!("`--sequences {sequences}`"))?;
+    }
+    Ok(())
+}
+
+/// Where a run goes: as told, or `runs/<recipe>-<suffix>`.
+pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
+    let name = PathBuf::from(&flags.recipe).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    flags.run_dir.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{name}-{suffix}")))
+}
+
+/// What the ranks of a group must have been asked alike.
+pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
+    let rollback = flags.on_nonfinite.map(|choice| choice == cli::OnNonfinite::Rollback);
+    json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
+}
+
+/// Tells where the evaluations of a run ask for more than its memory holds.
+pub fn say_of_rows(recipe: &Recipe, source: &mut Source) -> Result<()> {
+    let points = points(&recipe.evaluation.grid);
+    if let Some(words) = too_few_rows(recipe, &points, source, recipe.training.seed)? {
+        let fields: Vec<String> =
+            recipe.task.axes().iter().map(|axis| format!("`evaluation.{}`", axis.axis.plural())).collect();
+        say(&format!("{words}; see {}", fields.join(", ")));
+    }
+    Ok(())
+}
+
+/// What to do where the files of a run that is to go on cannot be read.
+pub fn moved(error: Error, recipe: &Recipe, flags: &Train) -> Error {
+    let (Some(run), Task::Sequences(_)) = (&flags.resume, &recipe.task) else { return error };
+    let run = shell_path(run);
+    anyhow!(
+        "{error:#}\nhint: put the files back; or begin a new run with its weights: `ntm train {run}/recipe.json --from {run} \
+         --set task.train=FILE --set task.eval=FILE --run-dir DIR`"
+    )
+}
