@@ -52,6 +52,25 @@ impl SideBySide {
     }
 }
 
+/// A bar for an evaluation, on a terminal; gone when it is dropped.
+pub struct Measuring(ProgressBar);
+
+impl Measuring {
+    pub fn new(sequences: usize) -> Measuring {
+        Measuring(drawn(ProgressBar::new(sequences as u64), String::new(), 0))
+    }
+
+    pub fn advance(&self, sequences: usize) {
+        self.0.inc(sequences as u64);
+    }
+}
+
+impl Drop for Measuring {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
 /// A bar with words before it.
 fn drawn(bar: ProgressBar, before: String, done: u64) -> ProgressBar {
     let bar = bar.with_position(done).with_prefix(before).with_style(

@@ -4,6 +4,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::config::Recipe;
 use crate::device;
+use crate::display::Measuring;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::Score;
@@ -148,7 +149,10 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         }
     }
     let theta = Tensor::from_slice(&theta).to_device(choice.device);
-    let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &points, sequences, flags.seed)?;
+    let bar = Measuring::new(points.len() * source.evaluation_count(sequences));
+    let (group, done) = (Group::alone(), |sequences| bar.advance(sequences));
+    let scores = evaluate(&group, &mut *engine, &theta, &mut source, &points, sequences, flags.seed, done)?;
+    drop(bar);
     let told = Results {
         checkpoint: file.display().to_string(),
         task: recipe.task.name(),

@@ -25,7 +25,9 @@ const EVALUATION_STEPS: usize = 100_000;
 const LOOK_STEPS: usize = 640;
 const LOOK_WEIGHTS: usize = 1 << 24;
 
-/// Mean cost and errors of `sequences` evaluation sequences at each point, the batches dealt out to the ranks of a group.
+/// Mean cost and errors of `sequences` evaluation sequences at each point, the batches dealt out to the ranks of a group. `done` is
+/// told of the sequences that have been gone through.
+#[allow(clippy::too_many_arguments)]
 pub fn evaluate(
     group: &Group,
     engine: &mut dyn Engine,
@@ -34,6 +36,7 @@ pub fn evaluate(
     points: &[Point],
     sequences: usize,
     seed: u64,
+    done: impl Fn(usize),
 ) -> Result<Vec<Score>> {
     let scoring = source.task.scoring();
     let sequences = source.evaluation_count(sequences);
@@ -48,6 +51,7 @@ pub fn evaluate(
                 let batch = source.evaluation_batch(seed, point, first as u64, size)?;
                 totals.add(scoring, engine.forward(theta, &batch)?, &batch);
             }
+            done(together.min(sequences - first));
             number += 1;
         }
         sums.push(totals.to_row());
@@ -115,7 +119,7 @@ impl Trainer {
     /// The scores of the machine as it is, the average if there is one.
     pub(super) fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
         let theta = self.machine().shallow_clone();
-        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed)
+        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed, |_| ())
     }
 
     /// Logs what has happened after an update; keeps the machine if it is the best.

@@ -74,6 +74,16 @@ fn study_on_a_terminal(sequences: u32, before: &str) -> String {
 }
 
 #[test]
+fn an_evaluation_has_a_bar_which_is_gone_when_the_table_comes() {
+    let machine = format!("{}/checkpoints/copy.safetensors", env!("CARGO_MANIFEST_DIR"));
+    let line = format!("eval --checkpoint {machine} --lengths 20,120 --sequences 300 --threads 1");
+    let shown = without_colours(&on_a_terminal(80, &line, "A=B"));
+    assert!(shown.contains("/600, "), "{shown}");
+    let (_, table) = shown.split_once("wrong bits").expect("a table");
+    assert!(!table.contains(['░', '█']), "a bar stays behind\n{shown}");
+}
+
+#[test]
 fn each_seed_of_a_study_that_trains_has_a_bar_and_each_that_has_ended_a_line_above() {
     let shown = study_on_a_terminal(1000, "A=B");
     for seed in 1..=3 {
