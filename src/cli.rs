@@ -1,6 +1,7 @@
 //! The command line; imports nothing of ours.
 
 use clap::builder::RangedU64ValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,29 @@ a run was stopped; it is saved then, and goes on with `ntm train --resume`."
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The command line of this process; where it is wrong, ends it with a word on why.
+    pub fn read() -> Cli {
+        Cli::try_parse().unwrap_or_else(|mut error| {
+            let command = std::env::args().nth(1).unwrap_or_default();
+            let similar = error.get(ContextKind::SuggestedArg).is_some();
+            if let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument)), false) =
+                (error.kind(), error.get(ContextKind::InvalidArg), similar)
+            {
+                let tip = match command.as_str() {
+                    "train" if argument.starts_with("--") => {
+                        "every field of a recipe is set by `--set KEY=VALUE`; `ntm info copy` shows them".to_string()
+                    }
+                    "eval" | "export" if !argument.starts_with('-') => format!("write `--checkpoint {argument}`"),
+                    _ => error.exit(),
+                };
+                error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+            }
+            error.exit()
+        })
+    }
 }
 
 #[derive(Subcommand)]
@@ -59,7 +83,7 @@ pub struct Train {
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub from: Option<PathBuf>,
     /// The seed of weights and data (short for --set training.seed=N)
-    #[arg(long, value_name = "N", conflicts_with = "resume", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", conflicts_with = "resume", allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
     /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9; with --resume,
     /// more seeds of a study, beside those that it has
@@ -71,7 +95,7 @@ pub struct Train {
     pub jobs: Option<u16>,
     /// How many sequences a start trains on (short for --set training.sequences=N); with --resume, a new total, of the last
     /// start
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = sequences)]
     pub sequences: Option<u64>,
     /// What to do about a number that is not finite: end, or go back to the last good checkpoint with half the learning rate
     /// (short for --set training.on_nonfinite.kind=...)
@@ -156,7 +180,7 @@ pub struct Eval {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequences: Option<u32>,
     /// The seed of the sequences
-    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 1, allow_negative_numbers = true, value_parser = seed)]
     pub seed: u64,
     /// Print JSON instead of a table
     #[arg(long)]
@@ -341,7 +365,8 @@ pub struct Info {
     #[arg(long, requires = "recipe", conflicts_with_all = ["checkpoint", "json"])]
     pub sample: bool,
     /// The seed of the sample
-    #[arg(long, value_name = "N", default_value_t = 1, requires = "sample", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "sample", allow_negative_numbers = true,
+        value_parser = seed)]
     pub seed: u64,
     #[command(flatten)]
     pub axes: Axes,
@@ -401,6 +426,15 @@ pub enum EngineChoice {
 /// How many of something an axis has.
 fn count() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=1_000_000)
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| "it is no seed: a whole number, 0 or more".to_string())
+}
+
+fn sequences(text: &str) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|&number| number > 0);
+    number.ok_or("it is no whole number, 1 or more".to_string())
 }
 
 fn setting(text: &str) -> Result<String, String> {

@@ -1,11 +1,10 @@
 //! The program: one subcommand, from its flags to an exit code. How a batch goes through the library is at the top of `lib.rs`.
 
-use clap::Parser;
 use ntm::{cli::Cli, commands, terminal::say};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match commands::run(Cli::parse().command) {
+    match commands::run(Cli::read().command) {
         Ok(code) => code,
         Err(error) => {
             say(&format!("error: {error:#}"));
