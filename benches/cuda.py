@@ -1,5 +1,6 @@
 """The tables of `cuda.sh`: sequences a second of the engines on one card beside JAX and a CUDA graph of PyTorch, what share of
-the card's ceilings that is, and the time until copy is solved. Every program is a process of its own; a failed one is a dash."""
+the card's ceilings that is, and the time until copy is solved. Every program is a process of its own; a failed one is a dash, and
+an error at the end where it is one of ours."""
 
 import argparse
 import json
@@ -63,6 +64,8 @@ def rate(command, batch, environment, log):
     """Sequences a second: the median of the timed parts, the first fifth left out."""
     try:
         run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+        if run.returncode != 0:
+            raise ValueError(run.returncode)
         times = json.loads(run.stdout.splitlines()[-1])["milliseconds"]
         return 1e3 * batch / statistics.median(times[len(times) // 5 :])
     except (subprocess.TimeoutExpired, IndexError, KeyError, ValueError) as error:
@@ -111,11 +114,18 @@ def shares(rates, batches, ceilings):
 
 def solved(device, out, environment, sequences):
     print(f"## Copy, seed 1, {sequences} sequences: time to the first evaluation without a wrong bit\n")
-    rows = []
+    rows, failed = [], []
     for engine, on in [("fused", device), ("fused", "cpu")]:
         directory = out / f"copy-{engine}-{on}-{time.time_ns()}"
         command = [HERE / "ntm", "train", "copy", "--engine", engine, "--device", on, "--run-dir", directory, "--sequences", str(sequences)]
-        run = subprocess.run(command, env=environment, capture_output=True, text=True)
+        try:
+            run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+        except subprocess.TimeoutExpired:
+            rows.append([engine, on, "-", "-", "longer than 200 s"])
+            failed.append(f"ntm train on {on}")
+            continue
+        if run.returncode != 0:
+            failed.append(f"ntm train on {on}")
         report = directory / "evaluations.jsonl"
         said = run.stderr.strip().splitlines()[-1] if run.stderr.strip() else "nothing"
         lines = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
@@ -125,6 +135,7 @@ def solved(device, out, environment, sequences):
         seconds = next((line["seconds"] for line in reports if first and line["step"] >= first["step"]), None)
         rows.append([engine, on, first["step"] if first else "-", f"{seconds:.1f}" if seconds else "-", reports[-1]["seconds"] if reports else said])
     table(["engine", "device", "updates", "seconds", "seconds of the whole run"], rows)
+    return failed
 
 
 def main():
@@ -141,7 +152,13 @@ def main():
         rates = speed(arguments.device, batches, updates, environment, log)
     if cuda:
         shares(rates, batches, json.loads(subprocess.check_output([sys.executable, "-c", CEILINGS], text=True)))
-    solved(arguments.device, out, environment, 10000 if cuda else 200)
+    failed = [f"{title}, batch {batch}" for (title, batch), value in rates.items() if value is None]
+    if failed:
+        print(f"failed, see {out / 'failures.txt'}: {'; '.join(failed)}", flush=True)
+    ours = [name for name in failed if name.startswith(("fused", "composed"))]
+    ours += solved(arguments.device, out, environment, 10000 if cuda else 200)
+    if ours:
+        sys.exit(f"error: ours failed: {'; '.join(ours)}")
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ use ntm::fused::{CudaFused, Fused};
 use ntm::optim::Optimizer;
 use ntm::progress::Progress;
 use ntm::tasks::{Axis, Point, Source};
+use std::process::ExitCode;
 use std::time::Instant;
 use tch::{Device, Tensor};
 
-fn main() {
+fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let [engine, numbers @ ..] = arguments.as_slice() else {
-        return eprintln!("usage: ENGINE BATCH LENGTH THREADS [UPDATES [DEVICE]]");
+        return refused("usage: ENGINE BATCH LENGTH THREADS [UPDATES [DEVICE]]");
     };
     let number =
         |index: usize, default: usize| numbers.get(index).map_or(default, |text| text.parse().expect("a whole number"));
@@ -30,7 +31,7 @@ fn main() {
     let (x, y) = recipe.task.widths();
     let device = match device::choose(numbers.get(4).map_or("cpu", String::as_str), Some(0), 1) {
         Ok((device, _)) => device,
-        Err(error) => return eprintln!("error: {error:#}"),
+        Err(error) => return refused(&format!("error: {error:#}")),
     };
     let mut machine: Box<dyn Engine> = match (engine.as_str(), device) {
         ("fused", Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index).expect("a card")),
@@ -38,7 +39,7 @@ fn main() {
             Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads"))
         }
         ("composed", _) => Box::new(Composed::new(&recipe.model, x, y)),
-        (other, _) => return eprintln!("no engine {other}: fused, composed, forward or checkpoint"),
+        (other, _) => return refused(&format!("no engine {other}: fused, composed, forward or checkpoint")),
     };
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
     let mut theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);
@@ -79,6 +80,12 @@ fn main() {
     let result = serde_json::json!({ "engine": engine, "batch": batch, "length": length, "threads": threads, "device": device::name(device),
         "milliseconds": milliseconds, "bytes": bytes, "peak_mb": peak.map(|kb| kb / 1024.0) });
     println!("{result}");
+    ExitCode::SUCCESS
+}
+
+fn refused(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::FAILURE
 }
 
 /// Saves a checkpoint as training does; milliseconds and bytes.

@@ -39,7 +39,10 @@ fn cuda(index: usize) -> Result<(Device, &'static str)> {
     match cuda_devices() {
         0 => bail!("no CUDA device: {}\nhint: `--device cpu`, or `--device auto`", why_no_cuda()),
         count if index >= count => {
-            bail!("no device cuda:{index}: this machine has {count}\nhint: indices go from 0 to {}", count - 1)
+            bail!(
+                "no device cuda:{index}: this machine has {count}\nhint: indices go from 0 to {}; where a scheduler gives each process a card, it is `--device cuda:0`",
+                count - 1
+            )
         }
         _ => Ok((Device::Cuda(index), "as asked")),
     }
@@ -56,7 +59,7 @@ fn why_no_cuda() -> &'static str {
     } else if !opened(c"libtorch_cuda.so") {
         "this libtorch is for CPU only; remove .venv and .libtorch, then `make setup` on a machine with a driver fetches the full one"
     } else {
-        "the driver lists no device"
+        "the driver lists no device, or is older than CUDA 13 needs (580)"
     }
 }
 

@@ -37,8 +37,10 @@ pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
 fn failure(message: &str) -> Option<String> {
     let line =
         |start: &str| message[message.find(start)?..].split(['\n', '"']).next().map(|line| line.trim_end_matches('.'));
-    // what CUDA's allocator of libtorch says, its allocator of the CPU on every architecture, and the driver
-    if ["CUDA out of memory", "you tried to allocate", "OUT_OF_MEMORY"].iter().any(|said| message.contains(said)) {
+    // what libtorch's allocator on a card says, that of the CPU on every architecture, CUDA, its libraries, and the driver
+    let full =
+        ["CUDA out of memory", "you tried to allocate", "error: out of memory", "_ALLOC_FAILED", "OUT_OF_MEMORY"];
+    if full.iter().any(|said| message.contains(said)) {
         let hint = "hint: a smaller `training.batch_size`, shorter sequences, or another device";
         return Some(format!("out of memory on the device\n{hint}"));
     }
@@ -53,13 +55,17 @@ mod tests {
 
     #[test]
     fn a_device_without_memory_is_an_error_of_two_lines_whether_libtorch_panics_or_returns_it() {
-        let said =
-            "Torch(\"CUDA out of memory. Tried to allocate 20.00 GiB\nException raised from malloc (C++ trace)\")";
-        let panics = guarded::<()>(|| panic!("called `Result::unwrap()` on an `Err` value: {said}"));
-        for result in [panics, guarded(|| bail!("{said}"))] {
-            let message = format!("{:#}", result.expect_err("it failed"));
-            assert_eq!(message.lines().count(), 2, "{message}");
-            assert!(message.starts_with("out of memory on the device\nhint: "), "{message}");
+        for said in [
+            "Torch(\"CUDA out of memory. Tried to allocate 20.00 GiB\nException raised from malloc (C++ trace)\")",
+            "Torch(\"CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported\")",
+            "Torch(\"CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`\")",
+        ] {
+            let panics = guarded::<()>(|| panic!("called `Result::unwrap()` on an `Err` value: {said}"));
+            for result in [panics, guarded(|| bail!("{said}"))] {
+                let message = format!("{:#}", result.expect_err("it failed"));
+                assert_eq!(message.lines().count(), 2, "{message}");
+                assert!(message.starts_with("out of memory on the device\nhint: "), "{message}");
+            }
         }
     }
 

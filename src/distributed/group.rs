@@ -73,8 +73,10 @@ impl Group {
         };
         let connected = match made {
             Ok(group) => {
-                let summed = group.sum(&mut Tensor::ones([1], (Kind::Float, card))); // connects the cards
-                everywhere(board, "nccl", summed.map(|()| group))?
+                match everywhere(board, "a card", Tensor::f_ones([1], (Kind::Float, card)).map_err(Into::into))? {
+                    Ok(mut one) => everywhere(board, "nccl", group.sum(&mut one).map(|()| group))?, // connects the cards
+                    Err(why) => Err(why),
+                }
             }
             Err(why) => Err(why),
         };

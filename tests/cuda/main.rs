@@ -283,6 +283,36 @@ fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
 }
 
 #[test]
+fn how_many_threads_a_team_has_is_a_constant_to_the_compiler_of_every_card() {
+    if !nvrtc() {
+        return;
+    }
+    for (name, sequences) in [("copy", 1), ("ngrams", 1000)] {
+        let shape = shape(&Recipe::load(name, &[]).unwrap(), sequences);
+        for architecture in ["compute_90", "compute_100", "compute_120"] {
+            let (code, _) = compiler::compile(&compiler::options(&shape.sizes, architecture)).unwrap();
+            let code = String::from_utf8(code).unwrap();
+            let lines: Vec<&str> = code.lines().map(str::trim).collect();
+            for (at, line) in lines.iter().enumerate() {
+                let Some((_, threads)) = line.strip_prefix("bar.sync").and_then(|rest| rest.split_once(", ")) else {
+                    continue;
+                };
+                let register = threads.trim_end_matches(';');
+                // what gives the register its value: `mov.b32 <tab>%r205, 128;`
+                let given =
+                    |line: &&&str| line.split_once(", ").is_some_and(|(to, _)| to.ends_with(&format!("\t{register}")));
+                let from = lines[..at].iter().rev().find(given).map_or(*line, |line| *line);
+                let value = from.rsplit(", ").next().unwrap().trim_end_matches(';');
+                assert!(
+                    from.starts_with("mov.") && value.parse::<u32>().is_ok(),
+                    "{name}, {architecture}: {line} {from}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
     if !nvrtc() {
         return;

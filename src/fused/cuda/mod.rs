@@ -76,6 +76,8 @@ fn shape(plan: &Plan, launcher: &dyn Launcher, sequences: usize, kind: Kind) -> 
 impl CudaFused {
     /// An engine for f32 weights on the card of a number. An error says why there can be none.
     pub fn on_card(config: &Config, input_width: usize, output_width: usize, index: usize) -> Result<CudaFused> {
+        // first, so that libtorch holds the card's context, which a machine that is refused would give up otherwise
+        let _held = Tensor::f_zeros([1], (Kind::Float, Device::Cuda(index)))?;
         let card = Card::new(index)?;
         CudaFused::new(config, input_width, output_width, Rc::new(card), (Kind::Float, Device::Cuda(index)))
     }

@@ -183,8 +183,12 @@ struct Team {
 
     METHOD static int warps(const Sizes &p) {
         int warps = 1;
-        while (WARPS < 31 && WARPS % (2 * warps) == 0 && 2 * warps * p.together * p.heads() <= WARPS && warps * LANES < p.n && warps < MOST_TEAM) {
-            warps *= 2;
+        // unrolled, it is a constant to every compiler; one that left a loop spilt registers
+#pragma unroll
+        for (int more = 2; more <= MOST_TEAM; more *= 2) {
+            if (WARPS < 31 && WARPS % more == 0 && more * p.together * p.heads() <= WARPS && more / 2 * LANES < p.n) {
+                warps = more;
+            }
         }
         return warps;
     }
