@@ -29,16 +29,21 @@ impl Cli {
     /// The command line of this process; where it is wrong, ends it with a word on why.
     pub fn read() -> Cli {
         Cli::try_parse().unwrap_or_else(|mut error| {
-            let command = std::env::args().nth(1).unwrap_or_default();
+            let command = std::env::args_os().nth(1).unwrap_or_default();
             let similar = error.get(ContextKind::SuggestedArg).is_some();
             if let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument)), false) =
                 (error.kind(), error.get(ContextKind::InvalidArg), similar)
             {
-                let tip = match command.as_str() {
+                let tip = match command.to_str().unwrap_or_default() {
                     "train" if argument.starts_with("--") => {
                         "every field of a recipe is set by `--set KEY=VALUE`; `ntm info copy` shows them".to_string()
                     }
-                    "eval" | "export" if !argument.starts_with('-') => format!("write `--checkpoint {argument}`"),
+                    "eval" | "export"
+                        if !argument.starts_with('-')
+                            && !std::env::args_os().any(|argument| argument == "--checkpoint") =>
+                    {
+                        format!("write `--checkpoint {argument}`")
+                    }
                     _ => error.exit(),
                 };
                 error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
@@ -143,13 +148,12 @@ impl std::str::FromStr for Seeds {
             seeds.extend((first..=last).take(10_001_usize.saturating_sub(seeds.len())));
         }
         let count = seeds.len();
+        if count > 10_000 {
+            return Err("more than 10,000 seeds".to_string());
+        }
         seeds.sort_unstable();
         seeds.dedup();
-        match seeds.len() {
-            10_001.. => Err("more than 10,000 seeds".to_string()),
-            distinct if distinct < count => Err("a seed stands here twice".to_string()),
-            _ => Ok(Seeds(seeds)),
-        }
+        if seeds.len() < count { Err("a seed stands here twice".to_string()) } else { Ok(Seeds(seeds)) }
     }
 }
 

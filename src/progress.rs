@@ -137,9 +137,9 @@ pub struct Best {
 }
 
 impl Best {
-    /// What is kept of an evaluation after `step` updates, with this loss at each point.
-    pub fn of(step: u64, losses: &[f64]) -> Best {
-        let logarithms: f64 = losses.iter().map(|loss| loss.max(f64::MIN_POSITIVE).ln()).sum();
+    /// What is kept of an evaluation after `step` updates, with this loss at each point; all below `least` are alike.
+    pub fn of(step: u64, losses: &[f64], least: f64) -> Best {
+        let logarithms: f64 = losses.iter().map(|loss| loss.max(least).ln()).sum();
         let mean = Some((logarithms / losses.len() as f64).exp());
         Best { step, mean, loss: losses.iter().sum() }
     }

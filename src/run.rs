@@ -7,7 +7,7 @@ use crate::lock::{Lock, occupied};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
 use crate::tensorboard::{Events, Look};
-use crate::terminal::{shell_path, shell_words};
+use crate::terminal::{say, shell_path, shell_words};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -90,6 +90,7 @@ impl Run {
         if Run::is_in(directory) {
             return Err(occupied(directory, "a run"));
         }
+        Run::check_latest(directory)?;
         if [METRICS, EVALUATIONS].iter().any(|log| fs::metadata(directory.join(log)).is_ok_and(|log| log.len() > 0)) {
             bail!(
                 "`{}` holds the logs of a run whose checkpoints are gone\n\
@@ -98,6 +99,19 @@ impl Run {
             );
         }
         Ok(())
+    }
+
+    /// Refuses a run that has a best machine and no latest checkpoint.
+    fn check_latest(directory: &Path) -> Result<()> {
+        if Run::is_in(directory) || !directory.join("checkpoints").join(BEST).exists() {
+            return Ok(());
+        }
+        bail!(
+            "the run in `{}` has lost its latest checkpoint and cannot go on\n\
+             hint: move it away; another run can begin with its best machine: `--from {}`",
+            directory.display(),
+            shell_path(directory)
+        )
     }
 
     /// Writes the resolved recipe: that of the start, or what a resumed run has become.
@@ -123,13 +137,7 @@ impl Run {
         if directory.is_file() {
             bail!("`{shown}` is a file\nhint: --resume takes the directory of a run or a study");
         }
-        if directory.join("checkpoints").join(BEST).exists() && !Run::is_in(directory) {
-            let directory = shell_path(directory);
-            bail!(
-                "the run in `{shown}` has lost its latest checkpoint and cannot go on\n\
-                 hint: a new run can begin with its best machine: `--from {directory}`"
-            );
-        }
+        Run::check_latest(directory)?;
         if !Run::is_in(directory) {
             bail!(
                 "`{shown}` holds no run: there is no checkpoints/latest.safetensors in it\n\
@@ -145,8 +153,25 @@ impl Run {
     /// Refuses a run whose recipe.json has been edited, since it would go on with the recipe of its checkpoint. What a resumed run
     /// may change can differ, where one was killed before it wrote it.
     fn check_recipe(directory: &Path, kept: &Recipe) -> Result<()> {
-        let text = fs::read_to_string(directory.join(RECIPE)).unwrap_or_default();
-        let Ok(mut edited) = Recipe::parse_saved(&text, &[]) else { return Ok(()) }; // it is written anew
+        let path = directory.join(RECIPE);
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        if text.is_empty() {
+            return Ok(()); // it is written anew
+        }
+        let mut edited = Recipe::parse_saved(&text, &[]).with_context(|| {
+            format!(
+                "in `{}`, which a run does not read but keeps (move it away, and it is written anew)",
+                path.display()
+            )
+        })?;
+        if edited.training.sequences != kept.training.sequences {
+            say(&format!(
+                "`{}` says {} sequences; this run has {}, and a new total by --sequences",
+                path.display(),
+                edited.training.sequences,
+                kept.training.sequences
+            ));
+        }
         edited.training.sequences = kept.training.sequences;
         edited.training.on_nonfinite = kept.training.on_nonfinite.clone();
         let Some((field, [kept, edited])) =
@@ -154,10 +179,12 @@ impl Run {
         else {
             return Ok(());
         };
-        let (shown, directory) = (directory.join(RECIPE).display().to_string(), shell_path(directory));
         bail!(
-            "`{shown}` has been edited: `{field}` was {kept} and is {edited}, but a run keeps its recipe\n\
-             hint: put it back, or begin a new run with its weights: `ntm train {shown} --from {directory} --run-dir DIR`"
+            "`{}` has been edited: `{field}` was {kept} and is {edited}, but a run keeps its recipe\n\
+             hint: put it back, or begin a new run with its weights: `ntm train {} --from {} --run-dir DIR`",
+            path.display(),
+            shell_path(&path),
+            shell_path(directory)
         )
     }
 

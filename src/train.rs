@@ -241,10 +241,12 @@ impl Trainer {
             if self.finished() {
                 display.expect(self.progress.sequences); // where it ends solved
             }
+            let logging = Instant::now();
             if happened.scores.is_some() || happened.report.is_some() {
                 let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
                 self.group.led(logged)?;
             }
+            clock.leave_out(logging);
             if let Some(why) = &happened.given_up {
                 self.restart(run.as_deref_mut(), display, why)?;
                 clock.rate(self.progress.sequences); // what has been trained ahead is none of it

@@ -4,7 +4,7 @@ use super::{machine_file, resize, too_few_rows};
 use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
-use crate::model::Config;
+use crate::model::{Config, WeightingStart};
 use crate::tasks::{Source, Task, points};
 use crate::terminal::{say, shell_path};
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -51,6 +51,16 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
                      hint: `--set model.activation.{field}={found}`"
                 );
             }
+        }
+        // the others are weights, which are compared below
+        let fixed = |start| matches!(start, WeightingStart::OneHot | WeightingStart::Uniform).then_some(start);
+        if fixed(wanted.init.weighting) != fixed(found.init.weighting) && fixed(found.init.weighting).is_some() {
+            bail!(
+                "`{from}` is another network: its `model.init.weighting` is {:?}, this recipe's {:?}\n\
+                 hint: set that of the checkpoint, see `ntm info --checkpoint {from}`",
+                found.init.weighting,
+                wanted.init.weighting
+            );
         }
         resize(&mut other, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
     }
@@ -122,12 +132,15 @@ pub fn say_of_rows(recipe: &Recipe, source: &mut Source) -> Result<()> {
     Ok(())
 }
 
-/// What to do where the files of a run that is to go on cannot be read.
-pub fn moved(error: Error, recipe: &Recipe, flags: &Train) -> Error {
-    let (Some(run), Task::Sequences(_)) = (&flags.resume, &recipe.task) else { return error };
+/// What to do where a file of a run that is to go on cannot be read.
+pub fn moved(error: Error, recipe: &Recipe, run: Option<&Path>) -> Error {
+    let text = format!("{error:#}");
+    let (Some(run), Task::Sequences(_), true) = (run, &recipe.task, text.starts_with("cannot read data file")) else {
+        return error;
+    };
     let run = shell_path(run);
     anyhow!(
-        "{error:#}\nhint: put the files back; or begin a new run with its weights: `ntm train {run}/recipe.json --from {run} \
+        "{text}\nhint: put it back; or begin a new run with the weights of this one: `ntm train {run}/recipe.json --from {run} \
          --set task.train=FILE --set task.eval=FILE --run-dir DIR`"
     )
 }

@@ -77,15 +77,23 @@ fn study(flags: &Eval) -> Result<()> {
         ));
     }
     let study = Study::read(directory)?;
-    let (mut runs, mut missing, mut unfinished) = (vec![], vec![], vec![]);
+    let (mut runs, [mut missing, mut unfinished, mut without_best]) = (vec![], [(); 3].map(|()| vec![]));
     for &seed in &study.seeds {
         let directory = study.run_directory(seed);
         let Some(file) = Run::machine_in(&directory) else {
             missing.push(seed);
             continue;
         };
-        if !Run::latest_of(&directory).is_ok_and(|latest| latest.finished()) {
+        let has_ended = |mut latest: Checkpoint| {
+            let own = latest.recipe.training.sequences;
+            latest.recipe.training.sequences = own.max(study.recipe.training.sequences);
+            latest.finished()
+        };
+        if !Run::latest_of(&directory).is_ok_and(has_ended) {
             unfinished.push(seed);
+        }
+        if file == Run::latest_in(&directory) {
+            without_best.push(seed);
         }
         let checkpoint = Checkpoint::load(&file)?;
         let own = &checkpoint.recipe;
@@ -98,7 +106,11 @@ fn study(flags: &Eval) -> Result<()> {
         let machine = sized(checkpoint, &flags.trained)?;
         runs.push(measure(flags, (file, machine), runs.is_empty())?.told);
     }
-    for (seeds, what) in [(missing, "no checkpoint yet: left out"), (unfinished, "not come to the end of training")] {
+    for (seeds, what) in [
+        (missing, "no checkpoint yet: left out"),
+        (unfinished, "not come to the end of training"),
+        (without_best, "no best machine: measured by the latest"),
+    ] {
         match seeds[..] {
             [] => {}
             [seed] => say(&format!("seed {seed} has {what}")),

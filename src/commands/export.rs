@@ -17,6 +17,9 @@ pub fn run(flags: Export) -> Result<()> {
         bail!("`{}` is a directory\nhint: name a file in it", output.display());
     }
     if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
+        if parent.exists() {
+            bail!("`{}` is no directory\nhint: name a file in one", parent.display());
+        }
         bail!("there is no directory `{}`\nhint: `mkdir -p {}`", parent.display(), shell_path(parent));
     }
     if output.exists() && !flags.force {

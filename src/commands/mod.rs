@@ -51,10 +51,6 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     match Run::machine_in(path) {
-        Some(file) if file == Run::latest_in(path) => {
-            say(&format!("`{}` has no best machine: this is its latest", path.display()));
-            Ok(file)
-        }
         Some(file) => Ok(file),
         None if Study::is_in(path) => bail!(
             "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
@@ -70,6 +66,9 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
 /// The machine that the flags name, with as many memory rows as they say, and its file.
 fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
     let file = machine_file(&flags.checkpoint)?;
+    if flags.checkpoint.is_dir() && file == Run::latest_in(&flags.checkpoint) {
+        say(&format!("`{}` has no best machine: this is its latest", flags.checkpoint.display()));
+    }
     let checkpoint = Checkpoint::load(&file)?;
     Ok((file, sized(checkpoint, flags)?))
 }

@@ -2,7 +2,7 @@
 
 mod gather;
 
-use super::asked::{asked, change, checksum, directory, in_recipe, recipe, say_of_rows, weights};
+use super::asked::{asked, change, checksum, directory, in_recipe, moved, recipe, say_of_rows, weights};
 use super::choice::{Choice, as_begun, cores};
 use super::signals::{STOPPING, is_answered};
 use super::tables::by_seed;
@@ -143,7 +143,7 @@ fn study(
                 change(&mut study.recipe, flags)?;
                 if study.recipe.training.sequences != before {
                     study.sequences_before.push(before);
-                    check_total(&study)?;
+                    take_totals(&mut study)?;
                 }
                 study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
                 let machine = as_begun(&flags.machine, &study.engine, &study.device);
@@ -161,9 +161,11 @@ fn study(
     Ok((study, directory, source))
 }
 
-/// Refuses a total that is less than what a seed has seen, but for one that was made longer alone.
-fn check_total(study: &Study) -> Result<()> {
+/// Notes the totals that the seeds of a study had so far, in whose place the present one is. Refuses one that is less than what a
+/// seed has seen, but for a seed that was made longer alone.
+fn take_totals(study: &mut Study) -> Result<()> {
     let total = study.recipe.training.sequences;
+    let mut of_seeds = vec![];
     for &seed in &study.seeds {
         let directory = study.run_directory(seed);
         if !Run::is_in(&directory) {
@@ -177,7 +179,12 @@ fn check_total(study: &Study) -> Result<()> {
                  hint: name a larger total, or leave it out"
             );
         }
+        of_seeds.push(recipe.training.sequences);
     }
+    study.sequences_before.extend(of_seeds);
+    study.sequences_before.retain(|&before| before != total);
+    study.sequences_before.sort_unstable();
+    study.sequences_before.dedup();
     Ok(())
 }
 
@@ -205,8 +212,13 @@ impl<'a> Seeds<'a> {
         let (mut study, directory, source) = study(flags, group, place, &choice, jobs)?;
         let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
         let choice = group.agree("engine", choice, machine)?;
-        let source =
-            group.agree("data", source.map_or_else(|| Source::open(&study.recipe.task), Ok), |_| Value::Null)?;
+        let first = study.seeds.first().map(|&seed| study.run_directory(seed));
+        let of_moved = |error| moved(error, &study.recipe, first.as_deref().filter(|_| flags.resume.is_some()));
+        let source = group.agree(
+            "data",
+            source.map_or_else(|| Source::open(&study.recipe.task), Ok).map_err(of_moved),
+            |_| Value::Null,
+        )?;
         // where they are missing, seeds that have begun go on all the same
         let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
         let checksum = weights.as_ref().ok().and_then(|weights| weights.as_deref().map(checksum));
@@ -269,7 +281,7 @@ fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Tra
         bail!("holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew");
     }
     let of_its_own = flags.sequences.is_none()
-        && own.sequences != recipe.training.sequences
+        && own.sequences > recipe.training.sequences
         && !study.sequences_before.contains(&own.sequences);
     if of_its_own || seen > recipe.training.sequences {
         recipe.training.sequences = own.sequences;

@@ -179,8 +179,9 @@ impl Prepared {
                 group.size
             );
         }
-        let source =
-            source.map_or_else(|| Source::open(&recipe.task), Ok).map_err(|error| moved(error, recipe, flags))?;
+        let source = source
+            .map_or_else(|| Source::open(&recipe.task), Ok)
+            .map_err(|error| moved(error, recipe, flags.resume.as_deref()))?;
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
         let begun = checkpoint.map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);

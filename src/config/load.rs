@@ -84,7 +84,9 @@ impl Recipe {
 
 /// Whether a recipe file is the one that a run wrote into its directory.
 fn is_of_a_run(path: &Path) -> bool {
-    path.ends_with("recipe.json") && path.with_file_name("checkpoints").is_dir()
+    let checkpoints = path.with_file_name("checkpoints");
+    path.ends_with("recipe.json")
+        && ["latest", "best"].iter().any(|name| checkpoints.join(format!("{name}.safetensors")).exists())
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.

@@ -144,7 +144,7 @@ impl LearningCurves {
             return self.chart(area, sequences, unit, least..most + room, least);
         }
         let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
-        let (least, most) = (least * 0.8, most * 1.25);
+        let (least, most) = (least.max(most * 1e-12) * 0.8, most * 1.25);
         // zeros are drawn at a power of ten that is below all others, and called 0 there
         let zeros = self.values().any(|value| value <= 0.0);
         let floor = if zeros { 10f64.powf((least / 2.0).log10().floor()) * 0.999 } else { numbered(least, most) };
@@ -168,6 +168,7 @@ impl LearningCurves {
             point => format!("in evaluation, {}", point.replace('_', " ")),
         };
         let zeros = self.values().any(|value| value <= 0.0);
+        let foot = if self.values().any(|value| value < 0.0) { "≤ 0" } else { "0" };
         let title = format!("{} {place}", metrics::name(metric));
         area.draw_text(&title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         legend(area, self.curves.iter().map(|curve| curve.name.as_str()), (20, 46))?;
@@ -185,7 +186,7 @@ impl LearningCurves {
             .x_desc(axis_name)
             .y_desc(metrics::axis(metric))
             .x_label_formatter(&|x| tidy(*x))
-            .y_label_formatter(&|y| if self.log && zeros && *y < floor * 1.5 { "0".to_string() } else { tidy(*y) })
+            .y_label_formatter(&|y| if self.log && zeros && *y < floor * 1.5 { foot.to_string() } else { tidy(*y) })
             .draw()?;
         for (index, curve) in self.curves.iter().enumerate() {
             let line =

@@ -127,11 +127,20 @@ impl Events {
 fn create(directory: &Path) -> Result<(PathBuf, File)> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let names = || fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.file_name());
-    let second_of = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok();
-    let seconds_there: Vec<u64> = names().filter_map(|name| second_of(&name.to_string_lossy())).collect();
-    let second = seconds_there.iter().copied().chain([seconds() as u64]).max().unwrap_or(0);
-    let number = seconds_there.iter().filter(|&&there| there == second).count();
-    let name = format!("{PREFIX}{second:010}.{number:06}.{}.{}", host.trim(), std::process::id());
+    let place_of = |name: &str| {
+        let mut parts = name.strip_prefix(PREFIX)?.split('.');
+        let (second, number) = (parts.next()?.parse::<u64>().ok()?, parts.next()?);
+        // those of earlier versions have no zeros before them, and would not stay in order beside ours
+        Some((second, if number.len() == DIGITS { number.parse().ok()? } else { u64::MAX }))
+    };
+    let last = names().filter_map(|name| place_of(&name.to_string_lossy())).max();
+    let now = seconds() as u64;
+    let (second, number) = match last {
+        Some((second, u64::MAX)) if second >= now => (second + 1, 0),
+        Some((second, number)) if second >= now => (second, number + 1),
+        _ => (now, 0),
+    };
+    let name = format!("{PREFIX}{second:010}.{number:0DIGITS$}.{}.{}", host.trim(), std::process::id());
     let path = directory.join(name);
     let file = OpenOptions::new().create_new(true).write(true).open(&path);
     let file = file.with_context(|| format!("cannot write `{}`", path.display()))?;
@@ -139,6 +148,8 @@ fn create(directory: &Path) -> Result<(PathBuf, File)> {
 }
 
 const PREFIX: &str = "events.out.tfevents.";
+/// Of the number of a file within its second.
+const DIGITS: usize = 6;
 
 /// Since 1970.
 fn seconds() -> f64 {

@@ -8,7 +8,7 @@ use crate::metrics::{Score, Totals};
 use crate::progress::{Best, SolvedAt};
 use crate::replay::{Memory, Shape};
 use crate::run::Run;
-use crate::tasks::{Point, Source, points};
+use crate::tasks::{Point, Scoring, Source, points};
 use crate::tensorboard::Look;
 use anyhow::Result;
 use tch::Tensor;
@@ -71,9 +71,15 @@ impl Trainer {
         let shape = Shape::of(&self.recipe.model);
         let weights = shape.map_or(0, |shape| shape.rows * (shape.read_heads + shape.write_heads));
         let most = LOOK_STEPS.min(LOOK_WEIGHTS / weights.max(1));
-        let first = |score: &Score| self.source.evaluation_batch(EVALUATION_SEED, &score.point, 0, 1);
-        let batches = scores.iter().map(first).collect::<Result<Vec<_>>>()?;
-        let Some(batch) = batches.into_iter().find(|batch| batch.steps <= most) else { return Ok(()) };
+        let mut batch = None;
+        for score in scores {
+            let first = self.source.evaluation_batch(EVALUATION_SEED, &score.point, 0, 1)?;
+            if first.steps <= most {
+                batch = Some(first);
+                break;
+            }
+        }
+        let Some(batch) = batch else { return Ok(()) };
         let weights = Tensor::from_slice(theta).to_device(self.theta.device());
         let logits = self.engine.forward(&weights, &batch)?.to_vec();
         let trace = self.engine.trace(&weights, &batch)?;
@@ -95,7 +101,9 @@ impl Trainer {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(SolvedAt { step, sequences, seconds });
         }
-        let this = Best::of(step, &losses);
+        // squares may have any scale
+        let least = if matches!(self.recipe.task.scoring(), Scoring::Squares) { f64::MIN_POSITIVE } else { 1e-9 };
+        let this = Best::of(step, &losses, least);
         let best = self.progress.is_best(&this, self.progress.best.as_ref(), &self.recipe);
         if best {
             self.progress.best = Some(this);
@@ -177,7 +185,7 @@ mod tests {
             (r#"{"metric": "loss_bits", "at_most": 0, "stop": true}"#, false),
         ] {
             let mut trainer = trainer(&recipe(solved));
-            trainer.progress.best = Some(Best::of(0, &[1e-9]));
+            trainer.progress.best = Some(Best::of(0, &[1e-9], 1e-9));
             trainer.update().unwrap();
             assert_eq!(trainer.evaluate().unwrap().1, best, "{solved}");
             assert_eq!(trainer.progress.best.as_ref().unwrap().step, best as u64, "{solved}");
@@ -188,12 +196,12 @@ mod tests {
 
     #[test]
     fn the_best_evaluation_has_the_lowest_geometric_mean_over_its_points() {
-        let (learned, before) = (Best::of(2, &[0.08, 5606.0]), Best::of(1, &[160.0, 960.0]));
+        let (learned, before) = (Best::of(2, &[0.08, 5606.0], 1e-9), Best::of(1, &[160.0, 960.0], 1e-9));
         assert!((learned.mean.unwrap() - (0.08 * 5606.0f64).sqrt()).abs() < 1e-9 && learned.loss == 5606.08);
         assert!(learned.beats(&before) && !before.beats(&learned), "sure and wrong at one of two lengths");
         assert!(!learned.beats(&learned), "the first of equals stays");
-        assert!(Best::of(2, &[5e-10]).beats(&Best::of(1, &[8e-10])), "squares may have any scale");
-        assert!(Best::of(0, &[0.0, 3.0]).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
+        assert!(Best::of(2, &[5e-10], 1e-300).beats(&Best::of(1, &[8e-10], 1e-300)), "squares may have any scale");
+        assert!(Best::of(0, &[0.0, 3.0], 1e-9).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
         let of_an_earlier_version = Best { mean: None, ..before };
         assert!(!learned.beats(&of_an_earlier_version) && of_an_earlier_version.beats(&learned));
     }

@@ -22,7 +22,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("train --set training.batch_siz=4", 1, &["`training.batch_siz`", "did you mean `batch_size`?"]),
         ("train --set training.batch_size", 2, &["'training.batch_size'", "--set", "it has no `=`; for instance"]),
         ("train --set training.batch_size=0", 1, &["`training.batch_size` is 0", "allowed: 1 to"]),
-        ("train --sequences 0", 2, &["'0'", "--sequences", "1.."]),
+        ("train --sequences 0", 2, &["'0'", "--sequences", "1 or more"]),
         ("train --device gpu", 2, &["'gpu'", "--device", "allowed: auto, cpu, cuda"]),
         ("train --device cuda:x", 2, &["'cuda:x'", "cuda:0, cuda:1"]),
         ("train --device cuda", 1, &["no CUDA device", "hint: `--device cpu`"]),

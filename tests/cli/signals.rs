@@ -62,6 +62,8 @@ fn a_signal_in_the_last_update_finds_the_run_finished() {
         std::thread::sleep(Duration::from_millis(5));
     }
     send(&child, libc::SIGINT);
+    let reports = fs::read_to_string(directory.path().join("run/metrics.jsonl")).unwrap_or_default();
+    assert!(reports.is_empty(), "it came too late");
     let ran = Ran::new(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stderr.contains("trained 100 sequences"), "{}", ran.stderr);

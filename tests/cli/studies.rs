@@ -138,8 +138,24 @@ fn a_seed_that_was_made_longer_alone_stays_so_and_one_that_waits_follows_its_stu
     assert_eq!(total("seed-1"), 30_000_000);
     stopped("train --resume study --jobs 1 --sequences 20000000", "seed-1");
     assert_eq!([total("seed-1"), total("seed-2")], [20_000_000, 10_000_000]);
-    stopped("train --resume study --jobs 2", "seed-1");
+    stopped("train --resume study --jobs 2", "seed-2");
     assert_eq!([total("seed-1"), total("seed-2")], [20_000_000, 20_000_000]);
+}
+
+#[test]
+fn the_seeds_of_a_study_that_knows_no_earlier_totals_follow_a_larger_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 20 --run-dir study"));
+    let file = here.join("study/study.json");
+    let mut study = json_of(&file);
+    study.as_object_mut().unwrap().remove("sequences_before").unwrap();
+    study["recipe"]["training"]["sequences"] = 40.into(); // as an earlier version left it that was stopped
+    fs::write(&file, study.to_string()).unwrap();
+    let said = succeeds(here, "eval --checkpoint study --lengths 2 --threads 1").stderr;
+    assert!(said.contains("seeds 1 to 2 have not come to the end of training"), "{said}");
+    succeeds(here, "train --resume study");
+    assert_eq!([1, 2].map(|seed| progress(here, &format!("study/seed-{seed}"))["sequences"].clone()), [40, 40]);
 }
 
 #[test]

@@ -113,6 +113,13 @@ fn an_edited_recipe_of_a_run_a_lost_checkpoint_and_a_file_are_refused_with_what_
     assert!(message.contains("`run/recipe.json` has been edited: `task.max_length` was 3 and is 2"), "{message}");
     assert!(message.contains("`ntm train run/recipe.json --from run --run-dir DIR`"), "{message}");
     succeeds(here, "train run/recipe.json --from run --sequences 5 --run-dir edited --threads 1");
+    fs::write(&recipe, kept.replace("\"max_length\": 3", "\"max_length\": 3,,")).unwrap();
+    assert!(
+        refused(here, "train --resume run --sequences 40", 1).contains("in `run/recipe.json`, which a run does not")
+    );
+    fs::write(&recipe, kept.replace("\"sequences\": 20", "\"sequences\": 30")).unwrap();
+    let said = ntm(here, "train --resume run").stderr;
+    assert!(said.contains("`run/recipe.json` says 30 sequences; this run has 20"), "{said}");
     fs::write(&recipe, kept).unwrap();
     assert!(refused(here, &format!("train --resume run/{LATEST}"), 1).contains("is a file\nhint: --resume takes"));
     succeeds(here, "train --resume run --sequences 40 --threads 1");
