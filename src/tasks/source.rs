@@ -111,7 +111,7 @@ impl Source {
                 let (start, step, count) = (step >> 32, step & u32::MAX as u64, file.count() as u64);
                 let first = step * size as u64;
                 let numbers = first + slice.start as u64..first + slice.end as u64;
-                let epoch = |number: u64| start << 32 | number / count;
+                let epoch = |number: u64| (start << 32) | (number / count);
                 let indices: Vec<usize> = numbers
                     .map(|number| order.at(seed, epoch(number), (number % count) as usize, file.count()))
                     .collect();
