@@ -71,15 +71,20 @@ impl Checkpoint {
 
     /// The checkpoint that the bytes of a file hold; errors name the file.
     pub fn of_file(path: &Path, data: &[u8]) -> Result<Checkpoint> {
-        Checkpoint::parse(data).with_context(|| format!("`{}` is not a usable checkpoint", path.display()))
+        Checkpoint::parse(data).with_context(|| not_usable(path))
+    }
+
+    /// The recipe alone of the checkpoint that the bytes of a file hold.
+    pub fn recipe_of_file(path: &Path, data: &[u8]) -> Result<Recipe> {
+        let recipe = header::metadata(data).and_then(|metadata| recipe_in(&metadata));
+        recipe.with_context(|| not_usable(path))
     }
 
     /// The checkpoint that some bytes hold, checked as `load` does.
     pub fn parse(data: &[u8]) -> Result<Checkpoint> {
         let metadata = header::metadata(data)?;
-        let field = |name: &str| metadata.get(name).with_context(|| format!("its metadata has no `{name}`"));
-        let recipe = Recipe::parse_saved(field("recipe")?, &[]).context("in its recipe")?;
-        let progress: Progress = serde_json::from_str(field("progress")?).context("in its progress")?;
+        let recipe = recipe_in(&metadata)?;
+        let progress: Progress = serde_json::from_str(field(&metadata, "progress")?).context("in its progress")?;
         progress.check(&recipe)?;
         let checksums: HashMap<String, u32> = match metadata.get("checksums") {
             Some(text) => serde_json::from_str(text).context("in its checksums")?,
@@ -109,6 +114,18 @@ impl Checkpoint {
         }
         Ok(Checkpoint { recipe, progress, theta, optimizer })
     }
+}
+
+fn not_usable(path: &Path) -> String {
+    format!("`{}` is not a usable checkpoint", path.display())
+}
+
+fn field<'a>(metadata: &'a HashMap<String, String>, name: &str) -> Result<&'a str> {
+    Ok(metadata.get(name).with_context(|| format!("its metadata has no `{name}`"))?)
+}
+
+fn recipe_in(metadata: &HashMap<String, String>) -> Result<Recipe> {
+    Recipe::parse_saved(field(metadata, "recipe")?, &[]).context("in its recipe")
 }
 
 /// The values of one tensor, whose type, shape and checksum, if there is one, must be as expected.

@@ -40,7 +40,8 @@ fn cuda(index: usize) -> Result<(Device, &'static str)> {
         0 => bail!("no CUDA device: {}\nhint: `--device cpu`, or `--device auto`", why_no_cuda()),
         count if index >= count => {
             bail!(
-                "no device cuda:{index}: this machine has {count}\nhint: indices go from 0 to {}; where a scheduler gives each process a card, it is `--device cuda:0`",
+                "no device cuda:{index}: this machine has {count}\n\
+                 hint: indices go from 0 to {}; where a scheduler gives each process a card, it is `--device cuda:0`",
                 count - 1
             )
         }

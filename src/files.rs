@@ -1,6 +1,7 @@
 //! Files that are whole or not there.
 
-use anyhow::{Context, Result};
+use crate::terminal::shell_path;
+use anyhow::{Context, Result, bail};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::Path;
@@ -32,6 +33,24 @@ pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
         let _ = fs::remove_file(&temporary);
         Err(error).with_context(|| format!("cannot write `{}`", path.display()))
     })
+}
+
+/// Refuses a path, the value of a flag, that no file can be written to, before the work that makes the file.
+pub fn can_be_written(path: &Path, flag: &str) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() {
+        bail!("`{flag} {shown}` is a directory\nhint: name a file in it");
+    }
+    match path.parent() {
+        Some(parent) if parent != Path::new("") && !parent.is_dir() => {
+            if parent.exists() {
+                bail!("`{flag} {shown}`: `{}` is no directory\nhint: name a file in one", parent.display());
+            }
+            let (shown_parent, quoted) = (parent.display(), shell_path(parent));
+            bail!("`{flag} {shown}`: there is no directory `{shown_parent}`\nhint: `mkdir -p {quoted}`")
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes a file, if it is there.

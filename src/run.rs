@@ -145,8 +145,9 @@ impl Run {
             );
         }
         let lock = Lock::take(directory)?; // first, or another process could go on with it in between
-        let saved = Checkpoint::read(&Run::latest_in(directory))?;
-        Run::check_recipe(directory, &Run::read(directory, &saved)?.recipe)?;
+        let latest = Run::latest_in(directory);
+        let saved = Checkpoint::read(&latest)?;
+        Run::check_recipe(directory, &Checkpoint::recipe_of_file(&latest, &saved)?)?;
         Ok((lock, saved))
     }
 

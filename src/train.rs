@@ -99,9 +99,12 @@ impl Clock {
         self.seconds_before + self.session.elapsed().as_secs_f64()
     }
 
-    /// Leaves out of the rate what has been done since a moment.
-    fn leave_out(&mut self, since: Instant) {
-        self.began += since.elapsed();
+    /// Does what is no training, whose time is left out of the rate.
+    fn aside<T>(&mut self, work: impl FnOnce() -> T) -> T {
+        let start = Instant::now();
+        let done = work();
+        self.began += start.elapsed();
+        done
     }
 
     /// Sequences a second since it was last asked for.
@@ -241,18 +244,18 @@ impl Trainer {
             if self.finished() {
                 display.expect(self.progress.sequences); // where it ends solved
             }
-            let logging = Instant::now();
             if happened.scores.is_some() || happened.report.is_some() {
-                let logged = run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
+                let log = || run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
+                let logged = clock.aside(log);
                 self.group.led(logged)?;
             }
-            clock.leave_out(logging);
             if let Some(why) = &happened.given_up {
                 self.restart(run.as_deref_mut(), display, why)?;
                 clock.rate(self.progress.sequences); // what has been trained ahead is none of it
             }
             if happened.saves() || self.finished() {
-                self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, happened.regular)))?;
+                let saved = clock.aside(|| run.as_deref().map_or(Ok(()), |run| self.save(run, happened.regular)));
+                self.group.led(saved)?;
             }
             if let Some(signal) = happened.stopped.filter(|_| !self.finished()) {
                 return Ok(Ended::Stopped(signal));
@@ -281,11 +284,9 @@ impl Trainer {
             self.progress.seconds = clock.seconds(); // with the wait for the device
         }
         if measured {
-            let before = Instant::now();
-            let (scores, best) = self.evaluate()?; // which may solve it
+            let (scores, best) = clock.aside(|| self.evaluate())?; // which may solve it
             happened.given_up = self.falls_short(wanted.as_ref(), &scores);
             (happened.scores, happened.best) = (Some(scores), best);
-            clock.leave_out(before);
         }
         if reported || self.finished() {
             happened.report = Some(self.report(clock.rate(self.progress.sequences)));

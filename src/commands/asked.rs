@@ -4,7 +4,7 @@ use super::{machine_file, resize, too_few_rows};
 use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
-use crate::model::{Config, WeightingStart};
+use crate::model::{Config, NtmConfig, WeightingStart};
 use crate::tasks::{Source, Task, points};
 use crate::terminal::{say, shell_path};
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -41,26 +41,15 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     }
     let mut other = Checkpoint::load(&machine_file(Path::new(from))?)?;
     if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
-        for (field, wanted, found) in
-            [("key", wanted.activation.key, found.activation.key), ("add", wanted.activation.add, found.activation.add)]
-        {
-            if wanted != found {
-                let [wanted, found] = [wanted, found].map(|activation| format!("{activation:?}").to_lowercase());
+        for ((field, wanted), (_, found)) in fixed(wanted).into_iter().zip(fixed(found)) {
+            if let (Some(wanted), Some(found)) = (wanted, found)
+                && wanted != found
+            {
                 bail!(
-                    "`{from}` is another network: its `model.activation.{field}` is {found}, this recipe's {wanted}\n\
-                     hint: `--set model.activation.{field}={found}`"
+                    "`{from}` is another network: its `model.{field}` is {found}, this recipe's {wanted}\n\
+                     hint: `--set model.{field}={found}`"
                 );
             }
-        }
-        // the others are weights, which are compared below
-        let fixed = |start| matches!(start, WeightingStart::OneHot | WeightingStart::Uniform).then_some(start);
-        if fixed(wanted.init.weighting) != fixed(found.init.weighting) && fixed(found.init.weighting).is_some() {
-            bail!(
-                "`{from}` is another network: its `model.init.weighting` is {:?}, this recipe's {:?}\n\
-                 hint: set that of the checkpoint, see `ntm info --checkpoint {from}`",
-                found.init.weighting,
-                wanted.init.weighting
-            );
         }
         resize(&mut other, wanted.memory.rows).with_context(|| format!("the weights of `{from}`"))?;
     }
@@ -77,6 +66,17 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
         );
     }
     Ok(Some(other.theta))
+}
+
+/// Fields that make another function of the same weights, and the words they have; none where what they choose is a weight, too.
+fn fixed(ntm: &NtmConfig) -> [(&'static str, Option<String>); 3] {
+    let word = |choice: Value| choice.as_str().map(str::to_string);
+    let weighting = match ntm.init.weighting {
+        WeightingStart::Learned | WeightingStart::LearnedRandom => None,
+        start => word(json!(start)),
+    };
+    let [key, add] = [ntm.activation.key, ntm.activation.add].map(|activation| word(json!(activation)));
+    [("activation.key", key), ("activation.add", add), ("init.weighting", weighting)]
 }
 
 /// By which weights are told from others.

@@ -1,8 +1,8 @@
 use super::{trained, usage};
 use crate::cli::{Export, Format, OnnxGraph};
 use crate::export::{npz, onnx, safetensors, torchscript};
-use crate::files::write_atomically;
-use crate::terminal::{say, shell_path};
+use crate::files::{can_be_written, write_atomically};
+use crate::terminal::say;
 use anyhow::{Result, bail};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,15 +13,7 @@ pub fn run(flags: Export) -> Result<()> {
         return usage("`--onnx-graph` goes with `--format onnx` alone");
     }
     let output = &flags.output;
-    if output.is_dir() {
-        bail!("`{}` is a directory\nhint: name a file in it", output.display());
-    }
-    if let Some(parent) = output.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.is_dir()) {
-        if parent.exists() {
-            bail!("`{}` is no directory\nhint: name a file in one", parent.display());
-        }
-        bail!("there is no directory `{}`\nhint: `mkdir -p {}`", parent.display(), shell_path(parent));
-    }
+    can_be_written(output, "--output")?;
     if output.exists() && !flags.force {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
     }

@@ -97,8 +97,11 @@ fn too_few_rows(recipe: &Recipe, points: &[Point], source: &mut Source, seed: u6
         return Ok(None);
     }
     let (rows, mut found) = (ntm.memory.rows, vec![]);
-    for point in points.iter().filter(|point| source.evaluation_steps(point) > rows).cloned().collect::<Vec<_>>() {
-        let batch = source.evaluation_batch(seed, &point, 0, 1)?;
+    for point in points {
+        if source.evaluation_steps(point) <= rows {
+            continue;
+        }
+        let batch = source.evaluation_batch(seed, point, 0, 1)?;
         let before = batch.mask.iter().take_while(|mask| **mask == 0.0).count();
         if before > rows {
             found.push((before, point));

@@ -1,5 +1,6 @@
 use crate::cli::Plot;
-use crate::plot::{LearningCurves, can_be_written, read_runs, save};
+use crate::files::can_be_written;
+use crate::plot::{LearningCurves, read_runs, save};
 use crate::terminal::say;
 use anyhow::Result;
 

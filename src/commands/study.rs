@@ -142,8 +142,7 @@ fn study(
                 let before = study.recipe.training.sequences;
                 change(&mut study.recipe, flags)?;
                 if study.recipe.training.sequences != before {
-                    study.sequences_before.push(before);
-                    take_totals(&mut study)?;
+                    take_totals(&mut study, before)?;
                 }
                 study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
                 let machine = as_begun(&flags.machine, &study.engine, &study.device);
@@ -161,10 +160,11 @@ fn study(
     Ok((study, directory, source))
 }
 
-/// Notes the totals that the seeds of a study had so far, in whose place the present one is. Refuses one that is less than what a
+/// Notes the totals that a study and its seeds had so far, in whose place the present one is. Refuses one that is less than what a
 /// seed has seen, but for a seed that was made longer alone.
-fn take_totals(study: &mut Study) -> Result<()> {
+fn take_totals(study: &mut Study, before: u64) -> Result<()> {
     let total = study.recipe.training.sequences;
+    study.sequences_before.push(before);
     let mut of_seeds = vec![];
     for &seed in &study.seeds {
         let directory = study.run_directory(seed);
@@ -214,7 +214,7 @@ impl<'a> Seeds<'a> {
         let choice = group.agree("engine", choice, machine)?;
         let first = study.seeds.first().map(|&seed| study.run_directory(seed));
         let of_moved = |error| moved(error, &study.recipe, first.as_deref().filter(|_| flags.resume.is_some()));
-        let source = group.agree(
+        let mut source = group.agree(
             "data",
             source.map_or_else(|| Source::open(&study.recipe.task), Ok).map_err(of_moved),
             |_| Value::Null,
@@ -230,7 +230,6 @@ impl<'a> Seeds<'a> {
             study.forget_summary()
         })?;
         group.say(&choice.words());
-        let mut source = source;
         group.lead(|| say_of_rows(&study.recipe, &mut source))?;
         let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
         let several = asked && choice.check_memory(&study.recipe, jobs, 1).is_ok();

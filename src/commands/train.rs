@@ -264,13 +264,12 @@ fn log(
             times => format!(", from up to {} starts,", times + 1),
         };
         let (updates, batch) = (recipe.updates(), recipe.training.batch_size as u64);
-        let updates = if updates * batch == recipe.training.sequences {
-            String::new()
-        } else {
-            format!(" ({updates} updates of {batch})")
+        let total = updates * batch;
+        let batches = match total == recipe.training.sequences {
+            true => String::new(),
+            false => format!(" ({updates} updates of {batch})"),
         };
-        let total = recipe.updates() * batch;
-        say(&format!("training {total} sequences{updates} of {from}{starts} into {shown}"));
+        say(&format!("training {total} sequences{batches} of {from}{starts} into {shown}"));
         return Ok(run);
     };
     let run = Run::resume(directory, lock, checkpoint, &words)?;

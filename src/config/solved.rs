@@ -88,16 +88,14 @@ impl Metric {
         };
         value.unwrap_or(f64::INFINITY)
     }
-}
 
-impl Metric {
     /// In words, with its unit, above a column of these scores.
     pub fn said(self, scores: &[Score]) -> String {
         let markers = scores.iter().flat_map(|score| score.figures.means()).any(|(name, _)| name == "marker_errors");
         if self == Metric::BitErrors && markers {
             "wrong bits and markers".to_string()
         } else {
-            column(METRICS[self as usize])
+            column(&self.to_string())
         }
     }
 }

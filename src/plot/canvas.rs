@@ -2,7 +2,6 @@
 
 use super::colour::INK;
 use crate::files::write_atomically;
-use crate::terminal::shell_path;
 use anyhow::{Result, anyhow, bail};
 use image::{ColorType, ImageFormat};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
@@ -57,21 +56,6 @@ fn paint<DB: DrawingBackend>(picture: &impl Picture, backend: DB) -> Result<()> 
     let area = backend.into_drawing_area();
     let drawn = area.fill(&WHITE).and_then(|()| picture.draw(&area)).and_then(|()| area.present());
     drawn.map_err(|error| anyhow!("{error}"))
-}
-
-/// Refuses a path that no picture can be written to, before the work that makes the picture.
-pub fn can_be_written(path: &Path, flag: &str) -> Result<()> {
-    let shown = path.display();
-    if path.is_dir() {
-        bail!("`{flag} {shown}` is a directory\nhint: name a file in it");
-    }
-    match path.parent() {
-        Some(parent) if parent != Path::new("") && !parent.is_dir() => {
-            let (shown_parent, quoted) = (parent.display(), shell_path(parent));
-            bail!("`{flag} {shown}`: there is no directory `{shown_parent}`\nhint: `mkdir -p {quoted}`")
-        }
-        _ => Ok(()),
-    }
 }
 
 fn extension(path: &Path) -> String {

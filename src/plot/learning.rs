@@ -141,24 +141,29 @@ impl LearningCurves {
         if !self.log {
             let least = self.values().fold(0.0, f64::min);
             let room = if most > least { (most - least) * 0.05 } else { 1.0 };
-            return self.chart(area, sequences, unit, least..most + room, least);
+            return self.chart(area, sequences, unit, least..most + room, (least, None));
         }
         let least = self.values().filter(|value| *value > 0.0).fold(most, f64::min);
         let (least, most) = (least.max(most * 1e-12) * 0.8, most * 1.25);
         // zeros are drawn at a power of ten that is below all others, and called 0 there
-        let zeros = self.values().any(|value| value <= 0.0);
-        let floor = if zeros { 10f64.powf((least / 2.0).log10().floor()) * 0.999 } else { numbered(least, most) };
-        self.chart(area, sequences, unit, (floor..most).log_scale(), floor)
+        let foot = match self.values().fold(most, f64::min) {
+            below if below < 0.0 => Some("≤ 0"),
+            0.0 => Some("0"),
+            _ => None,
+        };
+        let floor =
+            if foot.is_some() { 10f64.powf((least / 2.0).log10().floor()) * 0.999 } else { numbered(least, most) };
+        self.chart(area, sequences, unit, (floor..most).log_scale(), (floor, foot))
     }
 
-    /// `floor` is the least value that the axis shows.
+    /// `floor` is the least value that the axis shows, `foot` what it is called there where others lie below.
     fn chart<DB: DrawingBackend>(
         &self,
         area: &Area<DB>,
         sequences: impl Axis,
         (unit, axis_name): (f64, &str),
         axis: impl Axis,
-        floor: f64,
+        (floor, foot): (f64, Option<&str>),
     ) -> Drawn<DB> {
         // of an evaluation by its name in TensorBoard: eval/length_20/bit_errors
         let (place, metric) = self.metric.rsplit_once('/').unwrap_or(("", &self.metric));
@@ -167,8 +172,6 @@ impl LearningCurves {
             "all" => "in evaluation".to_string(),
             point => format!("in evaluation, {}", point.replace('_', " ")),
         };
-        let zeros = self.values().any(|value| value <= 0.0);
-        let foot = if self.values().any(|value| value < 0.0) { "≤ 0" } else { "0" };
         let title = format!("{} {place}", metrics::name(metric));
         area.draw_text(&title, &text(LARGE, HPos::Left, VPos::Top), (20, 14))?;
         legend(area, self.curves.iter().map(|curve| curve.name.as_str()), (20, 46))?;
@@ -186,7 +189,7 @@ impl LearningCurves {
             .x_desc(axis_name)
             .y_desc(metrics::axis(metric))
             .x_label_formatter(&|x| tidy(*x))
-            .y_label_formatter(&|y| if self.log && zeros && *y < floor * 1.5 { foot.to_string() } else { tidy(*y) })
+            .y_label_formatter(&|y| foot.filter(|_| *y < floor * 1.5).map_or_else(|| tidy(*y), str::to_string))
             .draw()?;
         for (index, curve) in self.curves.iter().enumerate() {
             let line =

@@ -18,7 +18,7 @@ mod sequence;
 mod window;
 
 pub use animation::{Shown, animate};
-pub use canvas::{can_be_written, save};
+pub use canvas::save;
 pub use curve::Curve;
 pub use learning::LearningCurves;
 pub use runs::read_runs;
