@@ -30,8 +30,6 @@ pub struct Study {
     /// What it was last trained with, as `Progress` has them; empty where that is not known.
     pub engine: String,
     pub device: String,
-    /// The checksum of the weights that its seeds begin with, where these are not drawn.
-    pub weights: Option<u32>,
     #[serde(skip)]
     directory: PathBuf,
     /// Held by the rank that leads.
@@ -95,7 +93,7 @@ impl Study {
     fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
         let (engine, device) = (String::new(), String::new());
         let (sequences_before, directory) = (vec![], directory.to_path_buf());
-        Study { recipe, seeds, sequences_before, engine, device, weights: None, directory, _lock: None }
+        Study { recipe, seeds, sequences_before, engine, device, directory, _lock: None }
     }
 
     /// Adds seeds to those that it has.
@@ -151,11 +149,10 @@ impl Study {
         let recipe = Recipe::parse_saved(&saved["recipe"].to_string(), &[])?;
         let seeds = serde_json::from_value(saved["seeds"].take())?;
         let word = |name: &str| saved[name].as_str().unwrap_or_default().to_string(); // files of earlier versions have none
-        let weights = saved["weights"].as_u64().map(|checksum| checksum as u32);
         let before = saved["sequences_before"].as_array().into_iter().flatten();
         let sequences_before = before.filter_map(Value::as_u64).collect();
         let (engine, device) = (word("engine"), word("device"));
-        Ok(Study { sequences_before, engine, device, weights, ..Study::of(directory, recipe, seeds) })
+        Ok(Study { sequences_before, engine, device, ..Study::of(directory, recipe, seeds) })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {

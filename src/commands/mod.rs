@@ -1,6 +1,5 @@
 //! A file for each subcommand, and what they share: flags in, library calls, words out.
 
-mod asked;
 mod choice;
 mod eval;
 mod export;
@@ -8,6 +7,7 @@ mod info;
 mod pictures;
 mod plot;
 mod predict;
+mod resolve;
 mod shell;
 mod signals;
 mod study;

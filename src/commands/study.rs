@@ -2,8 +2,11 @@
 
 mod gather;
 
-use super::asked::{asked, change, checksum, directory, in_recipe, moved, recipe, say_of_rows, weights};
 use super::choice::{Choice, as_begun, cores};
+use super::resolve::{
+    apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory, say_of_rows,
+    with_moved_file_hint,
+};
 use super::signals::{STOPPING, is_answered};
 use super::tables::by_seed;
 use crate::checkpoint::Checkpoint;
@@ -20,7 +23,7 @@ use crate::terminal::{print, say, shell_path};
 use crate::train::{Jobs, Trainer};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Once;
 
@@ -82,82 +85,90 @@ fn choice_for(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result
     Choice::side_by_side(flags, place, 1, SEEDS)?.for_recipe(flags, place, recipe)
 }
 
-/// The weights that the seeds of a study begin with: those that its first ones began with. None where they are drawn, or all
-/// seeds have begun.
+/// The weights that the seeds of a study begin with. None where they are drawn, or all seeds have begun.
 fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
     if study.seeds.iter().all(|&seed| Run::is_in(&study.run_directory(seed))) {
         return Ok(None);
     }
-    let weights = weights(&study.recipe)?;
-    if study.weights.is_some() && study.weights != weights.as_deref().map(checksum) {
-        let from = &study.recipe.training.from;
-        bail!("`{from}` has other weights than when this study began\nhint: put the file back, or begin a new study");
-    }
-    Ok(weights)
+    initial_weights(&study.recipe)
 }
 
-/// A new study, or the one to go on with. The rank that leads keeps it. And the sequences of a new one, which have been read.
-fn study(
-    flags: &Train,
-    group: &Group,
-    place: Option<&Place>,
-    choice: &Choice,
-    jobs: usize,
-) -> Result<(Study, PathBuf, Option<Source>)> {
-    let begin = |seeds: &[u64]| {
-        if let Some(setting) = flags.set.iter().find(|setting| setting.starts_with("training.seed=")) {
-            bail!("`--set {setting}` and `--seeds` both name seeds\nhint: leave one of them out");
+/// A study that begins or goes on.
+struct Opened {
+    study: Study,
+    directory: PathBuf,
+    /// The sequences, where they have been read.
+    source: Option<Source>,
+}
+
+impl Opened {
+    /// Begins the study of the command line, or opens the one that it resumes. The rank that leads holds its lock.
+    fn new(flags: &Train, group: &Group, place: Option<&Place>, choice: &Choice, jobs: usize) -> Result<Opened> {
+        let begun = flags.seeds.as_ref().filter(|_| flags.resume.is_none());
+        let asked = begun.map(|seeds| ask(flags, choice, jobs.min(seeds.0.len()))).transpose();
+        let alike = |asked: &Option<(Recipe, Source)>| asked_alike(flags, asked.as_ref().map(|(recipe, _)| recipe));
+        let (asked, source) = group.agree("command line", asked, alike)?.unzip();
+        let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, "seeds"));
+        let mut led = None;
+        let saved = group.share(|| {
+            let study = match (asked, begun) {
+                (Some(recipe), Some(seeds)) => begin(group, &directory, recipe, &seeds.0)?,
+                _ => go_on(flags, place, &directory, jobs)?,
+            };
+            let saved = serde_json::to_vec(&study)?;
+            led = Some(study);
+            Ok(saved)
+        })?;
+        let study = led.map_or_else(|| Study::parse(&directory, &saved), Ok)?;
+        Ok(Opened { study, directory, source })
+    }
+}
+
+/// The recipe of a new study, so many runs of which this process has at a time, and its sequences.
+fn ask(flags: &Train, choice: &Choice, runs: usize) -> Result<(Recipe, Source)> {
+    if let Some(setting) = flags.set.iter().find(|setting| sets_seed(setting)) {
+        bail!("`--set {setting}` and `--seeds` both name seeds\nhint: leave one of them out");
+    }
+    let (recipe, source) = resolve_recipe(flags)?;
+    choice.check_memory(&recipe, runs, 1).with_context(|| in_recipe(flags))?;
+    Ok((recipe, source))
+}
+
+/// Whether a setting names `training.seed`, by its path or within its section.
+fn sets_seed(setting: &str) -> bool {
+    let of_section = |value| serde_json::from_str::<Value>(value).is_ok_and(|value| value.get("seed").is_some());
+    setting.split_once('=').is_some_and(|(key, value)| key == "training.seed" || key == "training" && of_section(value))
+}
+
+/// A new study in a directory; or the one there, where torchrun has started the job that began it again.
+fn begin(group: &Group, directory: &Path, recipe: Recipe, seeds: &[u64]) -> Result<Study> {
+    if Study::is_in(directory) && group.goes_on_with(directory)? {
+        let study = Study::open(directory)?;
+        if study.recipe != recipe || study.seeds != seeds {
+            let shown = directory.display();
+            bail!("`{shown}` holds another study\nhint: name another directory with --run-dir");
         }
-        let (recipe, source) = recipe(flags)?;
-        weights(&recipe)?; // or nothing is begun
-        choice.check_memory(&recipe, jobs.min(seeds.len()), 1).with_context(|| in_recipe(flags))?;
-        Ok((recipe, source, seeds.to_vec()))
-    };
-    let begun = flags.seeds.as_ref().filter(|_| flags.resume.is_none());
-    let begun = begun.map(|seeds| begin(&seeds.0)).transpose();
-    let described = |begun: &Option<(Recipe, Source, Vec<u64>)>| asked(flags, begun.as_ref().map(|begun| &begun.0));
-    let (begun, source) = match group.agree("command line", begun, described)? {
-        Some((recipe, source, seeds)) => (Some((recipe, seeds)), Some(source)),
-        None => (None, None),
-    };
-    let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, "seeds"));
-    let mut led = None;
-    let saved = group.share(|| {
-        let study = match begun {
-            Some((recipe, seeds)) if Study::is_in(&directory) && group.goes_on_with(&directory)? => {
-                let study = Study::open(&directory)?;
-                if study.recipe != recipe || study.seeds != seeds {
-                    let shown = directory.display();
-                    bail!("`{shown}` holds another study\nhint: name another directory with --run-dir");
-                }
-                study
-            }
-            Some((recipe, seeds)) => {
-                Study::free(&directory)?; // first: what is claimed may be gone on with
-                group.claim(&directory)?;
-                Study::create(&directory, recipe, seeds)?
-            }
-            None => {
-                let mut study = Study::open(&directory)?;
-                let before = study.recipe.training.sequences;
-                change(&mut study.recipe, flags)?;
-                if study.recipe.training.sequences != before {
-                    take_totals(&mut study, before)?;
-                }
-                study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
-                let machine = as_begun(&flags.machine, &study.engine, &study.device);
-                let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?;
-                choice.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
-                study.save()?;
-                study
-            }
-        };
-        let saved = serde_json::to_vec(&study)?;
-        led = Some(study);
-        Ok(saved)
-    })?;
-    let study = led.map_or_else(|| Study::parse(&directory, &saved), Ok)?;
-    Ok((study, directory, source))
+        return Ok(study);
+    }
+    Study::free(directory)?; // first: what is claimed may be gone on with
+    group.claim(directory)?;
+    Study::create(directory, recipe, seeds.to_vec())
+}
+
+/// The study in a directory, changed as the flags of `--resume` say.
+fn go_on(flags: &Train, place: Option<&Place>, directory: &Path, jobs: usize) -> Result<Study> {
+    let mut study = Study::open(directory)?;
+    let before = study.recipe.training.sequences;
+    apply_flags_of_resume(&mut study.recipe, flags)?;
+    if study.recipe.training.sequences != before {
+        take_totals(&mut study, before)?;
+    }
+    study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
+    let machine = as_begun(&flags.machine, &study.engine, &study.device);
+    let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?;
+    choice.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
+    study.save()?;
+    Ok(study)
 }
 
 /// Notes the totals that a study and its seeds had so far, in whose place the present one is. Refuses one that is less than what a
@@ -209,21 +220,17 @@ impl<'a> Seeds<'a> {
         let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
         let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
         let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
-        let (mut study, directory, source) = study(flags, group, place, &choice, jobs)?;
+        let Opened { mut study, directory, source } = Opened::new(flags, group, place, &choice, jobs)?;
         let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
         let choice = group.agree("engine", choice, machine)?;
         let first = study.seeds.first().map(|&seed| study.run_directory(seed));
-        let of_moved = |error| moved(error, &study.recipe, first.as_deref().filter(|_| flags.resume.is_some()));
-        let mut source = group.agree(
-            "data",
-            source.map_or_else(|| Source::open(&study.recipe.task), Ok).map_err(of_moved),
-            |_| Value::Null,
-        )?;
+        let resumed = first.as_deref().filter(|_| flags.resume.is_some());
+        let source = source
+            .map_or_else(|| Source::open(&study.recipe.task), Ok)
+            .map_err(|error| with_moved_file_hint(error, &study.recipe, resumed));
+        let mut source = group.agree("data", source, |_| Value::Null)?;
         // where they are missing, seeds that have begun go on all the same
         let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
-        let checksum = weights.as_ref().ok().and_then(|weights| weights.as_deref().map(checksum));
-        group.agree("weights", Ok(()), |()| json!(checksum))?;
-        study.weights = study.weights.or(checksum);
         (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
         group.lead(|| {
             study.save()?;

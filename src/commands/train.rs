@@ -1,5 +1,8 @@
-use super::asked::{asked, change, checksum, directory, in_recipe, moved, recipe, say_of_rows, weights};
 use super::choice::{Choice, as_begun, cores};
+use super::resolve::{
+    apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory, say_of_rows,
+    with_moved_file_hint,
+};
 use super::signals::stop_signal;
 use super::{study, usage};
 use crate::checkpoint::Checkpoint;
@@ -113,34 +116,32 @@ fn hints(error: &Error, trainer: &Trainer, run: Option<&Run>) -> String {
 
 /// What to train and where the rank that leads logs it; none if there is nothing left to do.
 fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
-    let begun = if flags.resume.is_some() { Ok(None) } else { recipe(flags).map(Some) };
-    let begun = group.agree("command line", begun, |begun| asked(flags, begun.as_ref().map(|(recipe, _)| recipe)))?;
-    let (recipe, source) = begun.unzip();
-    let seed = recipe.as_ref().map_or(0, |recipe| recipe.training.seed);
-    let directory = flags.resume.clone().unwrap_or_else(|| directory(flags, &seed.to_string()));
-    let (lock, checkpoint) = saved(flags, &group, &directory, recipe.as_ref())?.unzip();
-    if let Some(checkpoint) = checkpoint.as_ref().filter(|checkpoint| checkpoint.finished()) {
+    let asked = if flags.resume.is_some() { Ok(None) } else { resolve_recipe(flags).map(Some) };
+    let alike = |asked: &Option<(Recipe, Source)>| asked_alike(flags, asked.as_ref().map(|(recipe, _)| recipe));
+    let asked = group.agree("command line", asked, alike)?;
+    let seed = asked.as_ref().map_or(0, |(recipe, _)| recipe.training.seed);
+    let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, &seed.to_string()));
+    let begun = Begun::in_directory(&directory, flags, &group, asked)?;
+    if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| checkpoint.finished()) {
         let solved = checkpoint.progress.stops_solved(&checkpoint.recipe);
         let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
         group.say(&format!("{shown} is finished: {seen} sequences seen; {cure}"));
         return Ok(None);
     }
-    let recipe = checkpoint.as_ref().map(|checkpoint| checkpoint.recipe.clone()).or(recipe);
-    let recipe = recipe.context("a run begins or goes on")?;
-    let prepared = Prepared::new(flags, place, &group, &recipe, source, checkpoint.as_ref());
-    let said = |prepared: &Prepared| {
-        let Prepared { engine, choice, weights, .. } = prepared;
-        json!({ "recipe": recipe, "engine": engine.name(), "device": device::kind(choice.device),
-            "fused multiply-add": simd::has_fma(), "weights": weights.as_deref().map(checksum) })
-    };
-    let Prepared { mut source, engine, choice, starts, weights } = group.agree("run", prepared, said)?;
+    let prepared = Prepared::new(flags, place, &group, begun);
+    let Prepared { begun, mut source, engine, choice, starts, weights } =
+        group.agree("run", prepared, Prepared::alike)?;
     if choice.device.is_cuda() {
         group.use_cards(choice.device)?;
     }
-    group.lead(|| say_of_rows(&recipe, &mut source))?;
-    let saved = checkpoint.as_ref().zip(lock.flatten());
-    let run = group.lead(|| log(flags, &directory, &recipe, saved, &choice, group.size, starts))?;
+    group.lead(|| say_of_rows(&begun.recipe, &mut source))?;
+    let Begun { recipe, checkpoint, lock, .. } = begun;
+    let words = words(&choice, group.size, starts);
+    let run = group.lead(|| match (&checkpoint, lock) {
+        (Some(checkpoint), Some(lock)) => resume_log(flags, &directory, checkpoint, lock, &words),
+        _ => new_log(&directory, &recipe, &words),
+    })?;
     let jobs = Jobs::of(starts);
     jobs.take(); // the run's own
     let mut trainer = choice.trainer(&recipe, checkpoint.as_ref(), source, engine, &jobs)?;
@@ -150,8 +151,69 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     Ok(Some((trainer.in_group(group), run)))
 }
 
-/// What a run is trained with.
+/// What a run begins with, or goes on from.
+struct Begun {
+    recipe: Recipe,
+    /// The sequences, where they have been read.
+    source: Option<Source>,
+    /// None where the run is new.
+    checkpoint: Option<Checkpoint>,
+    /// On the directory of a run that goes on; the rank that leads holds it.
+    lock: Option<Lock>,
+}
+
+impl Begun {
+    /// Reads the run in a directory, to go on with it, or claims the directory for a new one. `asked`: the recipe of the command
+    /// line, unless that resumes.
+    fn in_directory(directory: &Path, flags: &Train, group: &Group, asked: Option<(Recipe, Source)>) -> Result<Begun> {
+        let (asked, source) = asked.unzip();
+        if let Some(recipe) = &asked {
+            // torchrun starts a job that failed again by the same command line, which goes on then
+            if !group.finds(|| Ok(Run::is_in(directory) && group.goes_on_with(directory)?))? {
+                group.lead(|| {
+                    Study::free(directory)?;
+                    group.claim(directory)
+                })?;
+                return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, lock: None });
+            }
+        }
+        let mut lock = None;
+        let saved = group.share(|| {
+            let (held, saved) = Run::hold(directory)?;
+            lock = Some(held);
+            Ok(saved)
+        })?;
+        let mut checkpoint = Run::read(directory, &saved)?;
+        match asked {
+            None => apply_flags_of_resume(&mut checkpoint.recipe, flags)?,
+            Some(recipe) if recipe == checkpoint.recipe => (),
+            Some(_) => {
+                let shown = directory.display();
+                bail!("`{shown}` holds a run of another recipe\nhint: name another directory with --run-dir")
+            }
+        }
+        check_total(&checkpoint)?;
+        Ok(Begun { recipe: checkpoint.recipe.clone(), source, checkpoint: Some(checkpoint), lock })
+    }
+}
+
+/// Refuses fewer sequences than a run has seen.
+fn check_total(checkpoint: &Checkpoint) -> Result<()> {
+    let seen = checkpoint.progress.of_start();
+    if checkpoint.recipe.updates() < seen {
+        bail!(
+            "`--sequences {}` is less than the {} that this run has seen{}\nhint: name a larger total, or leave it out",
+            checkpoint.recipe.training.sequences,
+            seen * checkpoint.recipe.training.batch_size as u64,
+            if checkpoint.progress.restarts > 0 { " since it last began anew" } else { "" }
+        );
+    }
+    Ok(())
+}
+
+/// A run, and what it is trained with.
 struct Prepared {
+    begun: Begun,
     source: Source,
     engine: Box<dyn Engine>,
     choice: Choice,
@@ -162,15 +224,9 @@ struct Prepared {
 }
 
 impl Prepared {
-    /// For a recipe, whose sequences have been read perhaps, from its begin or from a checkpoint.
-    fn new(
-        flags: &Train,
-        place: Option<&Place>,
-        group: &Group,
-        recipe: &Recipe,
-        source: Option<Source>,
-        checkpoint: Option<&Checkpoint>,
-    ) -> Result<Prepared> {
+    fn new(flags: &Train, place: Option<&Place>, group: &Group, mut begun: Begun) -> Result<Prepared> {
+        let source = begun.source.take();
+        let Begun { recipe, checkpoint, .. } = &begun;
         let batch = recipe.training.batch_size;
         if batch < group.size {
             bail!(
@@ -179,121 +235,77 @@ impl Prepared {
                 group.size
             );
         }
-        let source = source
-            .map_or_else(|| Source::open(&recipe.task), Ok)
-            .map_err(|error| moved(error, recipe, flags.resume.as_deref()))?;
+        let source = source.map_or_else(|| Source::open(&recipe.task), Ok);
+        let source = source.map_err(|error| with_moved_file_hint(error, recipe, flags.resume.as_deref()))?;
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
-        let begun = checkpoint.map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
-        let machine = as_begun(&flags.machine, begun[0], begun[1]);
+        let before = checkpoint.as_ref().map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
+        let machine = as_begun(&flags.machine, before[0], before[1]);
         // several starts have more of the cores than of a card; a run that has begun stays where it is
         let training = &recipe.training;
         let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
-        let choice = match many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
-            true => Choice::side_by_side(&machine, place, each, "starts go side by side on the cores")?,
-            false => Choice::new(&machine, place, each)?,
+        let choice = if many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
+            Choice::side_by_side(&machine, place, each, "starts go side by side on the cores")?
+        } else {
+            Choice::new(&machine, place, each)?
         };
         let choice = choice.for_recipe(&machine, place, recipe)?;
         let starts = if group.is_alone() { choice.starts(jobs, cores(place), recipe)? } else { 1 };
         let choice = if starts > 1 { choice.of_several(recipe) } else { choice };
         choice.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;
-        let weights = if checkpoint.is_none() { weights(recipe)? } else { None };
-        Ok(Prepared { source, engine: choice.engine(recipe)?, choice, starts, weights })
+        let weights = if checkpoint.is_none() { initial_weights(recipe)? } else { None };
+        let engine = choice.engine(recipe)?;
+        Ok(Prepared { begun, source, engine, choice, starts, weights })
+    }
+
+    /// What all ranks of a group must have alike.
+    fn alike(&self) -> Value {
+        json!({ "recipe": self.begun.recipe, "engine": self.engine.name(), "device": device::kind(self.choice.device),
+            "fused multiply-add": simd::has_fma() })
     }
 }
 
-/// The checkpoint to go on from, and the lock on its directory, which the rank that leads holds; none where a run begins.
-fn saved(
-    flags: &Train,
-    group: &Group,
-    directory: &Path,
-    begun: Option<&Recipe>,
-) -> Result<Option<(Option<Lock>, Checkpoint)>> {
-    // torchrun starts a job that failed again by the same command line, which goes on then
-    let again = || Ok(Run::is_in(directory) && group.goes_on_with(directory)?);
-    if flags.resume.is_none() && !group.finds(again)? {
-        group.lead(|| {
-            Study::free(directory)?;
-            group.claim(directory)
-        })?;
-        return Ok(None);
-    }
-    let mut lock = None;
-    let saved = group.share(|| {
-        let (held, saved) = Run::hold(directory)?;
-        lock = Some(held);
-        Ok(saved)
-    })?;
-    let change = |recipe: &mut Recipe| match begun {
-        None => change(recipe, flags),
-        Some(begun) if recipe == begun => Ok(()),
-        Some(_) => {
-            let shown = directory.display();
-            bail!("`{shown}` holds a run of another recipe\nhint: name another directory with --run-dir")
-        }
-    };
-    Ok(Some((lock, checkpoint(directory, &saved, change)?)))
-}
-
-/// Where a run is logged, with words on what trains it.
-fn log(
-    flags: &Train,
-    directory: &Path,
-    recipe: &Recipe,
-    saved: Option<(&Checkpoint, Lock)>,
-    choice: &Choice,
-    ranks: usize,
-    starts: usize,
-) -> Result<Run> {
+/// What trains a run, in words.
+fn words(choice: &Choice, ranks: usize, starts: usize) -> String {
     let mut words = choice.words();
     for (what, count) in [("ranks", ranks), ("starts at a time", starts)] {
         if count > 1 {
             words += &format!(", {what}: {count}");
         }
     }
-    say(&words);
-    let shown = directory.display();
-    let Some((checkpoint, lock)) = saved else {
-        let run = Run::create(directory, recipe, &words)?;
-        let from = match &recipe.task {
-            Task::Sequences(task) => &task.train,
-            task => task.name(),
-        };
-        let starts = match recipe.training.restart.times() {
-            0 => String::new(),
-            times => format!(", from up to {} starts,", times + 1),
-        };
-        let (updates, batch) = (recipe.updates(), recipe.training.batch_size as u64);
-        let total = updates * batch;
-        let batches = match total == recipe.training.sequences {
-            true => String::new(),
-            false => format!(" ({updates} updates of {batch})"),
-        };
-        say(&format!("training {total} sequences{batches} of {from}{starts} into {shown}"));
-        return Ok(run);
+    words
+}
+
+/// Where a new run is logged. `words`: what trains it.
+fn new_log(directory: &Path, recipe: &Recipe, words: &str) -> Result<Run> {
+    say(words);
+    let run = Run::create(directory, recipe, words)?;
+    let from = match &recipe.task {
+        Task::Sequences(task) => &task.train,
+        task => task.name(),
     };
-    let run = Run::resume(directory, lock, checkpoint, &words)?;
-    say(&format!("going on with {shown} at {} sequences", checkpoint.progress.sequences));
-    let longer = flags.sequences.filter(|_| flags.resume.is_some());
-    if let (Some(sequences), false) = (longer, recipe.training.schedule == Schedule::Constant {}) {
-        let rate = checkpoint.progress.learning_rate(recipe, checkpoint.progress.of_start() + 1);
-        say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
-    }
+    let starts = match recipe.training.restart.times() {
+        0 => String::new(),
+        times => format!(", from up to {} starts,", times + 1),
+    };
+    let (updates, batch) = (recipe.updates(), recipe.training.batch_size as u64);
+    let total = updates * batch;
+    let whole = total == recipe.training.sequences;
+    let batches = if whole { String::new() } else { format!(" ({updates} updates of {batch})") };
+    say(&format!("training {total} sequences{batches} of {from}{starts} into {}", directory.display()));
     Ok(run)
 }
 
-/// The checkpoint of the run in a directory, to be gone on with as changed.
-fn checkpoint(directory: &Path, saved: &[u8], change: impl FnOnce(&mut Recipe) -> Result<()>) -> Result<Checkpoint> {
-    let mut checkpoint = Run::read(directory, saved)?;
-    change(&mut checkpoint.recipe)?;
-    let seen = checkpoint.progress.of_start();
-    if checkpoint.recipe.updates() < seen {
-        bail!(
-            "`--sequences {}` is less than the {} that this run has seen{}\nhint: name a larger total, or leave it out",
-            checkpoint.recipe.training.sequences,
-            seen * checkpoint.recipe.training.batch_size as u64,
-            if checkpoint.progress.restarts > 0 { " since it last began anew" } else { "" }
-        );
+/// Where a run that goes on is logged.
+fn resume_log(flags: &Train, directory: &Path, checkpoint: &Checkpoint, lock: Lock, words: &str) -> Result<Run> {
+    say(words);
+    let run = Run::resume(directory, lock, checkpoint, words)?;
+    let Checkpoint { recipe, progress, .. } = checkpoint;
+    say(&format!("going on with {} at {} sequences", directory.display(), progress.sequences));
+    let longer = flags.sequences.filter(|_| flags.resume.is_some());
+    if let (Some(sequences), false) = (longer, recipe.training.schedule == Schedule::Constant {}) {
+        let rate = progress.learning_rate(recipe, progress.of_start() + 1);
+        say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
     }
-    Ok(checkpoint)
+    Ok(run)
 }

@@ -224,6 +224,9 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         object.retain(|field, _| new.get(field).is_some());
     }
     let before = object.insert(name.to_string(), value.clone());
+    if key == "training.from" {
+        object.remove("from_content"); // of the checkpoint before
+    }
     let kind = |task: &Value| task.get("kind").cloned();
     let kinds = match key {
         "task.kind" => Some([before, Some(value)]),

@@ -17,7 +17,7 @@ use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// A resolved recipe: every field has a value. A run can be rebuilt from it and the program's version.
+/// A resolved recipe: every field has a value. The same version of the program rebuilds a run from it, bit for bit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
     pub about: String,
@@ -28,7 +28,8 @@ pub struct Recipe {
     pub solved: Solved,
 }
 
-/// How a model is trained. The `_every` fields count updates, 0 means never. `sequences` are those of one start.
+/// How a model is trained. The `_every` fields count updates; of `eval_every` and `checkpoint_every` 0 means never.
+/// `sequences` are those of one start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Training {
     pub batch_size: usize,
@@ -36,6 +37,8 @@ pub struct Training {
     pub seed: u64,
     /// The checkpoint, or directory of a run, whose weights the first start begins with; if empty they are drawn.
     pub from: String,
+    /// The checksum of those weights, or empty: not looked at yet. Only the same weights rebuild a run.
+    pub from_content: String,
     pub clip: optim::Clip,
     pub report_every: u64,
     pub eval_every: u64,
@@ -102,6 +105,7 @@ impl Default for Recipe {
                 sequences: 20_000,
                 seed: 1,
                 from: String::new(),
+                from_content: String::new(),
                 clip: optim::Clip::kinds().remove(0),
                 report_every: 100,
                 eval_every: 1000,

@@ -167,8 +167,10 @@ fn a_study_is_not_cut_short_of_what_a_seed_has_seen_and_ranges_of_seeds_mix_with
     let message = refused(here, "train --resume study --sequences 15", 1);
     assert!(message.contains("`--sequences 15` is less than the 20 that seed 1 has seen\nhint: "), "{message}");
     assert_eq!(fs::read(here.join("study/study.json")).unwrap(), before);
-    let message = refused(here, &format!("train {TINY} --seeds 1..2 --set training.seed=4 --run-dir other"), 1);
-    assert!(message.contains("both name seeds"), "{message}");
+    for setting in ["training.seed=4", r#"training={"seed":4}"#] {
+        let message = refused(here, &format!("train {TINY} --seeds 1..2 --set {setting} --run-dir other"), 1);
+        assert!(message.contains("both name seeds"), "{message}");
+    }
     for seed in [2, 5] {
         fs::remove_dir_all(here.join(format!("study/seed-{seed}"))).unwrap();
     }

@@ -199,7 +199,7 @@ fn a_run_that_is_never_evaluated_ends_by_naming_a_checkpoint_that_exists() {
 }
 
 #[test]
-fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_without_it() {
+fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows() {
     let directory = tiny_run();
     let here = directory.path();
     let figures = |checkpoint: &str, rows: &str| {
@@ -216,9 +216,12 @@ fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_
     assert_eq!(figures(&latest("fewer"), ""), figures(&latest("run"), "--rows 5"));
     succeeds(here, &format!("{still} --from run --seeds 1..2 --run-dir study"));
     assert_eq!(figures(&latest("study/seed-2"), ""), figures("run", ""));
-    let recipe = json_of(&here.join("same/recipe.json"));
-    assert!(recipe["training"]["from"].as_str().unwrap().ends_with("/run"));
+}
 
+#[test]
+fn a_run_does_not_begin_with_the_weights_of_another_network() {
+    let directory = tiny_run();
+    let here = directory.path();
     let message = refused(here, &format!("train {TINY} --from run --set model.memory.width=5 --run-dir other"), 1);
     let expected =
         "of `controller.weight_ih_l0` it has one of shape [32, 8], this recipe needs one of shape [32, 9]\nhint";
@@ -231,6 +234,20 @@ fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_
     assert!(!here.join("other").exists());
     let message = refused(here, &format!("train {TINY} --from nowhere --run-dir other"), 1);
     assert!(message.contains("cannot read checkpoint") && message.contains("/nowhere`"), "{message}");
+}
+
+#[test]
+fn what_begins_with_the_weights_of_another_run_needs_the_same_weights_to_begin_and_none_to_go_on() {
+    let directory = tiny_run();
+    let here = directory.path();
+    let still = format!("train {TINY} --set training.optimizer.learning_rate=1e-30 --sequences 1");
+    succeeds(here, &format!("{still} --from run --run-dir same"));
+    succeeds(here, &format!("{still} --from run --seeds 1..2 --run-dir study"));
+    let recipe = json_of(&here.join("same/recipe.json"));
+    assert!(recipe["training"]["from"].as_str().unwrap().ends_with("/run"));
+    assert!(recipe["training"]["from_content"].as_str().unwrap().starts_with("checksum "));
+    succeeds(here, "train same/recipe.json --run-dir again");
+    assert_eq!(json_of(&here.join("again/recipe.json")), recipe);
     fs::rename(here.join("run"), here.join("moved")).unwrap();
     for run in ["same", "study"] {
         succeeds(here, &format!("train --resume {run} --sequences 3"));
@@ -242,10 +259,14 @@ fn a_run_may_begin_with_the_weights_of_another_also_with_other_rows_and_goes_on_
     assert_eq!(progress(here, "study/seed-2")["sequences"], 4);
     succeeds(here, &format!("train {TINY} --sequences 20 --seed 9 --run-dir run"));
     let ran = ntm(here, "train --resume study");
-    assert!(ran.stderr.contains("has other weights than when this study began"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("has other weights than when this recipe was written"), "{}", ran.stderr);
+    let message = refused(here, "train same/recipe.json --run-dir other", 1);
+    assert!(message.contains("has other weights than when this recipe was written: checksum "), "{message}");
+    succeeds(here, "train same/recipe.json --from run --run-dir other");
+    assert_ne!(json_of(&here.join("other/recipe.json")), recipe);
     fs::remove_dir_all(here.join("run")).unwrap();
     fs::rename(here.join("moved"), here.join("run")).unwrap();
     succeeds(here, "train --resume study");
     fs::rename(here.join("run"), here.join("moved")).unwrap();
-    assert!(refused(here, &format!("{still} --from run --run-dir other"), 1).contains("cannot read checkpoint"));
+    assert!(refused(here, &format!("{still} --from run --run-dir another"), 1).contains("cannot read checkpoint"));
 }

@@ -1,4 +1,4 @@
-//! What the flags of `ntm train` ask for: a recipe, its sequences, weights to begin with, a directory.
+//! What the flags of `ntm train` come to: a recipe, its sequences, weights to begin with, a directory.
 
 use super::{machine_file, resize, too_few_rows};
 use crate::checkpoint::{Checkpoint, bytes};
@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The recipe that the flags make, and its sequences.
-pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
+pub fn resolve_recipe(flags: &Train) -> Result<(Recipe, Source)> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     if let Some(from) = &flags.from {
@@ -21,7 +21,7 @@ pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
         settings.push(format!("training.from={}", json!(from)));
     }
     let mut recipe = Recipe::load(&flags.recipe, &settings)?;
-    change(&mut recipe, flags)?;
+    apply_flags_of_resume(&mut recipe, flags)?;
     if !recipe.training.from.is_empty() {
         let from = std::path::absolute(&recipe.training.from).context("in `training.from`")?;
         recipe.training.from = from.display().to_string();
@@ -30,11 +30,12 @@ pub fn recipe(flags: &Train) -> Result<(Recipe, Source)> {
     recipe.task = source.task.clone();
     recipe.validate()?;
     source.check(&points(&recipe.evaluation.grid)).with_context(|| in_recipe(flags))?;
+    recipe.training.from_content = initial_weights(&recipe)?.as_deref().map(content).unwrap_or_default();
     Ok((recipe, source))
 }
 
-/// The weights that a new run of a recipe begins with; none where they are drawn.
-pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
+/// The weights that a new run of a recipe begins with; none where they are drawn. Refuses others than the recipe was resolved with.
+pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     let from = &recipe.training.from;
     if from.is_empty() {
         return Ok(None);
@@ -65,6 +66,13 @@ pub fn weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
              hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
         );
     }
+    let (now, then) = (content(&other.theta), &recipe.training.from_content);
+    if !then.is_empty() && now != *then {
+        bail!(
+            "`{from}` has other weights than when this recipe was written: {now}, it was {then}\n\
+             hint: put the file back; or begin with what it holds now: `--from {from}`"
+        );
+    }
     Ok(Some(other.theta))
 }
 
@@ -80,8 +88,8 @@ fn fixed(ntm: &NtmConfig) -> [(&'static str, Option<String>); 3] {
 }
 
 /// By which weights are told from others.
-pub fn checksum(weights: &[f32]) -> u32 {
-    crc32fast::hash(bytes(weights))
+fn content(weights: &[f32]) -> String {
+    format!("checksum {:08x}", crc32fast::hash(bytes(weights)))
 }
 
 /// Where something is wrong.
@@ -92,8 +100,8 @@ pub fn in_recipe(flags: &Train) -> String {
     }
 }
 
-/// The changes that a run may also go on with.
-pub fn change(recipe: &mut Recipe, flags: &Train) -> Result<()> {
+/// Applies the flags that `--resume` allows, too.
+pub fn apply_flags_of_resume(recipe: &mut Recipe, flags: &Train) -> Result<()> {
     let training = &mut recipe.training;
     if let Some(choice) = flags.on_nonfinite {
         training.on_nonfinite = match choice {
@@ -110,13 +118,13 @@ pub fn change(recipe: &mut Recipe, flags: &Train) -> Result<()> {
 }
 
 /// Where a run goes: as told, or `runs/<recipe>-<suffix>`.
-pub fn directory(flags: &Train, suffix: &str) -> PathBuf {
+pub fn run_directory(flags: &Train, suffix: &str) -> PathBuf {
     let name = PathBuf::from(&flags.recipe).file_stem().unwrap_or_default().to_string_lossy().into_owned();
     flags.run_dir.clone().unwrap_or_else(|| PathBuf::from(format!("runs/{name}-{suffix}")))
 }
 
 /// What the ranks of a group must have been asked alike.
-pub fn asked(flags: &Train, recipe: Option<&Recipe>) -> Value {
+pub fn asked_alike(flags: &Train, recipe: Option<&Recipe>) -> Value {
     let rollback = flags.on_nonfinite.map(|choice| choice == cli::OnNonfinite::Rollback);
     json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
 }
@@ -132,8 +140,8 @@ pub fn say_of_rows(recipe: &Recipe, source: &mut Source) -> Result<()> {
     Ok(())
 }
 
-/// What to do where a file of a run that is to go on cannot be read.
-pub fn moved(error: Error, recipe: &Recipe, run: Option<&Path>) -> Error {
+/// Adds what to do where a data file of a run that is to go on cannot be read.
+pub fn with_moved_file_hint(error: Error, recipe: &Recipe, run: Option<&Path>) -> Error {
     let text = format!("{error:#}");
     let (Some(run), Task::Sequences(_), true) = (run, &recipe.task, text.starts_with("cannot read data file")) else {
         return error;
