@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         (other, _) => return refused(&format!("no engine {other}: fused, composed, forward or checkpoint")),
     };
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
-    let mut theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);
+    let mut theta = Tensor::from_slice(&recipe.layout().initial_theta(1)).to_device(device);
     let mut gradient = theta.zeros_like();
     let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(machine.update_kernels(&theta));
     let mut milliseconds = vec![];

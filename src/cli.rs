@@ -1,10 +1,15 @@
 //! The command line; imports nothing of ours.
 
+mod values;
+
+pub use values::Seeds;
+
 use clap::builder::RangedU64ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
+use values::{animation, count, device, picture, seed, sequences, setting};
 
 /// Trains, evaluates and exports Neural Turing Machines
 #[derive(Parser)]
@@ -17,8 +22,8 @@ use std::path::{Path, PathBuf};
   ntm plot runs/copy-1            its learning curve, into curves.png
   ntm help train                  every flag of a command, with examples
 
-Exit code: 0, 1 after an error, 2 for a wrong command line, 128 + signal when
-a run was stopped; it is saved then, and goes on with `ntm train --resume`."
+Exit code: 0, 1 after an error, 2 for a wrong command line, 128 + signal for a
+stopped run, which is saved: `ntm train --resume` continues it."
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -29,27 +34,34 @@ impl Cli {
     /// The command line of this process; where it is wrong, ends it with a word on why.
     pub fn read() -> Cli {
         Cli::try_parse().unwrap_or_else(|mut error| {
-            let command = std::env::args_os().nth(1).unwrap_or_default();
-            let similar = error.get(ContextKind::SuggestedArg).is_some();
-            if let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument)), false) =
-                (error.kind(), error.get(ContextKind::InvalidArg), similar)
-            {
-                let tip = match command.to_str().unwrap_or_default() {
-                    "train" if argument.starts_with("--") => {
-                        "every field of a recipe is set by `--set KEY=VALUE`; `ntm info copy` shows them".to_string()
-                    }
-                    "eval" | "export"
-                        if !argument.starts_with('-')
-                            && !std::env::args_os().any(|argument| argument == "--checkpoint") =>
-                    {
-                        format!("write `--checkpoint {argument}`")
-                    }
-                    _ => error.exit(),
-                };
+            if error.kind() == ErrorKind::ArgumentConflict {
+                error.remove(ContextKind::Usage); // which leaves out one of the two at random
+            }
+            if let Some(tip) = tip(&error) {
                 error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
             }
             error.exit()
         })
+    }
+}
+
+/// What to write instead of an argument that there is not, where that is known and clap does not say it.
+fn tip(error: &clap::Error) -> Option<String> {
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument)), None) =
+        (error.kind(), error.get(ContextKind::InvalidArg), error.get(ContextKind::SuggestedArg))
+    else {
+        return None;
+    };
+    let command = std::env::args_os().nth(1)?;
+    let names_checkpoint = || std::env::args_os().any(|argument| argument == "--checkpoint");
+    match command.to_str()? {
+        "train" if argument.starts_with("--") => {
+            Some("every field of a recipe is set by `--set KEY=VALUE`; `ntm info copy` shows them".to_string())
+        }
+        "eval" | "export" if !argument.starts_with('-') && !names_checkpoint() => {
+            Some(format!("write `--checkpoint {argument}`"))
+        }
+        _ => None,
     }
 }
 
@@ -73,7 +85,7 @@ pub enum Command {
   ntm train --set training.batch_size=16 --set model.memory.rows=64
   ntm train my-recipe.json --run-dir runs/mine
   ntm train associative-recall --seeds 1..10   ten runs, and a summary
-  ntm train --resume runs/copy-1               goes on where it stopped
+  ntm train --resume runs/copy-1               continue where it stopped
   ntm train copy --from runs/copy-1 --set task.max_length=40 --run-dir runs/longer
   torchrun --no-python --nproc-per-node 4 ntm train --set training.batch_size=64")]
 pub struct Train {
@@ -83,40 +95,39 @@ pub struct Train {
     /// Set a field of the recipe by its path, for instance training.batch_size=16 (repeatable)
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume", value_parser = setting)]
     pub set: Vec<String>,
-    /// Begin a new run with the weights of a checkpoint, or of the best machine of a run, instead of drawn ones (short for --set
-    /// training.from=FILE); memory rows may be others
+    /// Begin a new run with the weights of a checkpoint, or of a run's best machine, instead of random ones (short for
+    /// --set training.from=FILE); memory rows may differ
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub from: Option<PathBuf>,
     /// The seed of weights and data (short for --set training.seed=N)
     #[arg(long, value_name = "N", conflicts_with = "resume", allow_negative_numbers = true, value_parser = seed)]
     pub seed: Option<u64>,
-    /// Train from several seeds side by side, a run directory each under one parent, for instance 1..10 or 1,5,9; with --resume,
-    /// more seeds of a study, beside those that it has
+    /// Train a study: several seeds in parallel, for instance 1..10 or 1,5,9, each in its own directory under one
+    /// parent; with --resume, add seeds to the study
     #[arg(long, value_name = "A..B", conflicts_with = "seed")]
     pub seeds: Option<Seeds>,
-    /// How many seeds, or starts of a run that may begin anew, train at the same time [default: cores / threads of each; of
-    /// starts 1, unless the recipe goes on until one is solved]
+    /// How many seeds, or starts of a run with restarts, train at once [default: cores / threads of each; for starts 1,
+    /// unless the recipe retries until solved]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
-    /// How many sequences a start trains on (short for --set training.sequences=N); with --resume, a new total, of the last
-    /// start
+    /// Sequences per start (short for --set training.sequences=N); with --resume, a new total for the last start
     #[arg(long, value_name = "N", value_parser = sequences)]
     pub sequences: Option<u64>,
-    /// What to do about a number that is not finite: end, or go back to the last good checkpoint with half the learning rate
+    /// On a number that is not finite: stop, or roll back to the last good checkpoint with half the learning rate
     /// (short for --set training.on_nonfinite.kind=...)
     #[arg(long, value_name = "DO")]
     pub on_nonfinite: Option<OnNonfinite>,
     /// Where the run goes [default: runs/<recipe>-<seed>, of several seeds runs/<recipe>-seeds]
     #[arg(long, value_name = "DIR", conflicts_with = "resume")]
     pub run_dir: Option<PathBuf>,
-    /// Go on exactly where the run, or the seed study, in this directory stopped
+    /// Continue the run or study in this directory exactly where it stopped
     #[arg(long, value_name = "DIR")]
     pub resume: Option<PathBuf>,
     /// How long the processes of a job that torchrun starts wait for each other
     #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub peer_timeout: u32,
     #[command(flatten)]
-    pub machine: Machine,
+    pub compute: Compute,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -125,43 +136,11 @@ pub enum OnNonfinite {
     Rollback,
 }
 
-/// Several seeds: ranges with both ends, and single ones, separated by commas.
-#[derive(Clone)]
-pub struct Seeds(pub Vec<u64>);
-
-impl std::str::FromStr for Seeds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Seeds, String> {
-        let number = |part: &str| -> Result<u64, String> {
-            part.trim()
-                .parse()
-                .map_err(|_| format!("`{part}` is no seed: a whole number, 0 or more; several as in 1..10 or 1,5,9"))
-        };
-        let mut seeds: Vec<u64> = vec![];
-        for part in text.split(',') {
-            let (first, last) = part.split_once("..").unwrap_or((part, part));
-            let (first, last) = (number(first)?, number(last)?);
-            if first > last {
-                return Err("no seed lies in this range: the first number is the smaller one".to_string());
-            }
-            seeds.extend((first..=last).take(10_001_usize.saturating_sub(seeds.len())));
-        }
-        let count = seeds.len();
-        if count > 10_000 {
-            return Err("more than 10,000 seeds".to_string());
-        }
-        seeds.sort_unstable();
-        seeds.dedup();
-        if seeds.len() < count { Err("a seed stands here twice".to_string()) } else { Ok(Seeds(seeds)) }
-    }
-}
-
-/// Measure a checkpoint, or every seed of a study, on sequences that no training run draws
+/// Measure a checkpoint, or every seed of a study, on fresh sequences or a data file
 ///
-/// Without lengths (or what the task has) at the points of the recipe's evaluation; a machine of your own sequences on the
-/// recipe's `task.eval`, by which its `best` was chosen. --checkpoint takes the directory of a study, too: each seed's best
-/// machine is measured, a row a seed, and of each mean the median, least and most.
+/// Without --lengths (or the task's other axes): at the recipe's evaluation points; for your own sequences, on its
+/// `task.eval`, which chose `best`. --checkpoint also takes a study's directory: a row for each seed's best machine,
+/// and the median, least and most of each mean.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1
@@ -177,10 +156,10 @@ pub struct Eval {
     pub trained: Trained,
     #[command(flatten)]
     pub axes: Axes,
-    /// Of a machine of your own sequences: another file of them than the recipe's `task.eval`
+    /// For a machine of your own sequences: a file to use instead of `task.eval`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["lengths", "repeats", "items", "vectors"])]
     pub data: Option<String>,
-    /// Sequences at each point [default: 100; of own data, all]
+    /// Sequences per point [default: 100; own data: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequences: Option<u32>,
     /// The seed of the sequences
@@ -192,14 +171,14 @@ pub struct Eval {
     #[command(flatten)]
     pub pictures: Pictures,
     #[command(flatten)]
-    pub machine: Machine,
+    pub compute: Compute,
 }
 
 /// Print a machine's outputs for your own inputs, JSON Lines in and out
 ///
-/// Each line has an `input`, a list of steps, each a list of numbers. Its answer is printed before the next line is read: an
-/// `output`, as many steps, with the probability of a 1 for each output channel, or its value where the loss is squared. A `target`
-/// and a `mask`, as the lines of a data file have them, are passed over.
+/// Each line has an `input`, a list of steps, each a list of numbers. Its answer is printed before the next line is
+/// read: an `output`, as many steps, with the probability of a 1 for each output channel, or its value where the loss
+/// is squared. `target` and `mask`, as in a data file, are ignored.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm predict --checkpoint best.safetensors data.jsonl > outputs.jsonl
@@ -210,7 +189,7 @@ pub struct Predict {
     /// The file with the inputs, - for stdin [default: -]
     pub input: Option<PathBuf>,
     #[command(flatten)]
-    pub machine: Machine,
+    pub compute: Compute,
 }
 
 /// A machine that has been trained.
@@ -219,7 +198,7 @@ pub struct Trained {
     /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
-    /// Memory rows, instead of as many as it was trained with
+    /// Number of memory rows [default: as trained]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub rows: Option<usize>,
 }
@@ -253,7 +232,7 @@ pub struct Pictures {
     /// Draw the heads moving over the memory as that sequence passes, at most 150 frames (.gif)
     #[arg(long, value_name = "FILE", value_parser = animation)]
     pub animate: Option<PathBuf>,
-    /// Which sequence to draw, of own data by its place in the file [default: 1]
+    /// Which sequence to draw (own data: place in the file) [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub sequence: Option<u32>,
 }
@@ -290,15 +269,15 @@ pub struct Plot {
     /// such as eval/length_120/bit_errors [default: the loss]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
-    /// A logarithmic axis of the metric; zeros are drawn at its foot, which is called 0
+    /// Logarithmic metric axis; zeros are drawn at its foot, labelled 0
     #[arg(long)]
     pub log: bool,
-    /// A logarithmic axis of sequences, for runs of very different lengths
+    /// Logarithmic axis of sequences, for runs of very different lengths
     #[arg(long)]
     pub log_sequences: bool,
 }
 
-/// Write a checkpoint in a format for other programs: the weights alone, or a program that runs
+/// Export a checkpoint for other programs: weights alone, or an ONNX or TorchScript model
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm export --checkpoint best.safetensors --format onnx --output copy.onnx
@@ -352,7 +331,7 @@ pub enum OnnxGraph {
 #[command(after_help = "Examples:
   ntm info                                  the built-in recipes
   ntm info copy                             every field of one, its weights
-  ntm info copy --set model.memory.rows=64  the same of what `ntm train` would make of it
+  ntm info copy --set model.memory.rows=64  the same, after this change
   ntm info repeat-copy --sample --seed 3    one sequence, drawn
   ntm info --checkpoint runs/copy-1/checkpoints/latest.safetensors")]
 pub struct Info {
@@ -365,7 +344,8 @@ pub struct Info {
     /// Set a field of the recipe by its path, as in `ntm train`
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting, requires = "recipe")]
     pub set: Vec<String>,
-    /// Draw one sequence of the recipe's task, a row a step; a short one, unless lengths (or what the task has) are named
+    /// Draw one sequence of the recipe's task, one row per step; a short one unless --lengths (or another axis) is
+    /// given
     #[arg(long, requires = "recipe", conflicts_with_all = ["checkpoint", "json"])]
     pub sample: bool,
     /// The seed of the sample
@@ -379,7 +359,7 @@ pub struct Info {
     pub json: bool,
 }
 
-/// Print what makes a shell complete the commands and flags of ntm
+/// Print a shell completion script for ntm
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm completions bash > ~/.local/share/bash-completion/completions/ntm
@@ -394,27 +374,24 @@ pub struct Completions {
 #[command(after_help = "Examples:
   ntm man ~/.local/share/man/man1    then `man ntm` and `man ntm-train`")]
 pub struct Man {
-    /// The directory, which is made if need be
+    /// The directory; created if missing
     #[arg(value_name = "DIR")]
     pub directory: PathBuf,
 }
 
 /// What runs the network.
 #[derive(Args, Clone)]
-pub struct Machine {
-    /// auto, cpu, cuda, or cuda:I for the card of that number
+pub struct Compute {
+    /// auto (a GPU if there is one; the CPU for seeds or starts in parallel), cpu, cuda, or cuda:N
     #[arg(long, default_value = "auto", value_parser = device)]
     pub device: String,
     /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// CPU threads [default: all cores; where `ntm train` has several seeds or starts at a time, 1 for each seed, and for each
-    /// start as many as a batch has sequences]
+    /// CPU threads [default: all cores; in `ntm train`, 1 per parallel seed, and per parallel start as many as a batch
+    /// has sequences]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// No flag: what a run that goes on began on, `cpu` or `cuda`, where that is known. It counts where `device` leaves that open.
-    #[arg(skip)]
-    pub began_on: String,
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
@@ -425,49 +402,4 @@ pub enum EngineChoice {
     Fused,
     /// The definition, under libtorch's autograd
     Composed,
-}
-
-/// How many of something an axis has.
-fn count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=1_000_000)
-}
-
-fn seed(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| "it is no seed: a whole number, 0 or more".to_string())
-}
-
-fn sequences(text: &str) -> Result<u64, String> {
-    let number = text.parse().ok().filter(|&number| number > 0);
-    number.ok_or("it is no whole number, 1 or more".to_string())
-}
-
-fn setting(text: &str) -> Result<String, String> {
-    match text.contains('=') {
-        true => Ok(text.to_string()),
-        false => Err("it has no `=`; for instance training.batch_size=16".to_string()),
-    }
-}
-
-fn device(text: &str) -> Result<String, String> {
-    let card = text.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
-    match card || ["auto", "cpu", "cuda"].contains(&text) {
-        true => Ok(text.to_string()),
-        false => Err("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...".to_string()),
-    }
-}
-
-fn picture(text: &str) -> Result<PathBuf, String> {
-    ending(text, &["png", "svg"])
-}
-
-fn animation(text: &str) -> Result<PathBuf, String> {
-    ending(text, &["gif"])
-}
-
-fn ending(text: &str, allowed: &[&str]) -> Result<PathBuf, String> {
-    let is = |ending: &&str| Path::new(text).extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
-    match allowed.iter().any(is) {
-        true => Ok(PathBuf::from(text)),
-        false => Err(format!("name a file that ends in .{}", allowed.join(" or ."))),
-    }
 }

@@ -86,7 +86,7 @@ impl Engine for Composed {
         let _guard = tch::no_grad_guard();
         let mut trace = Trace::default();
         let Network::Ntm(network) = self.network(theta, batch) else { return Ok(trace) };
-        let mut state = network.start(batch.size() as i64);
+        let mut state = network.initial_state(batch.size() as i64);
         for input in tensor(&batch.inputs, batch, self.input_width, theta).unbind(0) {
             state = network.step(&input, &state).1;
             append(&mut trace.weightings, state.weightings.iter())?;

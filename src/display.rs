@@ -124,10 +124,10 @@ impl Display {
             let room = terminal_columns(std::io::stderr()).unwrap_or(80).saturating_sub(before.len());
             bar.set_message(fitting(&format!("{figures}, {rate:.0}/s"), room));
         } else if let Display::Lines { total } = self {
-            let left = match total.saturating_sub(*sequences) {
-                0 => String::new(),
-                left => format!(", {} left", HumanDuration(Duration::from_secs_f64(left as f64 / rate.max(1e-9)))),
-            };
+            let seconds = total.saturating_sub(*sequences) as f64 / rate.max(1e-9);
+            let left = Some(seconds).filter(|&seconds| seconds >= 1.0);
+            let left = left.map(|seconds| format!(", {} left", HumanDuration(Duration::from_secs_f64(seconds))));
+            let left = left.unwrap_or_default();
             say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s{left}"));
         }
     }

@@ -47,7 +47,7 @@ pub mod terminal;
 pub mod device;
 pub mod files;
 pub mod flat;
+pub mod json;
 pub mod limits;
 pub mod random;
 pub mod shim;
-pub mod unique;

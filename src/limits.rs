@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 
 /// An error unless `low <= value <= high`.
-pub fn check<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<()> {
+pub fn in_range<T: PartialOrd + std::fmt::Display>(field: &str, value: T, low: T, high: T) -> Result<()> {
     if value >= low && value <= high {
         return Ok(());
     }
@@ -16,14 +16,6 @@ pub fn above_zero(field: &str, value: f64, high: f64) -> Result<()> {
         return Ok(());
     }
     bail!("`{field}` is {value}, allowed: more than 0, up to {high}")
-}
-
-/// An error unless `0 < value <= 1e6`.
-pub fn positive(field: &str, value: f64) -> Result<()> {
-    if value > 0.0 && value <= 1e6 {
-        return Ok(());
-    }
-    bail!("`{field}` is {value}, allowed: more than 0, up to 1e6")
 }
 
 /// An error unless `0 <= value < 1`.

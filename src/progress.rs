@@ -44,7 +44,7 @@ pub struct Progress {
 
 impl Progress {
     pub fn finished(&self, recipe: &Recipe) -> bool {
-        self.of_start() >= recipe.updates() || self.stops_solved(recipe)
+        self.step_of_start() >= recipe.updates() || self.stops_solved(recipe)
     }
 
     /// Whether it has been solved, and its recipe stops there.
@@ -59,14 +59,14 @@ impl Progress {
     }
 
     /// The updates since the last start.
-    pub fn of_start(&self) -> u64 {
+    pub fn step_of_start(&self) -> u64 {
         self.step - self.given_up
     }
 
     /// The number of the next batch. It says which start and which of its updates, and nothing of the starts before: a start is
     /// the same whenever those have ended. After 2^32 updates, years of them, batches come again.
     pub fn batch(&self) -> u64 {
-        (self.restarts as u64) << 32 | self.of_start()
+        (self.restarts as u64) << 32 | self.step_of_start()
     }
 
     /// The learning rate of an update of this start, which counts from 1.
@@ -82,12 +82,12 @@ impl Progress {
 
     /// The sequences that will have been seen at the end of this start.
     pub fn expected(&self, recipe: &Recipe) -> u64 {
-        let left = recipe.updates() - self.of_start();
+        let left = recipe.updates() - self.step_of_start();
         self.sequences.saturating_add(left * recipe.training.batch_size as u64)
     }
 
-    /// That of a start which was trained by itself, in a run in which it has begun.
-    pub fn after(self, begun: &Progress) -> Progress {
+    /// This progress of a start that was trained ahead of its turn, counted from where the run stood when that start began.
+    pub fn rebased_onto(self, begun: &Progress) -> Progress {
         let seconds = begun.seconds; // it took the run none
         let sequences = self.sequences + begun.sequences;
         let step = self.step + begun.step;
@@ -171,4 +171,21 @@ pub struct Window {
     /// After the clip; 0 where that is not known.
     #[serde(default)]
     pub clipped_norms: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_evaluation_has_the_lowest_geometric_mean_over_its_points() {
+        let (learned, before) = (Best::of(2, &[0.08, 5606.0], 1e-9), Best::of(1, &[160.0, 960.0], 1e-9));
+        assert!((learned.mean.unwrap() - (0.08 * 5606.0f64).sqrt()).abs() < 1e-9 && learned.loss == 5606.08);
+        assert!(learned.beats(&before) && !before.beats(&learned), "sure and wrong at one of two lengths");
+        assert!(!learned.beats(&learned), "the first of equals stays");
+        assert!(Best::of(2, &[5e-10], 1e-300).beats(&Best::of(1, &[8e-10], 1e-300)), "squares may have any scale");
+        assert!(Best::of(0, &[0.0, 3.0], 1e-9).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
+        let of_an_earlier_version = Best { mean: None, ..before };
+        assert!(!learned.beats(&of_an_earlier_version) && of_an_earlier_version.beats(&learned));
+    }
 }

@@ -5,18 +5,18 @@ use crate::model::{CONSTANT_MEMORY, Config, Layout, NtmConfig};
 
 /// The sizes of a machine that the pictures of its trace need.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Shape {
+pub struct MemoryShape {
     pub rows: usize,
     pub width: usize,
     pub read_heads: usize,
     pub write_heads: usize,
 }
 
-impl Shape {
+impl MemoryShape {
     /// None for a network without memory.
-    pub fn of(config: &Config) -> Option<Shape> {
+    pub fn of(config: &Config) -> Option<MemoryShape> {
         let Config::Ntm(NtmConfig { memory, read_heads, write_heads, .. }) = config else { return None };
-        Some(Shape { rows: memory.rows, width: memory.width, read_heads: *read_heads, write_heads: *write_heads })
+        Some(MemoryShape { rows: memory.rows, width: memory.width, read_heads: *read_heads, write_heads: *write_heads })
     }
 
     pub fn heads(self) -> usize {
@@ -31,13 +31,13 @@ impl Shape {
 
 #[derive(Clone)]
 pub struct Memory {
-    shape: Shape,
+    shape: MemoryShape,
     pub values: Vec<f32>, // (N, M)
 }
 
 impl Memory {
     /// Before the first step.
-    pub fn start(shape: Shape, layout: &Layout, theta: &[f32]) -> Memory {
+    pub fn start(shape: MemoryShape, layout: &Layout, theta: &[f32]) -> Memory {
         let values = match layout.parameters.iter().find(|parameter| parameter.name == "init.memory") {
             Some(parameter) => theta[parameter.range()].to_vec(),
             None => vec![CONSTANT_MEMORY as f32; shape.rows * shape.width],
@@ -48,7 +48,7 @@ impl Memory {
     /// What the write heads do at a step of one sequence, in head order.
     /// Eq. 3, 4: M_i <- M_i (1 - w(i) e) + w(i) a
     pub fn write(&mut self, trace: &Trace, step: usize) {
-        let Shape { rows, width, read_heads, write_heads } = self.shape;
+        let MemoryShape { rows, width, read_heads, write_heads } = self.shape;
         for head in 0..write_heads {
             let weighting = &trace.weightings[(step * self.shape.heads() + read_heads + head) * rows..][..rows];
             let vector = (step * write_heads + head) * width;
@@ -79,8 +79,8 @@ mod tests {
                     "memory": {{"rows": 5, "width": 3}}, "init": {{"memory": "{start}"}}}}}}"#
             );
             let recipe = Recipe::parse(&text, &[]).unwrap();
-            let (layout, shape) = (recipe.layout(), Shape::of(&recipe.model).unwrap());
-            let theta = layout.start(1);
+            let (layout, shape) = (recipe.layout(), MemoryShape::of(&recipe.model).unwrap());
+            let theta = layout.initial_theta(1);
             let mut source = Source::open(&recipe.task).unwrap();
             let batch = source.evaluation_batch(1, &recipe.task.sample(), 0, 1).unwrap();
             let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());

@@ -3,6 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::config::Recipe;
 use crate::files::{clear_unfinished, write_atomically};
+use crate::json::{Difference, first_difference};
 use crate::lock::{Lock, occupied};
 use crate::metrics::{Report, Score, means};
 use crate::model::Layout;
@@ -23,6 +24,11 @@ const BEST: &str = "best.safetensors";
 const ROLLBACK: &str = "rollback.safetensors";
 /// The files that are written beside their name first.
 const WRITTEN: &[&str] = &[RECIPE, METRICS, EVALUATIONS, LATEST, BEST, ROLLBACK];
+
+/// Where a run has its checkpoints.
+fn checkpoints(directory: &Path) -> PathBuf {
+    directory.join("checkpoints")
+}
 
 /// A line of evaluations.jsonl.
 #[derive(Serialize, Deserialize)]
@@ -71,24 +77,26 @@ impl Logs {
 }
 
 impl Run {
-    /// A new run in a directory that is made if need be and must not hold a run already. `machine`: what trains it, in words.
-    pub fn create(directory: &Path, recipe: &Recipe, machine: &str) -> Result<Run> {
-        Run::free(directory)?;
+    /// A new run in a directory that is made if need be and must not hold a run already. `trained_by`: engine and device, in words.
+    pub fn create(directory: &Path, recipe: &Recipe, trained_by: &str) -> Result<Run> {
+        Run::ensure_unoccupied(directory)?;
         let shown = directory.display();
-        fs::create_dir_all(directory.join("checkpoints"))
-            .with_context(|| format!("cannot make run directory `{shown}`"))?;
+        fs::create_dir_all(checkpoints(directory)).with_context(|| format!("cannot make run directory `{shown}`"))?;
         let lock = Lock::take(directory)?;
-        Run::free(directory)?; // again: another process may have begun and ended in between
+        Run::ensure_unoccupied(directory)?; // again: another process may have begun and ended in between
         let mut run = Run::open(directory, lock, None)?;
         run.write_recipe(recipe)?;
-        run.describe(recipe, 0, machine)?;
+        run.describe(recipe, 0, trained_by)?;
         Ok(run)
     }
 
     /// An error if a directory holds a run, or the logs of one, which another's must not be mixed with.
-    pub fn free(directory: &Path) -> Result<()> {
+    pub fn ensure_unoccupied(directory: &Path) -> Result<()> {
         if Run::is_in(directory) {
             return Err(occupied(directory, "a run"));
+        }
+        if directory.exists() && !directory.is_dir() {
+            bail!("`{}` is a file\nhint: --run-dir names a directory, which is made if need be", directory.display());
         }
         Run::check_latest(directory)?;
         if [METRICS, EVALUATIONS].iter().any(|log| fs::metadata(directory.join(log)).is_ok_and(|log| log.len() > 0)) {
@@ -103,7 +111,7 @@ impl Run {
 
     /// Refuses a run that has a best machine and no latest checkpoint.
     fn check_latest(directory: &Path) -> Result<()> {
-        if Run::is_in(directory) || !directory.join("checkpoints").join(BEST).exists() {
+        if Run::is_in(directory) || !checkpoints(directory).join(BEST).exists() {
             return Ok(());
         }
         bail!(
@@ -125,10 +133,16 @@ impl Run {
         Run::latest_in(directory).exists()
     }
 
+    /// Whether a run wrote this recipe file.
+    pub fn wrote(recipe: &Path) -> bool {
+        let of_run = |directory: &Path| Run::checkpoint_in(directory).is_some();
+        recipe.ends_with(RECIPE) && of_run(recipe.parent().unwrap_or(Path::new("")))
+    }
+
     /// Keeps other processes from the run in a directory, and gives the bytes of its last checkpoint, for `read`.
-    pub fn hold(directory: &Path) -> Result<(Lock, Vec<u8>)> {
+    pub fn lock_and_read(directory: &Path) -> Result<(Lock, Vec<u8>)> {
         let shown = directory.display();
-        if directory.join(RECIPE).exists() && Run::free(directory).is_ok() {
+        if directory.join(RECIPE).exists() && Run::ensure_unoccupied(directory).is_ok() {
             bail!(
                 "the run in `{shown}` ended before its first checkpoint\n\
                  hint: begin it again with the command line that began it, in the same directory"
@@ -175,11 +189,8 @@ impl Run {
         }
         edited.training.sequences = kept.training.sequences;
         edited.training.on_nonfinite = kept.training.on_nonfinite.clone();
-        let Some((field, [kept, edited])) =
-            difference(&serde_json::to_value(kept)?, &serde_json::to_value(edited)?, "")
-        else {
-            return Ok(());
-        };
+        let found = first_difference(&serde_json::to_value(kept)?, &serde_json::to_value(edited)?);
+        let Some(Difference { path: field, first: kept, second: edited }) = found else { return Ok(()) };
         bail!(
             "`{}` has been edited: `{field}` was {kept} and is {edited}, but a run keeps its recipe\n\
              hint: put it back, or begin a new run with its weights: `ntm train {} --from {} --run-dir DIR`",
@@ -201,18 +212,18 @@ impl Run {
 
     /// Goes on with a run from its last checkpoint, perhaps with another recipe, which is saved at once: a run that is killed
     /// before it saves again goes on with it, too. What was logged after the checkpoint is dropped: it comes again.
-    pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint, machine: &str) -> Result<Run> {
+    pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint, trained_by: &str) -> Result<Run> {
         let mut run = Run::open(directory, lock, Some(checkpoint.progress.step + 1))?;
         checkpoint.save(&run.latest())?;
         run.write_recipe(&checkpoint.recipe)?;
-        run.describe(&checkpoint.recipe, checkpoint.progress.step, machine)?;
+        run.describe(&checkpoint.recipe, checkpoint.progress.step, trained_by)?;
         Ok(run)
     }
 
     /// `from`: the first step that a resumed run logs again.
     fn open(directory: &Path, lock: Lock, from: Option<u64>) -> Result<Run> {
         clear_unfinished(directory, WRITTEN);
-        clear_unfinished(&directory.join("checkpoints"), WRITTEN);
+        clear_unfinished(&checkpoints(directory), WRITTEN);
         Ok(Run { directory: directory.to_path_buf(), logs: Logs::open(directory, from)?, _lock: lock })
     }
 
@@ -223,9 +234,9 @@ impl Run {
     }
 
     /// Tells TensorBoard what this run is, and what goes on with it from a step.
-    fn describe(&mut self, recipe: &Recipe, step: u64, machine: &str) -> Result<()> {
+    fn describe(&mut self, recipe: &Recipe, step: u64, trained_by: &str) -> Result<()> {
         let command = shell_words(std::env::args_os());
-        let session = format!("`` {command} ``\n\nntm {}, {machine}", env!("CARGO_PKG_VERSION"));
+        let session = format!("`` {command} ``\n\nntm {}, {trained_by}", env!("CARGO_PKG_VERSION"));
         self.logs.events.text("run/command", &session, step)?;
         let recipe = serde_json::to_value(recipe)?;
         self.logs.events.text("run/recipe", &format!("```json\n{recipe:#}\n```"), step)?;
@@ -242,23 +253,23 @@ impl Run {
     }
 
     pub fn latest_in(directory: &Path) -> PathBuf {
-        directory.join("checkpoints").join(LATEST)
+        checkpoints(directory).join(LATEST)
     }
 
     /// The machine of the run in a directory: its best, or its latest where none was evaluated; none before its first checkpoint.
-    pub fn machine_in(directory: &Path) -> Option<PathBuf> {
-        let files = [BEST, LATEST].map(|name| directory.join("checkpoints").join(name));
+    pub fn checkpoint_in(directory: &Path) -> Option<PathBuf> {
+        let files = [BEST, LATEST].map(|name| checkpoints(directory).join(name));
         files.into_iter().find(|file| file.exists())
     }
 
     /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.
     pub fn rollback(&self) -> PathBuf {
-        self.directory.join("checkpoints").join(ROLLBACK)
+        checkpoints(&self.directory).join(ROLLBACK)
     }
 
     /// Where the checkpoint of the best evaluation is.
     pub fn best(&self) -> PathBuf {
-        self.directory.join("checkpoints").join(BEST)
+        checkpoints(&self.directory).join(BEST)
     }
 
     /// The results of the last evaluation of the run in a directory; none if there was none.
@@ -306,20 +317,6 @@ impl Run {
     /// Tells TensorBoard that the run has come to its end.
     pub fn log_end(&mut self) -> Result<()> {
         self.logs.events.finished()
-    }
-}
-
-/// The path of the first field in which two values differ, and what they have there.
-fn difference(a: &Value, b: &Value, path: &str) -> Option<(String, [Value; 2])> {
-    match (a, b) {
-        (Value::Object(a), Value::Object(b)) => {
-            let names = a.keys().chain(b.keys().filter(|name| !a.contains_key(*name)));
-            let of =
-                |fields: &serde_json::Map<String, Value>, name: &str| fields.get(name).cloned().unwrap_or_default();
-            let path_of = |name: &str| if path.is_empty() { name.to_string() } else { format!("{path}.{name}") };
-            names.into_iter().find_map(|name| difference(&of(a, name), &of(b, name), &path_of(name)))
-        }
-        _ => (a != b).then(|| (path.to_string(), [a.clone(), b.clone()])),
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Study {
 }
 
 /// What there is to do for a seed.
-pub enum Start {
+pub enum Todo {
     Train(Box<(Trainer, Run)>),
     /// It has come to its end before.
     Finished(Box<Progress>),
@@ -81,10 +81,10 @@ impl Study {
     /// A new study in a directory that must not hold one, nor a run.
     pub fn create(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Result<Study> {
         let shown = directory.display();
-        Study::free(directory)?;
+        Study::ensure_unoccupied(directory)?;
         fs::create_dir_all(directory).with_context(|| format!("cannot make study directory `{shown}`"))?;
         let lock = Lock::take(directory)?;
-        Study::free(directory)?; // again: another process may have begun and ended in between
+        Study::ensure_unoccupied(directory)?; // again: another process may have begun and ended in between
         let study = Study { _lock: Some(lock), ..Study::of(directory, recipe, seeds) };
         study.save()?;
         Ok(study)
@@ -104,8 +104,12 @@ impl Study {
     }
 
     /// An error if a directory holds a study or a run.
-    pub fn free(directory: &Path) -> Result<()> {
-        if Study::is_in(directory) { Err(occupied(directory, "a seed study")) } else { Run::free(directory) }
+    pub fn ensure_unoccupied(directory: &Path) -> Result<()> {
+        if Study::is_in(directory) {
+            Err(occupied(directory, "a seed study"))
+        } else {
+            Run::ensure_unoccupied(directory)
+        }
     }
 
     /// Writes `study.json`.
@@ -177,7 +181,7 @@ impl Study {
         &self,
         seeds: &[u64],
         jobs: &Jobs,
-        start: impl Fn(u64) -> Result<Start> + Sync,
+        start: impl Fn(u64) -> Result<Todo> + Sync,
         show: impl Fn(&Trainer) -> Display + Sync,
         stop: impl Fn() -> Option<i32> + Sync,
         said: impl Fn(&Outcome),
@@ -218,15 +222,15 @@ impl Study {
     fn train(
         &self,
         seed: u64,
-        start: &impl Fn(u64) -> Result<Start>,
+        start: &impl Fn(u64) -> Result<Todo>,
         show: &impl Fn(&Trainer) -> Display,
         stop: &impl Fn() -> Option<i32>,
     ) -> (Option<Ended>, Outcome) {
         let mut outcome = Outcome::of(seed);
         let mut train = || -> Result<Ended> {
             let (ended, progress) = match start(seed)? {
-                Start::Finished(progress) => (Ok(Ended::Finished), *progress),
-                Start::Train(both) => {
+                Todo::Finished(progress) => (Ok(Ended::Finished), *progress),
+                Todo::Train(both) => {
                     let (mut trainer, mut run) = *both;
                     let mut display = show(&trainer);
                     let ended = trainer.run(Some(&mut run), &mut display, stop);

@@ -52,10 +52,11 @@ pub fn table(rows: &[Vec<String>], headings: usize) -> String {
         let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
         cells.join("  ")
     };
-    let lines = rows.iter().enumerate().map(|(index, row)| match index < headings {
-        true => heading(&line(row)),
-        false => line(row) + "\n",
-    });
+    let lines = rows.iter().enumerate().map(
+        |(index, row)| {
+            if index < headings { heading(&line(row)) } else { line(row) + "\n" }
+        },
+    );
     lines.collect()
 }
 

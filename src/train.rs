@@ -3,6 +3,7 @@
 mod ahead;
 mod average;
 mod evaluation;
+mod log;
 mod nonfinite;
 mod restart;
 mod update;
@@ -21,7 +22,7 @@ use crate::run::Run;
 use crate::tasks::Source;
 pub use ahead::{Ahead, Jobs};
 use anyhow::Result;
-pub use evaluation::evaluate;
+pub use evaluation::{Protocol, evaluate};
 pub use nonfinite::NotFinite;
 use std::time::Instant;
 use tch::{Device, Kind, Tensor};
@@ -52,14 +53,14 @@ pub struct Trainer {
     /// The ranks that train together, each its slice of every batch.
     group: Group,
     /// What this rank has of updates that have not been summed over the ranks yet, and their norms. Empty in a process alone.
-    apart: Vec<(Totals, f64)>,
+    unreduced: Vec<(Totals, f64)>,
     /// The starts that may come after this one, where they are trained already.
     ahead: Option<Ahead>,
 }
 
 /// What has happened after an update.
 #[derive(Default)]
-struct Happened {
+struct StepOutcome {
     scores: Option<Vec<Score>>,
     /// Whether these are the best so far.
     best: bool,
@@ -72,7 +73,7 @@ struct Happened {
     stopped: Option<i32>,
 }
 
-impl Happened {
+impl StepOutcome {
     /// Whether the run is to be saved.
     fn saves(&self) -> bool {
         self.regular || self.stopped.is_some()
@@ -118,7 +119,7 @@ impl Clock {
 impl Trainer {
     /// A trainer at step 0, its weights drawn from the recipe's seed.
     pub fn new(recipe: Recipe, source: Source, engine: Box<dyn Engine>, device: Device) -> Trainer {
-        let theta = recipe.layout().start(recipe.training.seed);
+        let theta = recipe.layout().initial_theta(recipe.training.seed);
         Trainer::at(recipe, Progress::default(), &theta, source, engine, device)
     }
 
@@ -126,13 +127,13 @@ impl Trainer {
     pub fn restore(checkpoint: &Checkpoint, source: Source, engine: Box<dyn Engine>, device: Device) -> Trainer {
         let Checkpoint { recipe, progress, theta, optimizer } = checkpoint;
         let mut trainer = Trainer::at(recipe.clone(), progress.clone(), theta, source, engine, device);
-        trainer.set(theta, optimizer);
+        trainer.load_weights(theta, optimizer);
         trainer
     }
 
     /// Takes these weights to begin with, instead of those that were drawn.
     pub fn begin_with(&mut self, theta: &[f32]) {
-        self.set(theta, &[]);
+        self.load_weights(theta, &[]);
     }
 
     /// This trainer as one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
@@ -146,9 +147,9 @@ impl Trainer {
     }
 
     /// Takes weights and the vectors beside them from a checkpoint; without these, weights to begin with.
-    fn set(&mut self, theta: &[f32], optimizer: &[(String, Vec<f32>)]) {
+    fn load_weights(&mut self, theta: &[f32], optimizer: &[(String, Vec<f32>)]) {
         self.waiting.clear();
-        self.apart.clear();
+        self.unreduced.clear();
         self.optimizer.recover();
         let iterate = optimizer.iter().find(|(name, _)| name == ITERATE).map_or(theta, |(_, values)| values);
         self.theta.copy_(&Tensor::from_slice(iterate));
@@ -183,7 +184,7 @@ impl Trainer {
             theta,
             waiting: vec![],
             group: Group::alone(),
-            apart: vec![],
+            unreduced: vec![],
             ahead: None,
         }
     }
@@ -195,7 +196,7 @@ impl Trainer {
         Checkpoint {
             recipe: self.recipe.clone(),
             progress: Progress { engine, device, ..self.progress.clone() },
-            theta: host(self.machine()),
+            theta: host(self.evaluated_weights()),
             optimizer: self.optimizer.state.iter().map(state).chain(iterate).collect(),
         }
     }
@@ -212,7 +213,7 @@ impl Trainer {
         display: &mut Display,
         stop: impl Fn() -> Option<i32>,
     ) -> Result<Ended> {
-        self.group.led(self.prepare(run.as_deref()))?;
+        self.group.wait_for_leader(self.prepare(run.as_deref()))?;
         loop {
             match self.advance(run.as_deref_mut(), display, &stop) {
                 Err(error) if error.is::<NotFinite>() && self.progress.rollbacks < self.most_rollbacks() => {
@@ -220,7 +221,7 @@ impl Trainer {
                 }
                 Err(error) if error.is::<NotFinite>() && self.may_restart() => {
                     self.restart(run.as_deref_mut(), display, &error.to_string())?;
-                    self.group.led(run.as_deref().map_or(Ok(()), |run| self.save(run, true)))?;
+                    self.group.wait_for_leader(run.as_deref().map_or(Ok(()), |run| self.save(run, true)))?;
                 }
                 ended => return ended,
             }
@@ -239,7 +240,7 @@ impl Trainer {
             if !self.may_be_given_up() {
                 self.ahead = None;
             }
-            let happened = self.once(&mut clock, stop)?;
+            let happened = self.step(&mut clock, stop)?;
             display.tick(self.progress.sequences);
             if self.finished() {
                 display.expect(self.progress.sequences); // where it ends solved
@@ -247,7 +248,7 @@ impl Trainer {
             if happened.scores.is_some() || happened.report.is_some() {
                 let log = || run.as_deref_mut().map_or(Ok(()), |run| self.log(run, display, &happened));
                 let logged = clock.aside(log);
-                self.group.led(logged)?;
+                self.group.wait_for_leader(logged)?;
             }
             if let Some(why) = &happened.given_up {
                 self.restart(run.as_deref_mut(), display, why)?;
@@ -255,37 +256,37 @@ impl Trainer {
             }
             if happened.saves() || self.finished() {
                 let saved = clock.aside(|| run.as_deref().map_or(Ok(()), |run| self.save(run, happened.regular)));
-                self.group.led(saved)?;
+                self.group.wait_for_leader(saved)?;
             }
             if let Some(signal) = happened.stopped.filter(|_| !self.finished()) {
                 return Ok(Ended::Stopped(signal));
             }
         }
-        self.group.led(run.map_or(Ok(()), Run::log_end))?;
+        self.group.wait_for_leader(run.map_or(Ok(()), Run::log_end))?;
         Ok(Ended::Finished)
     }
 
     /// One update, and what is due after it.
-    fn once(&mut self, clock: &mut Clock, stop: &impl Fn() -> Option<i32>) -> Result<Happened> {
+    fn step(&mut self, clock: &mut Clock, stop: &impl Fn() -> Option<i32>) -> Result<StepOutcome> {
         let all = self.update_with(stop())?;
         self.progress.seconds = clock.seconds();
         let training = &self.recipe.training;
-        let (step, last) = (self.progress.of_start(), self.finished());
+        let (step, last) = (self.progress.step_of_start(), self.finished());
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
-        let wanted = self.wanted(); // or else it begins anew
+        let wanted = self.threshold_due(); // or else it begins anew
         let measured = wanted.is_some() || training.eval_every > 0 && last || due(training.eval_every);
         let reported = wanted.is_some() || last || due(training.report_every);
         let saved = due(training.checkpoint_every);
         // the ranks of a group stop after the same step: the first whose all-reduce says so
         let stopped = all.map_or_else(stop, |all| all.stopped);
-        let mut happened = Happened { stopped, regular: saved, ..Happened::default() };
+        let mut happened = StepOutcome { stopped, regular: saved, ..StepOutcome::default() };
         if measured || reported || saved || stopped.is_some() {
             self.settle()?;
             self.progress.seconds = clock.seconds(); // with the wait for the device
         }
         if measured {
             let (scores, best) = clock.aside(|| self.evaluate())?; // which may solve it
-            happened.given_up = self.falls_short(wanted.as_ref(), &scores);
+            happened.given_up = self.why_given_up(wanted.as_ref(), &scores);
             (happened.scores, happened.best) = (Some(scores), best);
         }
         if reported || self.finished() {
@@ -322,7 +323,7 @@ impl Trainer {
             figures: totals.figures(self.recipe.task.scoring()).of_training(),
             grad_norm: grad_norms / updates as f64,
             clipped_norm: self.recipe.training.clip.clipped(0.0).map(|_| clipped_norms / updates as f64),
-            learning_rate: self.progress.learning_rate(&self.recipe, self.progress.of_start()),
+            learning_rate: self.progress.learning_rate(&self.recipe, self.progress.step_of_start()),
             sequences_per_second,
             restarts: self.progress.restarts,
         }

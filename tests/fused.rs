@@ -348,7 +348,7 @@ fn ten_training_steps_follow_the_definition() {
     let mut engines: [Box<dyn Engine>; 2] =
         [Box::new(Composed::new(&recipe.model, x, y)), Box::new(Fused::<f32>::new(&recipe.model, x, y, 2).unwrap())];
     let thetas = engines.each_mut().map(|engine| {
-        let mut theta = Tensor::from_slice(&recipe.layout().start(1));
+        let mut theta = Tensor::from_slice(&recipe.layout().initial_theta(1));
         let mut gradient = theta.zeros_like();
         let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
         for step in 0..10 {
@@ -358,7 +358,7 @@ fn ten_training_steps_follow_the_definition() {
         }
         theta
     });
-    let moved = (&thetas[0] - Tensor::from_slice(&recipe.layout().start(1))).abs().max().double_value(&[]);
+    let moved = (&thetas[0] - Tensor::from_slice(&recipe.layout().initial_theta(1))).abs().max().double_value(&[]);
     let apart = (&thetas[0] - &thetas[1]).abs().max().double_value(&[]);
     assert!(apart < 1e-4 * moved, "after ten steps weights differ by {apart:e}, having moved by {moved:e}");
 }

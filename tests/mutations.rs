@@ -109,7 +109,7 @@ fn recipes(count: usize) -> usize {
             let (widths, steps) = (recipe.task.widths(), recipe.task.max_steps());
             let batch = recipe.training.batch_size;
             let values = ntm::fused::activations(&recipe.model, widths, steps, batch, 3) + recipe.model.activations();
-            let _ = recipe.check_memory([recipe.training.batch_size, 3], values); // says or refuses, and overflows nowhere
+            let _ = recipe.check_memory(recipe.training.batch_size, 3, values); // says or refuses, and overflows nowhere
             true
         })
     })

@@ -50,7 +50,7 @@ const RECIPES: [(&str, &str); 9] = [
 /// A checkpoint whose every weight is off its start, so that no tensor is zero or alike in all its elements.
 fn checkpoint(recipe: &str) -> Checkpoint {
     let recipe = Recipe::parse(recipe, &[]).unwrap();
-    let start = recipe.layout().start(5);
+    let start = recipe.layout().initial_theta(5);
     let theta: Vec<f32> = start.iter().enumerate().map(|(i, value)| value + 0.1 * (12.9898 * i as f32).sin()).collect();
     let optimizer = ["mean_square", "mean", "delta"].map(|name| (name.to_string(), theta.clone())).to_vec();
     Checkpoint { recipe, progress: Progress::default(), theta, optimizer }

@@ -7,7 +7,7 @@ use common::{TINY, lines, python, send, start, succeeds, tiny_run, wait_for_repo
 use ntm::checkpoint::Checkpoint;
 use ntm::composed::Composed;
 use ntm::engine::Engine;
-use ntm::replay::{Memory, Shape};
+use ntm::replay::{Memory, MemoryShape};
 use ntm::tasks::{Axis, Point, Source};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -201,7 +201,7 @@ fn the_memory_is_pictured_as_the_last_step_leaves_it() {
         Source::open(&recipe.task).unwrap().evaluation_batch(0, &Point::new([(Axis::Length, 2)]), 0, 1).unwrap();
     let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
     let trace = engine.trace(&Tensor::from_slice(&theta), &batch).unwrap();
-    let mut memory = Memory::start(Shape::of(&recipe.model).unwrap(), &recipe.layout(), &theta);
+    let mut memory = Memory::start(MemoryShape::of(&recipe.model).unwrap(), &recipe.layout(), &theta);
     (0..batch.steps).for_each(|step| memory.write(&trace, step));
     let least = memory.values.iter().copied().fold(f32::INFINITY, f32::min);
     let most = memory.values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -228,7 +228,7 @@ fn a_run_tells_tensorboard_its_recipe_its_command_and_its_parameters() {
 }
 
 #[test]
-fn hparams_show_of_a_run_that_was_stopped_and_resumed_how_it_ended_and_nothing_that_has_changed() {
+fn hparams_of_a_resumed_run_show_how_it_ended_and_nothing_that_a_resume_may_change() {
     let directory = tempfile::tempdir().unwrap();
     let run = directory.path().join("run");
     let mut child = start(directory.path(), &format!("train {TINY} --sequences 1000000 --run-dir run"));

@@ -1,7 +1,7 @@
 //! The header of a checkpoint: what a safetensors library says of it, and what one leaves unsaid.
 
 use super::FORMAT;
-use crate::unique::Unique;
+use crate::json::Unique;
 use anyhow::{Context, Result, anyhow, bail};
 use safetensors::tensor::{SafeTensorError as Said, SafeTensors};
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use std::collections::HashMap;
 pub fn metadata(data: &[u8]) -> Result<HashMap<String, String>> {
     let (length, header) = SafeTensors::read_metadata(data).map_err(|error| match error {
         Said::HeaderTooSmall | Said::InvalidHeaderLength | Said::MetadataIncompleteBuffer => {
-            anyhow!("it is cut short, or longer than its header says\nhint: use another checkpoint of the run")
+            anyhow!("it is truncated, or not a safetensors file\nhint: use another checkpoint of the run")
         }
         _ => anyhow!("it is no safetensors file\nhint: `ntm train` writes checkpoints to RUN/checkpoints/"),
     })?;

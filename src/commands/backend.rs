@@ -1,8 +1,8 @@
-//! What the machine flags come to: a device, an engine, threads, and how much is trained side by side.
+//! What trains or runs a network: a device, an engine, threads, and how much of it side by side.
 
 use super::usage;
 use crate::checkpoint::Checkpoint;
-use crate::cli::{EngineChoice, Machine};
+use crate::cli::{Compute, EngineChoice};
 use crate::composed::Composed;
 use crate::config::Recipe;
 use crate::device;
@@ -15,9 +15,35 @@ use crate::train::{Ahead, Jobs, Trainer};
 use anyhow::Result;
 use tch::Device;
 
-/// What the machine flags come to.
+/// What is wanted of a backend.
 #[derive(Clone)]
-pub struct Choice {
+pub struct Wanted {
+    device: String,
+    engine: EngineChoice,
+    threads: Option<usize>,
+    /// `cpu` or `cuda`, of what goes on, where that is known. It counts where `device` is auto.
+    began_on: String,
+}
+
+impl Wanted {
+    /// By the flags.
+    pub fn new(flags: &Compute) -> Wanted {
+        let threads = flags.threads.map(usize::from);
+        Wanted { device: flags.device.clone(), engine: flags.engine, threads, began_on: String::new() }
+    }
+
+    /// By the flags, and where they leave it open by the engine and the kind of device that a run began with, so that it goes on bit
+    /// for bit. Empty words where these are not known.
+    pub fn to_go_on(flags: &Compute, engine: &str, device: &str) -> Wanted {
+        let composed = flags.engine == EngineChoice::Auto && engine == "composed";
+        let engine = if composed { EngineChoice::Composed } else { flags.engine };
+        Wanted { engine, began_on: device.to_string(), ..Wanted::new(flags) }
+    }
+}
+
+/// What the wishes come to on this machine.
+#[derive(Clone)]
+pub struct Backend {
     pub device: Device,
     why: &'static str,
     pub fused: bool,
@@ -26,43 +52,43 @@ pub struct Choice {
     processes: usize,
 }
 
-impl Choice {
-    /// `threads` where no flag says how many.
-    pub fn new(flags: &Machine, place: Option<&Place>, threads: usize) -> Result<Choice> {
+impl Backend {
+    /// `threads`: as many as there are where none are wanted by number.
+    pub fn new(wanted: &Wanted, place: Option<&Place>, threads: usize) -> Result<Backend> {
         let (own, processes) = place.map_or((Some(0), 1), |place| (place.local_rank, place.local_size));
-        let (device, why) = match (flags.device.as_str(), flags.began_on.as_str()) {
+        let (device, why) = match (wanted.device.as_str(), wanted.began_on.as_str()) {
             ("auto", "cpu") => (Device::Cpu, "where it began"),
-            _ => device::choose(&flags.device, own, processes)?,
+            _ => device::choose(&wanted.device, own, processes)?,
         };
-        let fused = flags.engine != EngineChoice::Composed;
-        let threads = flags.threads.map_or(threads, usize::from);
-        Ok(Choice { device, why, fused, threads, processes }.with_threads())
+        let fused = wanted.engine != EngineChoice::Composed;
+        let threads = wanted.threads.unwrap_or(threads);
+        Ok(Backend { device, why, fused, threads, processes }.with_threads())
     }
 
-    /// The choice for what, in words, goes side by side: many small machines at once are what cores are for, and a card only if it
+    /// The backend for what, in words, goes side by side: many small machines at once are what cores are for, and a card only if it
     /// is asked for, or was.
-    pub fn side_by_side(flags: &Machine, place: Option<&Place>, threads: usize, why: &'static str) -> Result<Choice> {
-        if flags.device != "auto" || flags.began_on == "cuda" {
-            return Choice::new(flags, place, threads);
+    pub fn side_by_side(wanted: &Wanted, place: Option<&Place>, threads: usize, why: &'static str) -> Result<Backend> {
+        if wanted.device != "auto" || wanted.began_on == "cuda" {
+            return Backend::new(wanted, place, threads);
         }
-        let on_cores = Machine { device: "cpu".to_string(), ..flags.clone() };
-        Ok(Choice { why, ..Choice::new(&on_cores, place, threads)? })
+        let on_cores = Wanted { device: "cpu".to_string(), ..wanted.clone() };
+        Ok(Backend { why, ..Backend::new(&on_cores, place, threads)? })
     }
 
-    /// The choice for a recipe: where the fused engine cannot run it on a card, the CPU if the flags leave that open, else
-    /// composed, unless they insist. One rank of a group says so.
-    pub fn for_recipe(mut self, flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<Choice> {
+    /// The backend for a recipe: where the fused engine cannot run it on a card, the CPU if that is left open, else composed unless
+    /// fused is wanted. One rank of a group says so.
+    pub fn for_recipe(mut self, wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
         let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
             return Ok(self);
         };
         let device = device::name(self.device);
-        if flags.engine == EngineChoice::Fused {
+        if wanted.engine == EngineChoice::Fused {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
         if place.is_none_or(|place| place.rank == 0) {
             say(&format!("no fused engine on {device}: {error:#}"));
         }
-        match flags.device.as_str() {
+        match wanted.device.as_str() {
             "auto" => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
             _ => self.fused = false,
         }
@@ -70,7 +96,7 @@ impl Choice {
     }
 
     /// The fused engine has threads of its own, and libtorch's would only wait beside them.
-    fn with_threads(self) -> Choice {
+    fn with_threads(self) -> Backend {
         tch::set_num_threads(if self.fused { 1 } else { self.threads as i32 });
         self
     }
@@ -96,7 +122,7 @@ impl Choice {
             _ => 0, // they are on the card, which says itself when it is full
         };
         let batch = in_batches((widths.0 + 2 * widths.1 + 1) as u128); // with its logits
-        recipe.check_memory([runs, self.processes], activations + batch)
+        recipe.check_memory(runs, self.processes, activations + batch)
     }
 
     /// Why starts of a run cannot be trained side by side, and the cure; none if they can.
@@ -120,7 +146,7 @@ impl Choice {
         let most = training.restart.times() as usize + 1;
         match (jobs, self.one_start(recipe)) {
             (Some(jobs), Some([why, cure])) if jobs > 1 => {
-                usage(&format!("`--jobs {jobs}` is for several seeds or starts: {why}\nhint: {cure}"))
+                usage(&format!("`--jobs {jobs}` needs several seeds or starts: {why}\nhint: {cure}"))
             }
             (Some(jobs), None) => Ok(jobs.min(most)),
             (None, None) if training.restart.until_solved() => {
@@ -132,9 +158,9 @@ impl Choice {
         }
     }
 
-    /// The choice for one of several starts at a time: no more threads than sequences in a batch.
-    pub fn of_several(self, recipe: &Recipe) -> Choice {
-        Choice { threads: self.threads.min(recipe.training.batch_size), ..self }.with_threads()
+    /// The backend for one of several starts at a time: no more threads than sequences in a batch.
+    pub fn of_several(self, recipe: &Recipe) -> Backend {
+        Backend { threads: self.threads.min(recipe.training.batch_size), ..self }.with_threads()
     }
 
     /// What trains a recipe, from its beginning or from a checkpoint of it. Jobs that are left train starts ahead.
@@ -158,8 +184,8 @@ impl Choice {
 
     /// The starts of a run after number `start`.
     fn ahead(&self, recipe: &Recipe, source: &Source, start: u32, jobs: &Jobs) -> Result<Ahead> {
-        let (choice, source) = (self.clone(), source.clone());
-        let parts = move |recipe: &Recipe| Ok((source.clone(), choice.engine(recipe)?));
+        let (backend, source) = (self.clone(), source.clone());
+        let parts = move |recipe: &Recipe| Ok((source.clone(), backend.engine(recipe)?));
         Ahead::of(recipe, start, jobs, Box::new(parts))
     }
 
@@ -174,16 +200,6 @@ impl Choice {
     }
 }
 
-/// The machine flags of what goes on: unless they name an engine or a device, those of its begin, to go on bit for bit. Empty where
-/// that is not known.
-pub fn as_begun(flags: &Machine, engine: &str, device: &str) -> Machine {
-    let mut flags = Machine { began_on: device.to_string(), ..flags.clone() };
-    if flags.engine == EngineChoice::Auto && engine == "composed" {
-        flags.engine = EngineChoice::Composed;
-    }
-    flags
-}
-
 /// The cores that are this process's: its part of the machine's.
 pub fn cores(place: Option<&Place>) -> usize {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
@@ -191,7 +207,8 @@ pub fn cores(place: Option<&Place>) -> usize {
 }
 
 /// The engine that runs a trained recipe in a process alone, and what it runs on.
-pub fn machine(flags: &Machine, recipe: &Recipe) -> Result<(Box<dyn Engine>, Choice)> {
-    let choice = Choice::new(flags, None, cores(None))?.for_recipe(flags, None, recipe)?;
-    Ok((choice.engine(recipe)?, choice))
+pub fn open_engine(flags: &Compute, recipe: &Recipe) -> Result<(Box<dyn Engine>, Backend)> {
+    let wanted = Wanted::new(flags);
+    let backend = Backend::new(&wanted, None, cores(None))?.for_recipe(&wanted, None, recipe)?;
+    Ok((backend.engine(recipe)?, backend))
 }

@@ -1,5 +1,5 @@
 use super::tables::{by_seed, points_table, positions, ranges, spreads};
-use super::{choice, grid, pictures, sized, too_few_rows, trained, usage};
+use super::{backend, grid, pictures, sized, too_few_rows, trained, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
 use crate::config::Recipe;
@@ -8,12 +8,12 @@ use crate::display::Measuring;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::Score;
-use crate::replay::Shape;
+use crate::replay::MemoryShape;
 use crate::run::Run;
 use crate::study::Study;
 use crate::tasks::{Point, Source, Task, points};
 use crate::terminal::{print, say};
-use crate::train::evaluate;
+use crate::train::{Protocol, evaluate};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -60,10 +60,8 @@ pub fn run(flags: Eval) -> Result<()> {
     }
     let Measured { recipe, points, mut source, mut engine, theta, told } =
         measure(&flags, trained(&flags.trained)?, true)?;
-    print(&match flags.json {
-        true => serde_json::to_string_pretty(&told)? + "\n",
-        false => points_table(&told.results) + &positions(&told.results),
-    })?; // first: a picture that cannot be written must not take the figures with it
+    let table = || points_table(&told.results) + &positions(&told.results);
+    print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table() })?; // first: a picture that cannot be written must not take the figures with it
     let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &told.results, seed: flags.seed };
     pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
 }
@@ -80,7 +78,7 @@ fn study(flags: &Eval) -> Result<()> {
     let (mut runs, [mut missing, mut unfinished, mut without_best]) = (vec![], [(); 3].map(|()| vec![]));
     for &seed in &study.seeds {
         let directory = study.run_directory(seed);
-        let Some(file) = Run::machine_in(&directory) else {
+        let Some(file) = Run::checkpoint_in(&directory) else {
             missing.push(seed);
             continue;
         };
@@ -137,7 +135,7 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         (None, _) => {}
         (Some(data), Task::Sequences(task)) => task.eval = data.clone(),
         (Some(data), task) => {
-            bail!("`--data {data}`: {} draws its sequences\nhint: `ntm predict` takes inputs of yours", task.name())
+            bail!("`--data {data}`: {} takes no data file\nhint: `ntm predict` takes inputs of yours", task.name())
         }
     }
     let grid = grid(&flags.axes, &recipe.task, recipe.evaluation.grid.clone())?;
@@ -153,17 +151,18 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
     pictures::check(&flags.pictures, &recipe, &mut source, &points)?;
     let all_or_100 = if recipe.task.axes().is_empty() { 0 } else { 100 };
     let sequences = flags.sequences.map_or(all_or_100, |sequences| sequences as usize);
-    let (mut engine, choice) = choice::machine(&flags.machine, &recipe)?;
+    let (mut engine, backend) = backend::open_engine(&flags.compute, &recipe)?;
     if says {
-        say(&choice.words());
+        say(&backend.words());
         if let Some(words) = too_few_rows(&recipe, &points, &mut source, flags.seed)? {
             say(&format!("{words}; see --rows"));
         }
     }
-    let theta = Tensor::from_slice(&theta).to_device(choice.device);
+    let theta = Tensor::from_slice(&theta).to_device(backend.device);
     let bar = Measuring::new(points.len() * source.evaluation_count(sequences));
     let (group, done) = (Group::alone(), |sequences| bar.advance(sequences));
-    let scores = evaluate(&group, &mut *engine, &theta, &mut source, &points, sequences, flags.seed, done)?;
+    let protocol = Protocol { points: &points, sequences, seed: flags.seed };
+    let scores = evaluate(&group, &mut *engine, &theta, &mut source, &protocol, done)?;
     drop(bar);
     let told = Results {
         checkpoint: file.display().to_string(),
@@ -174,9 +173,9 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         },
         seed: flags.seed,
         training_seed: recipe.training.seed,
-        rows: Shape::of(&recipe.model).map(|shape| shape.rows),
+        rows: MemoryShape::of(&recipe.model).map(|shape| shape.rows),
         engine: engine.name(),
-        device: device::name(choice.device),
+        device: device::name(backend.device),
         results: scores,
     };
     Ok(Measured { recipe, points, source, engine, theta, told })

@@ -1,4 +1,4 @@
-use super::{grid, machine_file, usage};
+use super::{checkpoint_file, grid, load_recipe, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
@@ -17,13 +17,13 @@ pub fn run(flags: Info) -> Result<()> {
     }
     let Axes { lengths, repeats, items, vectors } = &flags.axes;
     if [lengths, repeats, items, vectors].iter().any(|values| !values.is_empty()) {
-        return usage("an axis is the shape of a sample\nhint: add --sample");
+        return usage("axes only shape a sample\nhint: add --sample");
     }
     match (&flags.recipe, &flags.checkpoint) {
         (None, None) => list(flags.json, &mut text),
         (Some(name), _) => describe(&resolved(name, &flags.set)?, None, flags.json, &mut text),
         (None, Some(path)) => {
-            let checkpoint = Checkpoint::load(&machine_file(path)?)?;
+            let checkpoint = Checkpoint::load(&checkpoint_file(path)?)?;
             describe(&checkpoint.recipe, Some(&checkpoint.progress), flags.json, &mut text)
         }
     }?;
@@ -32,14 +32,14 @@ pub fn run(flags: Info) -> Result<()> {
 
 /// A recipe, with what the files of its task hold.
 fn resolved(name: &str, settings: &[String]) -> Result<Recipe> {
-    let mut recipe = Recipe::load(name, settings)?;
+    let mut recipe = load_recipe(name, settings)?;
     recipe.task = Source::open(&recipe.task)?.task;
     Ok(recipe)
 }
 
 /// A sequence for each point that the flags name, drawn as rows of text.
 fn sample(name: &str, flags: &Info) -> Result<String> {
-    let mut source = Source::open(&Recipe::load(name, &flags.set)?.task)?;
+    let mut source = Source::open(&load_recipe(name, &flags.set)?.task)?;
     let task = source.task.clone();
     let small = task.axes().iter().map(|axis| (axis.axis, vec![axis.sample])).collect();
     let mut text = String::new();
@@ -113,7 +113,7 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             progress.sequences, progress.step, progress.seconds
         )?;
         if progress.restarts > 0 {
-            writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.of_start())?;
+            writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.step_of_start())?;
         }
         if let Some(best) = &progress.best {
             let (what, loss) = best.mean.map_or(("sum", best.loss), |mean| ("geometric mean", mean));

@@ -1,6 +1,6 @@
 //! A file for each subcommand, and what they share: flags in, library calls, words out.
 
-mod choice;
+mod backend;
 mod eval;
 mod export;
 mod info;
@@ -18,7 +18,7 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Command, Trained};
 use crate::config::Recipe;
 use crate::device;
-use crate::limits::check;
+use crate::limits::in_range;
 use crate::model::{Config, MemoryStart, with_rows};
 use crate::run::Run;
 use crate::study::Study;
@@ -45,12 +45,17 @@ pub fn run(command: Command) -> Result<ExitCode> {
     })
 }
 
+/// A recipe by its name or its file, with `KEY=VALUE` settings on top.
+fn load_recipe(name: &str, settings: &[String]) -> Result<Recipe> {
+    if Run::wrote(Path::new(name)) { Recipe::load_saved(name, settings) } else { Recipe::load(name, settings) }
+}
+
 /// The file that `--checkpoint` names: itself, or the best machine of a run directory, its latest where none was evaluated.
-fn machine_file(path: &Path) -> Result<PathBuf> {
+fn checkpoint_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    match Run::machine_in(path) {
+    match Run::checkpoint_in(path) {
         Some(file) => Ok(file),
         None if Study::is_in(path) => bail!(
             "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
@@ -65,7 +70,7 @@ fn machine_file(path: &Path) -> Result<PathBuf> {
 
 /// The machine that the flags name, with as many memory rows as they say, and its file.
 fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
-    let file = machine_file(&flags.checkpoint)?;
+    let file = checkpoint_file(&flags.checkpoint)?;
     if flags.checkpoint.is_dir() && file == Run::latest_in(&flags.checkpoint) {
         say(&format!("`{}` has no best machine: this is its latest", flags.checkpoint.display()));
     }
@@ -110,11 +115,11 @@ fn too_few_rows(recipe: &Recipe, points: &[Point], source: &mut Source, seed: u6
     let others = match found.len() {
         0 => return Ok(None),
         1 => String::new(),
-        2 => " (and at another point)".to_string(),
-        count => format!(" (and at {} other points)", count - 1),
+        2 => " (and another point)".to_string(),
+        count => format!(" (and {} other points)", count - 1),
     };
     let (before, point) = &found[0];
-    Ok(Some(format!("at {point}{others} {before} steps go in before the first answer: more than {rows} rows hold")))
+    Ok(Some(format!("{point}{others}: {before} input steps before the first answer, but only {rows} rows")))
 }
 
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.
@@ -132,13 +137,13 @@ fn grid(flags: &Axes, task: &Task, mut defaults: Grid) -> Result<Grid> {
         let flag = format!("--{}", axis.plural());
         let Some(varying) = axes.iter().find(|varying| varying.axis == axis) else {
             let names: Vec<String> = axes.iter().map(|varying| format!("--{}", varying.axis.plural())).collect();
-            match names.is_empty() {
-                true => bail!("`{flag}`: {} has no axes, its sequences are those of its file", task.name()),
-                false => bail!("`{flag}` is no axis of {}\nhint: it has {}", task.name(), names.join(", ")),
+            if names.is_empty() {
+                bail!("`{flag}`: {} has no axes, its sequences are those of its file", task.name());
             }
+            bail!("`{flag}` is no axis of {}\nhint: it has {}", task.name(), names.join(", "));
         };
         for &value in values {
-            check(&flag, value, varying.least, MOST)?;
+            in_range(&flag, value, varying.least, MOST)?;
         }
         defaults.insert(axis, values.clone());
     }

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::files::can_be_written;
 use crate::metrics::Score;
 use crate::plot::{Beside, Curve, SequenceFigure, Shown, animate, save};
-use crate::replay::{Memory, Shape};
+use crate::replay::{Memory, MemoryShape};
 use crate::tasks::{Axis, Batch, Point, Source, Task, optimal_predictions};
 use crate::terminal::say;
 use anyhow::{Result, bail};
@@ -45,8 +45,8 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
     if let (Some(flag), true) = (shown, steps > MAX_STEPS) {
         bail!("`{flag}`: the sequence to draw has {steps} steps, allowed: up to {MAX_STEPS}");
     }
-    let shape = Shape::of(&recipe.model);
-    let weights = shape.map_or(0, |shape| steps * shape.rows * (shape.read_heads + shape.write_heads));
+    let shape = MemoryShape::of(&recipe.model);
+    let weights = shape.map_or(0, |shape| steps * shape.rows * shape.heads());
     if let (Some(flag), true) = (shown, weights > MAX_WEIGHTS) {
         bail!("`{flag}`: {steps} steps are too many to draw with so many memory rows\nhint: fewer of one or the other");
     }
@@ -86,7 +86,7 @@ pub fn draw(
     let batch = drawn(flags, source, seed, point)?;
     let logits = engine.forward(theta, &batch)?.to_vec();
     let trace = engine.trace(theta, &batch)?;
-    let shape = Shape::of(&recipe.model);
+    let shape = MemoryShape::of(&recipe.model);
     let at = point.to_string();
     let number = flags.sequence.map_or(String::new(), |number| format!("sequence {number}"));
     let parts = [recipe.task.name(), &at, &number];

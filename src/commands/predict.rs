@@ -1,4 +1,4 @@
-use super::choice::machine;
+use super::backend::open_engine;
 use super::trained;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Predict;
@@ -21,9 +21,9 @@ pub fn run(flags: Predict) -> Result<()> {
     let (_, Checkpoint { recipe, theta, .. }) = trained(&flags.trained)?;
     let (x, y, loss) = (recipe.task.input_width(), recipe.task.output_width(), recipe.task.loss());
     let (name, mut lines) = open(flags.input.as_deref())?;
-    let (mut engine, choice) = machine(&flags.machine, &recipe)?;
-    say(&choice.words());
-    let theta = Tensor::from_slice(&theta).to_device(choice.device);
+    let (mut engine, backend) = open_engine(&flags.compute, &recipe)?;
+    say(&backend.words());
+    let theta = Tensor::from_slice(&theta).to_device(backend.device);
     let (mut text, mut number) = (vec![], 0);
     loop {
         text.clear();

@@ -1,11 +1,11 @@
 //! What the flags of `ntm train` come to: a recipe, its sequences, weights to begin with, a directory.
 
-use super::{machine_file, resize, too_few_rows};
+use super::{checkpoint_file, load_recipe, resize, too_few_rows};
 use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
 use crate::model::{Config, NtmConfig, WeightingStart};
-use crate::tasks::{Source, Task, points};
+use crate::tasks::{Point, Source, Task, points};
 use crate::terminal::{say, shell_path};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ pub fn resolve_recipe(flags: &Train) -> Result<(Recipe, Source)> {
         let from = from.to_str().with_context(|| format!("`--from {}` is not UTF-8", from.display()))?;
         settings.push(format!("training.from={}", json!(from)));
     }
-    let mut recipe = Recipe::load(&flags.recipe, &settings)?;
+    let mut recipe = load_recipe(&flags.recipe, &settings)?;
     apply_flags_of_resume(&mut recipe, flags)?;
     if !recipe.training.from.is_empty() {
         let from = std::path::absolute(&recipe.training.from).context("in `training.from`")?;
@@ -40,7 +40,7 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     if from.is_empty() {
         return Ok(None);
     }
-    let mut other = Checkpoint::load(&machine_file(Path::new(from))?)?;
+    let mut other = Checkpoint::load(&checkpoint_file(Path::new(from))?)?;
     if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
         for ((field, wanted), (_, found)) in fixed(wanted).into_iter().zip(fixed(found)) {
             if let (Some(wanted), Some(found)) = (wanted, found)
@@ -60,10 +60,10 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     });
     if let Some(name) = wanted.keys().chain(found.keys()).find(|name| wanted.get(*name) != found.get(*name)) {
         let [wanted, found] = [&wanted, &found]
-            .map(|of| of.get(name).map_or("none".to_string(), |shape| format!("one of shape {shape:?}")));
+            .map(|of| of.get(name).map_or("not there".to_string(), |shape| format!("of shape {shape:?}")));
         bail!(
-            "`{from}` is another network: of `{name}` it has {found}, this recipe needs {wanted}\n\
-             hint: the widths of the task and `model` must be those of the checkpoint, but for `model.memory.rows`"
+            "`{from}` is another network: its `{name}` is {found}, this recipe's {wanted}\n\
+             hint: the task's widths and `model` must match the checkpoint's, except `model.memory.rows`"
         );
     }
     let (now, then) = (content(&other.theta), &recipe.training.from_content);
@@ -87,7 +87,7 @@ fn fixed(ntm: &NtmConfig) -> [(&'static str, Option<String>); 3] {
     [("activation.key", key), ("activation.add", add), ("init.weighting", weighting)]
 }
 
-/// By which weights are told from others.
+/// A checksum of weights, in words: by it a recipe knows them again.
 fn content(weights: &[f32]) -> String {
     format!("checksum {:08x}", crc32fast::hash(bytes(weights)))
 }
@@ -129,12 +129,14 @@ pub fn asked_alike(flags: &Train, recipe: Option<&Recipe>) -> Value {
     json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
 }
 
-/// Tells where the evaluations of a run ask for more than its memory holds.
+/// Tells where the longest training sequences of a run, or else its evaluations, ask for more than its memory holds.
 pub fn say_of_rows(recipe: &Recipe, source: &mut Source) -> Result<()> {
-    let points = points(&recipe.evaluation.grid);
-    if let Some(words) = too_few_rows(recipe, &points, source, recipe.training.seed)? {
-        let fields: Vec<String> =
-            recipe.task.axes().iter().map(|axis| format!("`evaluation.{}`", axis.axis.plural())).collect();
+    let (axes, seed) = (recipe.task.axes(), recipe.training.seed);
+    let longest = Point::new(axes.iter().map(|axis| (axis.axis, *axis.training.end())));
+    if let Some(words) = too_few_rows(recipe, &[longest], source, seed)? {
+        say(&format!("training draws up to {words}; see `model.memory.rows`"));
+    } else if let Some(words) = too_few_rows(recipe, &points(&recipe.evaluation.grid), source, seed)? {
+        let fields: Vec<String> = axes.iter().map(|axis| format!("`evaluation.{}`", axis.axis.plural())).collect();
         say(&format!("{words}; see {}", fields.join(", ")));
     }
     Ok(())

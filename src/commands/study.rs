@@ -2,7 +2,7 @@
 
 mod gather;
 
-use super::choice::{Choice, as_begun, cores};
+use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
     apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory, say_of_rows,
     with_moved_file_hint,
@@ -10,14 +10,14 @@ use super::resolve::{
 use super::signals::{STOPPING, is_answered};
 use super::tables::by_seed;
 use crate::checkpoint::Checkpoint;
-use crate::cli::{Machine, Train};
+use crate::cli::Train;
 use crate::config::{Metric, Recipe, Training};
 use crate::device;
 use crate::display::SideBySide;
 use crate::distributed::{Group, Place};
 use crate::metrics::{Score, Spread};
 use crate::run::Run;
-use crate::study::{Outcome, Start, Study, Summary};
+use crate::study::{Outcome, Study, Summary, Todo};
 use crate::tasks::Source;
 use crate::terminal::{print, say, shell_path};
 use crate::train::{Jobs, Trainer};
@@ -40,7 +40,8 @@ pub fn run(
     let (study, own) = (&seeds.study, seeds.study.dealt(group.rank, group.size));
     let (count, parent) = (study.seeds.len(), shell_path(&seeds.directory));
     let (jobs, ranks) = (seeds.jobs.count.min(own.len()), if group.is_alone() { "" } else { " on each rank" });
-    group.say(&format!("training {count} seeds, {jobs} at a time{ranks}, into {parent}"));
+    let what = if count == 1 { "1 seed".to_string() } else { format!("{count} seeds, {jobs} at a time{ranks}") };
+    group.say(&format!("training {what}, into {parent}"));
     let rank = if group.is_alone() { String::new() } else { format!("rank {}, ", group.rank) };
     let label = |seed: u64| format!("{rank}seed {seed}");
     let width = study.seeds.iter().map(|&seed| label(seed).len()).max().unwrap_or(0);
@@ -81,8 +82,8 @@ pub fn run(
 }
 
 /// What trains a seed of a study.
-fn choice_for(flags: &Machine, place: Option<&Place>, recipe: &Recipe) -> Result<Choice> {
-    Choice::side_by_side(flags, place, 1, SEEDS)?.for_recipe(flags, place, recipe)
+fn backend_for(wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
+    Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(wanted, place, recipe)
 }
 
 /// The weights that the seeds of a study begin with. None where they are drawn, or all seeds have begun.
@@ -103,9 +104,9 @@ struct Opened {
 
 impl Opened {
     /// Begins the study of the command line, or opens the one that it resumes. The rank that leads holds its lock.
-    fn new(flags: &Train, group: &Group, place: Option<&Place>, choice: &Choice, jobs: usize) -> Result<Opened> {
+    fn new(flags: &Train, group: &Group, place: Option<&Place>, backend: &Backend, jobs: usize) -> Result<Opened> {
         let begun = flags.seeds.as_ref().filter(|_| flags.resume.is_none());
-        let asked = begun.map(|seeds| ask(flags, choice, jobs.min(seeds.0.len()))).transpose();
+        let asked = begun.map(|seeds| ask(flags, backend, jobs.min(seeds.0.len()))).transpose();
         let alike = |asked: &Option<(Recipe, Source)>| asked_alike(flags, asked.as_ref().map(|(recipe, _)| recipe));
         let (asked, source) = group.agree("command line", asked, alike)?.unzip();
         let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, "seeds"));
@@ -125,12 +126,12 @@ impl Opened {
 }
 
 /// The recipe of a new study, so many runs of which this process has at a time, and its sequences.
-fn ask(flags: &Train, choice: &Choice, runs: usize) -> Result<(Recipe, Source)> {
+fn ask(flags: &Train, backend: &Backend, runs: usize) -> Result<(Recipe, Source)> {
     if let Some(setting) = flags.set.iter().find(|setting| sets_seed(setting)) {
         bail!("`--set {setting}` and `--seeds` both name seeds\nhint: leave one of them out");
     }
     let (recipe, source) = resolve_recipe(flags)?;
-    choice.check_memory(&recipe, runs, 1).with_context(|| in_recipe(flags))?;
+    backend.check_memory(&recipe, runs, 1).with_context(|| in_recipe(flags))?;
     Ok((recipe, source))
 }
 
@@ -150,7 +151,7 @@ fn begin(group: &Group, directory: &Path, recipe: Recipe, seeds: &[u64]) -> Resu
         }
         return Ok(study);
     }
-    Study::free(directory)?; // first: what is claimed may be gone on with
+    Study::ensure_unoccupied(directory)?; // first: what is claimed may be gone on with
     group.claim(directory)?;
     Study::create(directory, recipe, seeds.to_vec())
 }
@@ -164,9 +165,9 @@ fn go_on(flags: &Train, place: Option<&Place>, directory: &Path, jobs: usize) ->
         take_totals(&mut study, before)?;
     }
     study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
-    let machine = as_begun(&flags.machine, &study.engine, &study.device);
-    let choice = Choice::side_by_side(&machine, place, 1, SEEDS)?;
-    choice.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
+    let wanted = Wanted::to_go_on(&flags.compute, &study.engine, &study.device);
+    let backend = Backend::side_by_side(&wanted, place, 1, SEEDS)?;
+    backend.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
     study.save()?;
     Ok(study)
 }
@@ -183,8 +184,10 @@ fn take_totals(study: &mut Study, before: u64) -> Result<()> {
             continue;
         }
         let Checkpoint { recipe, progress, .. } = Run::latest_of(&directory)?;
-        let seen = progress.of_start() * recipe.training.batch_size as u64;
-        if study.sequences_before.contains(&recipe.training.sequences) && study.recipe.updates() < progress.of_start() {
+        let seen = progress.step_of_start() * recipe.training.batch_size as u64;
+        if study.sequences_before.contains(&recipe.training.sequences)
+            && study.recipe.updates() < progress.step_of_start()
+        {
             bail!(
                 "`--sequences {total}` is less than the {seen} that seed {seed} has seen\n\
                  hint: name a larger total, or leave it out"
@@ -205,24 +208,26 @@ struct Seeds<'a> {
     place: Option<&'a Place>,
     study: Study,
     directory: PathBuf,
-    choice: Choice,
+    backend: Backend,
     source: Source,
-    /// Those that they begin with, or why there are none.
+    /// What new seeds begin with, where that is not drawn; or why it cannot be read.
     weights: Result<Option<Vec<f32>>, String>,
     jobs: Jobs,
-    /// Those that starts ahead may take: the ones that no seed needs, or none.
+    /// For starts ahead of their turn: the jobs that no seed needs, where there may be any.
     ahead: Jobs,
 }
 
 impl<'a> Seeds<'a> {
     /// Begins a study, or opens the one to go on with.
     fn prepare(flags: &'a Train, group: &Group, place: Option<&'a Place>) -> Result<Seeds<'a>> {
-        let machine = |choice: &Choice| json!({ "device": device::kind(choice.device), "fused": choice.fused });
-        let choice = group.agree("machine", Choice::side_by_side(&flags.machine, place, 1, SEEDS), machine)?;
-        let jobs = flags.jobs.map_or((cores(place) / choice.threads).max(1), usize::from);
-        let Opened { mut study, directory, source } = Opened::new(flags, group, place, &choice, jobs)?;
-        let choice = choice_for(&as_begun(&flags.machine, &study.engine, &study.device), place, &study.recipe);
-        let choice = group.agree("engine", choice, machine)?;
+        let alike = |backend: &Backend| json!({ "device": device::kind(backend.device), "fused": backend.fused });
+        let backend =
+            group.agree("machine", Backend::side_by_side(&Wanted::new(&flags.compute), place, 1, SEEDS), alike)?;
+        let jobs = flags.jobs.map_or((cores(place) / backend.threads).max(1), usize::from);
+        let Opened { mut study, directory, source } = Opened::new(flags, group, place, &backend, jobs)?;
+        let wanted = Wanted::to_go_on(&flags.compute, &study.engine, &study.device);
+        let backend = backend_for(&wanted, place, &study.recipe);
+        let backend = group.agree("engine", backend, alike)?;
         let first = study.seeds.first().map(|&seed| study.run_directory(seed));
         let resumed = first.as_deref().filter(|_| flags.resume.is_some());
         let source = source
@@ -231,56 +236,56 @@ impl<'a> Seeds<'a> {
         let mut source = group.agree("data", source, |_| Value::Null)?;
         // where they are missing, seeds that have begun go on all the same
         let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
-        (study.engine, study.device) = (choice.engine_name().to_string(), device::kind(choice.device).to_string());
-        group.lead(|| {
+        (study.engine, study.device) = (backend.engine_name().to_string(), device::kind(backend.device).to_string());
+        group.on_leader(|| {
             study.save()?;
             study.forget_summary()
         })?;
-        group.say(&choice.words());
-        group.lead(|| say_of_rows(&study.recipe, &mut source))?;
+        group.say(&backend.words());
+        group.on_leader(|| say_of_rows(&study.recipe, &mut source))?;
         let asked = flags.jobs.is_some() || study.recipe.training.restart.until_solved();
-        let several = asked && choice.check_memory(&study.recipe, jobs, 1).is_ok();
+        let several = asked && backend.check_memory(&study.recipe, jobs, 1).is_ok();
         let jobs = Jobs::of(jobs);
         let ahead = if several { jobs.clone() } else { Jobs::of(1) };
-        Ok(Seeds { flags, place, study, directory, choice, source, weights, jobs, ahead })
+        Ok(Seeds { flags, place, study, directory, backend, source, weights, jobs, ahead })
     }
 
     /// The run of one seed, from its beginning or from where it stopped.
-    fn start(&self, seed: u64) -> Result<Start> {
+    fn start(&self, seed: u64) -> Result<Todo> {
         let (directory, recipe) = (self.study.run_directory(seed), self.study.recipe_of(seed));
         if !Run::is_in(&directory) {
             let weights = self.weights.as_ref().map_err(|error| anyhow!("{error}"))?;
-            let mut trainer = self.trainer(&self.choice, &recipe, None)?;
+            let mut trainer = self.trainer(&self.backend, &recipe, None)?;
             if let Some(weights) = weights {
                 trainer.begin_with(weights);
             }
-            let run = Run::create(&directory, &recipe, &self.choice.words())?;
-            return Ok(Start::Train(Box::new((trainer, run))));
+            let run = Run::create(&directory, &recipe, &self.backend.words())?;
+            return Ok(Todo::Train(Box::new((trainer, run))));
         }
-        let (lock, saved) = Run::hold(&directory)?;
+        let (lock, saved) = Run::lock_and_read(&directory)?;
         let mut checkpoint = Run::read(&directory, &saved)?;
         let recipe = gone_on(recipe, &checkpoint, &self.study, self.flags);
         checkpoint.recipe = recipe.with_context(|| format!("`{}`", directory.display()))?;
         if checkpoint.finished() {
-            return Ok(Start::Finished(Box::new(checkpoint.progress)));
+            return Ok(Todo::Finished(Box::new(checkpoint.progress)));
         }
         let Checkpoint { recipe, progress, .. } = &checkpoint;
-        let machine = as_begun(&self.flags.machine, &progress.engine, &progress.device);
-        let choice = choice_for(&machine, self.place, recipe)?;
-        let trainer = self.trainer(&choice, recipe, Some(&checkpoint))?;
-        let run = Run::resume(&directory, lock, &checkpoint, &choice.words())?;
-        Ok(Start::Train(Box::new((trainer, run))))
+        let wanted = Wanted::to_go_on(&self.flags.compute, &progress.engine, &progress.device);
+        let backend = backend_for(&wanted, self.place, recipe)?;
+        let trainer = self.trainer(&backend, recipe, Some(&checkpoint))?;
+        let run = Run::resume(&directory, lock, &checkpoint, &backend.words())?;
+        Ok(Todo::Train(Box::new((trainer, run))))
     }
 
-    fn trainer(&self, choice: &Choice, recipe: &Recipe, checkpoint: Option<&Checkpoint>) -> Result<Trainer> {
-        choice.trainer(recipe, checkpoint, self.source.clone(), choice.engine(recipe)?, &self.ahead)
+    fn trainer(&self, backend: &Backend, recipe: &Recipe, checkpoint: Option<&Checkpoint>) -> Result<Trainer> {
+        backend.trainer(recipe, checkpoint, self.source.clone(), backend.engine(recipe)?, &self.ahead)
     }
 }
 
 /// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the seed alone.
 fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Train) -> Result<Recipe> {
     let own = &checkpoint.recipe.training;
-    let seen = checkpoint.progress.of_start() * own.batch_size as u64;
+    let seen = checkpoint.progress.step_of_start() * own.batch_size as u64;
     let mut recipe = of_study;
     let told = Training { sequences: own.sequences, on_nonfinite: own.on_nonfinite.clone(), ..recipe.training.clone() };
     if checkpoint.recipe != (Recipe { training: told, ..recipe.clone() }) {

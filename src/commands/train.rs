@@ -1,4 +1,4 @@
-use super::choice::{Choice, as_begun, cores};
+use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
     apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory, say_of_rows,
     with_moved_file_hint,
@@ -54,7 +54,7 @@ fn train(
     let asked = json!({ "resume": flags.resume.is_some(), "seeds": seeds, "jobs": flags.jobs });
     group.agree("what to do", Ok(()), |()| asked.clone())?;
     let goes_on = || Ok(flags.resume.as_deref().is_some_and(Study::is_in));
-    if flags.seeds.is_some() || flags.resume.is_some() && group.finds(goes_on)? {
+    if flags.seeds.is_some() || flags.resume.is_some() && group.leader_finds(goes_on)? {
         return study::run(flags, &group, place, stop);
     }
     if flags.jobs.is_some() && !group.is_alone() {
@@ -130,21 +130,21 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         return Ok(None);
     }
     let prepared = Prepared::new(flags, place, &group, begun);
-    let Prepared { begun, mut source, engine, choice, starts, weights } =
+    let Prepared { begun, mut source, engine, backend, starts, weights } =
         group.agree("run", prepared, Prepared::alike)?;
-    if choice.device.is_cuda() {
-        group.use_cards(choice.device)?;
+    if backend.device.is_cuda() {
+        group.use_cards(backend.device)?;
     }
-    group.lead(|| say_of_rows(&begun.recipe, &mut source))?;
+    group.on_leader(|| say_of_rows(&begun.recipe, &mut source))?;
     let Begun { recipe, checkpoint, lock, .. } = begun;
-    let words = words(&choice, group.size, starts);
-    let run = group.lead(|| match (&checkpoint, lock) {
+    let words = words(&backend, group.size, starts);
+    let run = group.on_leader(|| match (&checkpoint, lock) {
         (Some(checkpoint), Some(lock)) => resume_log(flags, &directory, checkpoint, lock, &words),
         _ => new_log(&directory, &recipe, &words),
     })?;
     let jobs = Jobs::of(starts);
     jobs.take(); // the run's own
-    let mut trainer = choice.trainer(&recipe, checkpoint.as_ref(), source, engine, &jobs)?;
+    let mut trainer = backend.trainer(&recipe, checkpoint.as_ref(), source, engine, &jobs)?;
     if let Some(weights) = &weights {
         trainer.begin_with(weights);
     }
@@ -169,9 +169,9 @@ impl Begun {
         let (asked, source) = asked.unzip();
         if let Some(recipe) = &asked {
             // torchrun starts a job that failed again by the same command line, which goes on then
-            if !group.finds(|| Ok(Run::is_in(directory) && group.goes_on_with(directory)?))? {
-                group.lead(|| {
-                    Study::free(directory)?;
+            if !group.leader_finds(|| Ok(Run::is_in(directory) && group.goes_on_with(directory)?))? {
+                group.on_leader(|| {
+                    Study::ensure_unoccupied(directory)?;
                     group.claim(directory)
                 })?;
                 return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, lock: None });
@@ -179,7 +179,7 @@ impl Begun {
         }
         let mut lock = None;
         let saved = group.share(|| {
-            let (held, saved) = Run::hold(directory)?;
+            let (held, saved) = Run::lock_and_read(directory)?;
             lock = Some(held);
             Ok(saved)
         })?;
@@ -199,7 +199,7 @@ impl Begun {
 
 /// Refuses fewer sequences than a run has seen.
 fn check_total(checkpoint: &Checkpoint) -> Result<()> {
-    let seen = checkpoint.progress.of_start();
+    let seen = checkpoint.progress.step_of_start();
     if checkpoint.recipe.updates() < seen {
         bail!(
             "`--sequences {}` is less than the {} that this run has seen{}\nhint: name a larger total, or leave it out",
@@ -216,7 +216,7 @@ struct Prepared {
     begun: Begun,
     source: Source,
     engine: Box<dyn Engine>,
-    choice: Choice,
+    backend: Backend,
     /// How many are trained at a time.
     starts: usize,
     /// To begin with, where they are not drawn.
@@ -240,34 +240,34 @@ impl Prepared {
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
         let before = checkpoint.as_ref().map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
-        let machine = as_begun(&flags.machine, before[0], before[1]);
+        let wanted = Wanted::to_go_on(&flags.compute, before[0], before[1]);
         // several starts have more of the cores than of a card; a run that has begun stays where it is
         let training = &recipe.training;
         let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
-        let choice = if many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
-            Choice::side_by_side(&machine, place, each, "starts go side by side on the cores")?
+        let backend = if many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
+            Backend::side_by_side(&wanted, place, each, "starts can go side by side on the cores")?
         } else {
-            Choice::new(&machine, place, each)?
+            Backend::new(&wanted, place, each)?
         };
-        let choice = choice.for_recipe(&machine, place, recipe)?;
-        let starts = if group.is_alone() { choice.starts(jobs, cores(place), recipe)? } else { 1 };
-        let choice = if starts > 1 { choice.of_several(recipe) } else { choice };
-        choice.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;
+        let backend = backend.for_recipe(&wanted, place, recipe)?;
+        let starts = if group.is_alone() { backend.starts(jobs, cores(place), recipe)? } else { 1 };
+        let backend = if starts > 1 { backend.of_several(recipe) } else { backend };
+        backend.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;
         let weights = if checkpoint.is_none() { initial_weights(recipe)? } else { None };
-        let engine = choice.engine(recipe)?;
-        Ok(Prepared { begun, source, engine, choice, starts, weights })
+        let engine = backend.engine(recipe)?;
+        Ok(Prepared { begun, source, engine, backend, starts, weights })
     }
 
     /// What all ranks of a group must have alike.
     fn alike(&self) -> Value {
-        json!({ "recipe": self.begun.recipe, "engine": self.engine.name(), "device": device::kind(self.choice.device),
+        json!({ "recipe": self.begun.recipe, "engine": self.engine.name(), "device": device::kind(self.backend.device),
             "fused multiply-add": simd::has_fma() })
     }
 }
 
 /// What trains a run, in words.
-fn words(choice: &Choice, ranks: usize, starts: usize) -> String {
-    let mut words = choice.words();
+fn words(backend: &Backend, ranks: usize, starts: usize) -> String {
+    let mut words = backend.words();
     for (what, count) in [("ranks", ranks), ("starts at a time", starts)] {
         if count > 1 {
             words += &format!(", {what}: {count}");
@@ -304,7 +304,7 @@ fn resume_log(flags: &Train, directory: &Path, checkpoint: &Checkpoint, lock: Lo
     say(&format!("going on with {} at {} sequences", directory.display(), progress.sequences));
     let longer = flags.sequences.filter(|_| flags.resume.is_some());
     if let (Some(sequences), false) = (longer, recipe.training.schedule == Schedule::Constant {}) {
-        let rate = progress.learning_rate(recipe, progress.of_start() + 1);
+        let rate = progress.learning_rate(recipe, progress.step_of_start() + 1);
         say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
     }
     Ok(run)

@@ -1,6 +1,6 @@
 //! What training adds to the machine's shifts, so that it learns to keep its weightings sharp.
 
-use crate::limits::{above_zero, check};
+use crate::limits::{above_zero, in_range};
 use crate::model;
 use crate::optim::between;
 use anyhow::{Result, bail};
@@ -29,8 +29,8 @@ impl Blur {
 
     pub fn validate(&self, model: &model::Config) -> Result<()> {
         let Blur::Ramp { at, hold, full } = self else { return Ok(()) };
-        check("training.blur.hold", *hold, 0.0, 1.0)?;
-        check("training.blur.full", *full, *hold, 1.0)?;
+        in_range("training.blur.hold", *hold, 0.0, 1.0)?;
+        in_range("training.blur.full", *full, *hold, 1.0)?;
         above_zero("training.blur.at", *at, 0.9)?;
         match model {
             model::Config::Ntm(ntm) if ntm.shift_range > 1 => Ok(()),

@@ -1,8 +1,9 @@
 //! From a name, a file and flags to a resolved recipe: what the user wrote is laid over the defaults of the kinds
 //! they chose, field by field, so that every error can name the field, the source and the nearest known name.
 
-use super::{Blur, Evaluation, METRICS, OnNonfinite, Recipe, Restart, Solved};
-use crate::unique::Unique;
+use super::words::words_of;
+use super::{Blur, Evaluation, Metric, OnNonfinite, Recipe, Restart, Solved};
+use crate::json::Unique;
 use crate::{model, optim, tasks};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -12,25 +13,26 @@ use std::path::Path;
 include!(concat!(env!("OUT_DIR"), "/recipes.rs")); // pub const BUILT_IN: &[(name, JSON)], all of tasks/
 
 impl Recipe {
+    /// The recipe file of a run, with `KEY=VALUE` settings on top, validated.
+    pub fn load_saved(path: &str, settings: &[String]) -> Result<Recipe> {
+        Recipe::parse_saved(&read(path)?, settings).with_context(|| format!("in recipe `{path}`"))
+    }
+
     /// A built-in recipe by its name or a recipe file by its path, with `KEY=VALUE` settings on top, validated.
     pub fn load(name: &str, settings: &[String]) -> Result<Recipe> {
         let (text, source) = match BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
             Some((_, text)) => (text.to_string(), format!("built-in recipe `{name}`")),
             None if name.ends_with(".safetensors") => {
                 bail!(
-                    "`{name}` is a checkpoint, no recipe\nhint: `ntm info --checkpoint {name}` shows the recipe in it"
+                    "`{name}` is a checkpoint, not a recipe\nhint: `ntm info --checkpoint {name}` shows the recipe in it"
                 )
             }
             None if Path::new(name).is_dir() => {
-                bail!("`{name}` is a directory, no recipe\nhint: a run's recipe is the recipe.json in it")
+                bail!("`{name}` is a directory, not a recipe\nhint: a run's recipe is the recipe.json in it")
             }
             None if Path::new(name).exists() => {
-                let text = std::fs::read_to_string(name).with_context(|| format!("cannot read recipe `{name}`"))?;
-                let source = format!("recipe `{name}`");
-                if is_of_a_run(Path::new(name)) {
-                    return Recipe::parse_saved(&text, settings).with_context(|| format!("in {source}"));
-                }
-                (text, source)
+                let text = read(name)?;
+                (text, format!("recipe `{name}`"))
             }
             None => bail!(
                 "no recipe `{name}`: neither built in nor a file{}\nhint: `ntm info` lists the built-in recipes",
@@ -82,11 +84,8 @@ impl Recipe {
     }
 }
 
-/// Whether a recipe file is the one that a run wrote into its directory.
-fn is_of_a_run(path: &Path) -> bool {
-    let checkpoints = path.with_file_name("checkpoints");
-    path.ends_with("recipe.json")
-        && ["latest", "best"].iter().any(|name| checkpoints.join(format!("{name}.safetensors")).exists())
+fn read(path: &str) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("cannot read recipe `{path}`"))
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.
@@ -172,17 +171,27 @@ fn check_type(default: &Value, value: &Value, path: &str) -> Result<()> {
         };
         bail!("`{path}` is {value}, expected {expected}{hint}");
     }
-    let choices = match path {
-        "task.loss" => &["cross-entropy", "squared"],
-        "task.count" => tasks::COUNTS,
-        "solved.metric" | "training.restart.metric" => METRICS,
-        path => model::choices(path),
-    };
+    let words = words_at(path);
     match value.as_str() {
-        Some(word) if !choices.is_empty() && !choices.contains(&word) => {
-            bail!("`{path}` is {value}, allowed: {}{}", choices.join(", "), did_you_mean(word, choices.iter().copied()))
+        Some(word) if !words.is_empty() && !words.contains(&word) => {
+            bail!("`{path}` is {value}, allowed: {}{}", words.join(", "), did_you_mean(word, words.iter().copied()))
         }
         _ => Ok(()),
+    }
+}
+
+/// The words allowed at a path that holds one of several, else none.
+fn words_at(path: &str) -> &'static [&'static str] {
+    match path {
+        "task.loss" => words_of::<tasks::Loss>(),
+        "task.count" => words_of::<tasks::Count>(),
+        "solved.metric" | "training.restart.metric" => words_of::<Metric>(),
+        "model.init.memory" => words_of::<model::MemoryStart>(),
+        "model.init.weighting" => words_of::<model::WeightingStart>(),
+        "model.init.keys" => words_of::<model::KeyStart>(),
+        "model.init.addressing" => words_of::<model::AddressingStart>(),
+        "model.activation.key" | "model.activation.add" => words_of::<model::Activation>(),
+        _ => &[],
     }
 }
 
@@ -334,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn another_task_leaves_behind_what_the_recipe_says_of_the_old_one_whichever_way_it_is_named() {
+    fn another_task_leaves_behind_what_the_recipe_says_of_the_old_one() {
         let recall = BUILT_IN.iter().find(|(name, _)| *name == "associative-recall").unwrap().1;
         let files = ["task.train=a", "task.eval=b", "evaluation.sequences=3"].map(str::to_string);
         let parts = [&files[..], &["task.kind=sequences".to_string()]].concat(); // the kind last
@@ -382,11 +391,11 @@ mod tests {
                 vec![],
                 "unknown field `memory`; did you mean `model.memory` or `model.init.memory`?",
             ),
-            ("{}", vec![r#"training={"seed": 1, "seed": 2}"#], "`--set training`: `seed` stands there twice"),
+            ("{}", vec![r#"training={"seed": 1, "seed": 2}"#], "`--set training`: `seed` is there twice"),
             ("{}", vec!["training..seed=3"], "`training..seed` is no path"),
             ("{}", vec!["evaluation.lengths=10,20"], "expected a list of whole numbers\nhint: for instance [10,20]"),
             ("{}", vec!["training.clip=none"], "expected an object\nhint: `training.clip.kind` chooses one"),
-            (r#"{"training": {"seed": 2}, "training": {}}"#, vec![], "`training` stands there twice at line 1"),
+            (r#"{"training": {"seed": 2}, "training": {}}"#, vec![], "`training` is there twice at line 1"),
             (r#"{"model": {"memory": {"rows": 1099511627776}}}"#, vec![], "`model.memory.rows`"),
             (r#"{"task": {"min_length": 5, "max_length": 4}}"#, vec![], "`task.max_length` is 4, allowed: 5 to"),
         ] {

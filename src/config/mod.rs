@@ -2,17 +2,19 @@
 
 mod blur;
 mod load;
+mod memory;
 mod nonfinite;
 mod restart;
 mod solved;
+mod words;
 
 pub use blur::Blur;
 pub use load::BUILT_IN;
 pub use nonfinite::OnNonfinite;
 pub use restart::{MOST_RESTARTS, Restart};
-pub use solved::{METRICS, Metric, Solved, Threshold};
+pub use solved::{Metric, Solved, Threshold};
 
-use crate::limits::check;
+use crate::limits::in_range;
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -72,7 +74,7 @@ impl Training {
     }
 }
 
-/// What is evaluated during training. What the checkpoint `best` is chosen by, see `Best`.
+/// What is evaluated during training. `progress::Best` says how the checkpoint `best` is chosen by it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Values for each axis of the task.
@@ -138,13 +140,13 @@ impl Recipe {
         self.task.validate()?;
         self.model.validate()?;
         let training = &self.training;
-        check("training.batch_size", training.batch_size, 1, 1 << 20)?;
-        check("training.sequences", training.sequences, 1, 1 << 50)?;
-        check("training.report_every", training.report_every, 1, 1 << 50)?;
+        in_range("training.batch_size", training.batch_size, 1, 1 << 20)?;
+        in_range("training.sequences", training.sequences, 1, 1 << 50)?;
+        in_range("training.report_every", training.report_every, 1, 1 << 50)?;
         training.clip.validate()?;
         training.optimizer.validate()?;
         training.schedule.validate()?;
-        check("training.average", training.average, 0.0, 0.99999)?;
+        in_range("training.average", training.average, 0.0, 0.99999)?;
         training.curriculum.validate()?;
         if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
             bail!(
@@ -156,7 +158,7 @@ impl Recipe {
         training.on_nonfinite.validate()?;
         training.restart.validate(&self.task)?;
         self.solved.threshold.validate("solved", &self.task)?;
-        check("solved.confirm", self.solved.confirm, 0, 1 << 20)?;
+        in_range("solved.confirm", self.solved.confirm, 0, 1 << 20)?;
         if self.solved.confirm > 0 && self.task.axes().is_empty() {
             bail!(
                 "`solved.confirm` draws more sequences, {} has those of its file\nhint: leave it at 0",
@@ -167,12 +169,12 @@ impl Recipe {
             bail!("`solved.stop` is true, but `training.eval_every` is 0, so nothing is ever found solved");
         }
         let axes = self.task.axes();
-        check("evaluation.sequences", self.evaluation.sequences, !axes.is_empty() as usize, 1 << 20)?;
+        in_range("evaluation.sequences", self.evaluation.sequences, !axes.is_empty() as usize, 1 << 20)?;
         for axis in axes {
             let field = format!("evaluation.{}", axis.axis.plural());
             let values = self.evaluation.grid.get(&axis.axis).map_or(&[][..], Vec::as_slice);
             for &value in values {
-                check(&field, value, axis.least, tasks::MOST)?;
+                in_range(&field, value, axis.least, tasks::MOST)?;
             }
             if values.is_empty() && training.eval_every > 0 {
                 bail!(
@@ -188,45 +190,4 @@ impl Recipe {
         }
         Ok(())
     }
-
-    /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`
-    /// values, of each of so many runs in each of so many processes.
-    pub fn check_memory(&self, [runs, processes]: [usize; 2], activations: u128) -> Result<()> {
-        let (x, y) = self.task.widths();
-        let weights = self.model.size(x, y);
-        let bytes = 4 * (weights * 8 + activations) * (runs * processes) as u128;
-        let available = available_memory();
-        if bytes <= available {
-            return Ok(());
-        }
-        let mut what = format!("up to {weights} weights, {} sequences", self.training.batch_size);
-        what += &format!(" of up to {} steps", self.task.max_steps());
-        let mut cures = "make `model.memory`, `training.batch_size` or the task's lengths smaller".to_string();
-        if runs > 1 {
-            what += &format!(", {runs} runs at a time");
-            cures += ", or `--jobs`";
-        }
-        if processes > 1 {
-            what += &format!(", {processes} processes");
-        }
-        bail!(
-            "an update of this recipe would need about {} of memory, {} are available ({what})\n\
-             hint: {cures}",
-            gigabytes(bytes),
-            gigabytes(available)
-        )
-    }
-}
-
-fn gigabytes(bytes: u128) -> String {
-    format!("{:.1} GB", bytes as f64 / 1e9)
-}
-
-/// The bytes this machine can still give, where it tells; else a terabyte.
-fn available_memory() -> u128 {
-    let told = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u128>().ok()
-    });
-    told.map_or(1 << 40, |kilobytes| kilobytes * 1024)
 }

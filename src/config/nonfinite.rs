@@ -1,6 +1,6 @@
 //! What a run does about a number that is not finite.
 
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ impl OnNonfinite {
     pub fn validate(&self) -> Result<()> {
         match self {
             OnNonfinite::Stop {} => Ok(()),
-            OnNonfinite::Rollback { at_most } => check("training.on_nonfinite.at_most", *at_most, 1, 30),
+            OnNonfinite::Rollback { at_most } => in_range("training.on_nonfinite.at_most", *at_most, 1, 30),
         }
     }
 

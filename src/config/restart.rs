@@ -1,7 +1,7 @@
 //! Whether a run that has not got far enough begins anew.
 
 use super::{Metric, Threshold};
-use crate::limits::{above_zero, check};
+use crate::limits::{above_zero, in_range};
 use crate::tasks::Task;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ impl Restart {
         let Restart::Unless { threshold, after, times, .. } = self else { return Ok(()) };
         threshold.validate("training.restart", task)?;
         above_zero("training.restart.after", *after, 1.0)?;
-        check("training.restart.times", *times, 1, MOST_RESTARTS as u64)
+        in_range("training.restart.times", *times, 1, MOST_RESTARTS as u64)
     }
 
     /// How often a run may begin anew.

@@ -54,7 +54,7 @@ mod tests {
     use tch::Device;
 
     #[test]
-    fn a_device_without_memory_is_an_error_of_two_lines_whether_libtorch_panics_or_returns_it() {
+    fn a_device_without_memory_is_an_error_of_two_lines() {
         for said in [
             "Torch(\"CUDA out of memory. Tried to allocate 20.00 GiB\nException raised from malloc (C++ trace)\")",
             "Torch(\"CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported\")",

@@ -3,6 +3,7 @@
 use super::Board;
 use super::group::{Group, Joined};
 use super::lost::{lost, plain};
+use crate::json::{Difference, first_difference};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use tch::Tensor;
@@ -18,7 +19,7 @@ impl Group {
     }
 
     /// What the rank that leads makes; if it fails there, it fails everywhere.
-    pub fn lead<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
+    pub fn on_leader<T>(&self, make: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         let mut made = None;
         self.share(|| {
             made = Some(make()?);
@@ -28,12 +29,12 @@ impl Group {
     }
 
     /// How something went that the rank that leads has done; no rank goes on before it is done. The others say that all is well.
-    pub fn led(&self, done: Result<()>) -> Result<()> {
-        self.lead(|| done).map(|_| ())
+    pub fn wait_for_leader(&self, done: Result<()>) -> Result<()> {
+        self.on_leader(|| done).map(|_| ())
     }
 
     /// What the rank that leads finds.
-    pub fn finds(&self, find: impl FnOnce() -> Result<bool>) -> Result<bool> {
+    pub fn leader_finds(&self, find: impl FnOnce() -> Result<bool>) -> Result<bool> {
         Ok(self.share(|| Ok(vec![find()? as u8]))? == [1])
     }
 
@@ -79,9 +80,9 @@ pub fn agree<T>(board: &Board, about: &str, come_to: Result<T>, describe: impl F
             if let Some(failed) = said["failed"].as_str() {
                 bail!("rank {rank} failed: {failed}");
             }
-            if let Some((path, here, there)) = first_difference("", &own["value"], &said["value"]) {
+            if let Some(Difference { path, first, second }) = first_difference(&own["value"], &said["value"]) {
                 bail!(
-                    "the ranks differ in `{path}`: {here} here, {there} on rank {rank}\n\
+                    "the ranks differ in `{path}`: {first} here, {second} on rank {rank}\n\
                      hint: give all ranks the same command line and files"
                 );
             }
@@ -98,22 +99,6 @@ pub fn everywhere<T>(board: &Board, about: &str, come_to: Result<T>) -> Result<R
     let first = said.iter().enumerate().find(|(_, failed)| !failed.is_empty());
     let failure = first.map(|(rank, failed)| format!("rank {rank}: {}", String::from_utf8_lossy(failed)));
     Ok(failure.map_or_else(|| come_to.map_err(|error| plain(&error)), Err))
-}
-
-/// The first place where two values differ, and what they have there.
-fn first_difference(path: &str, first: &Value, other: &Value) -> Option<(String, String, String)> {
-    let nothing = Value::Null;
-    match (first, other) {
-        (Value::Object(left), Value::Object(right)) => {
-            let keys = left.keys().chain(right.keys().filter(|key| !left.contains_key(*key)));
-            keys.into_iter().find_map(|key| {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-                first_difference(&path, left.get(key).unwrap_or(&nothing), right.get(key).unwrap_or(&nothing))
-            })
-        }
-        _ if first == other => None,
-        _ => Some((path.to_string(), first.to_string(), other.to_string())),
-    }
 }
 
 #[cfg(test)]

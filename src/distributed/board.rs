@@ -28,15 +28,16 @@ impl Board {
         let Place { rank, size, host, port, agent, .. } = place;
         let at = format!("{host}:{port} (MASTER_ADDR:MASTER_PORT)");
         let serves = *rank == 0 && !agent;
-        let store = Store::open(host, *port, serves, timeout).map_err(|error| match serves {
-            true => {
+        let store = Store::open(host, *port, serves, timeout).map_err(|error| {
+            if serves {
                 anyhow!("cannot serve the ranks at {at}: {}\nhint: another port in MASTER_PORT", plain(&error))
+            } else {
+                anyhow!(
+                    "nobody answers at {at} within {} s\n\
+                     hint: is rank 0 running, and can this machine reach it? --peer-timeout waits longer",
+                    timeout.as_secs()
+                )
             }
-            false => anyhow!(
-                "nobody answers at {at} within {} s\n\
-                 hint: is rank 0 running, and can this machine reach it? --peer-timeout waits longer",
-                timeout.as_secs()
-            ),
         })?;
         let prefix = format!("ntm/attempt-{}", place.attempt);
         Ok(Board { store, prefix, rank: *rank, size: *size, timeout })

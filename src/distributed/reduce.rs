@@ -70,23 +70,45 @@ mod tests {
     use crate::distributed::testing::{joined, ranks};
     use signal_hook::consts::{SIGINT, SIGTERM};
 
+    fn zeros() -> Tensor {
+        Tensor::zeros([1], (Kind::Float, Device::Cpu))
+    }
+
     #[test]
-    fn a_step_makes_gradients_of_slices_that_of_the_batch_and_tells_all_of_a_stop_and_of_a_loss_that_is_not_finite() {
-        let steps = ranks(3, |place| {
+    fn gradients_of_slices_become_that_of_the_batch() {
+        let gradients = ranks(3, |place| {
             let group = joined(&place);
-            let part = group.slice(4).len() as f64 / 4.0;
+            let part = group.slice(4).len() as f64 / 4.0; // 2, 1 and 1 sequences
             let mut gradient = Tensor::from_slice(&[1.0 + place.rank as f32, 8.0]);
-            let stop = [None, Some(SIGTERM), Some(SIGINT)][place.rank];
-            let loss = if place.rank == 1 { f32::NAN } else { 2.5 };
-            let step = group.step(&mut gradient, part, &Tensor::from(loss), stop).unwrap();
-            let gradient: Vec<f32> = Vec::try_from(&gradient).unwrap();
-            let quiet =
-                group.step(&mut Tensor::zeros([1], (Kind::Float, Device::Cpu)), part, &Tensor::from(0f32), None);
-            let quiet = quiet.unwrap();
-            (gradient, [step.finite, quiet.finite], [step.stopped, quiet.stopped])
+            group.step(&mut gradient, part, &Tensor::from(2.5f32), None).unwrap();
+            Vec::<f32>::try_from(&gradient).unwrap()
         });
-        for step in steps {
-            assert_eq!(step, (vec![0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0], [false, true], [Some(SIGINT), None]));
+        for gradient in gradients {
+            assert_eq!(gradient, [0.5 * 1.0 + 0.25 * 2.0 + 0.25 * 3.0, 8.0]);
+        }
+    }
+
+    #[test]
+    fn a_stop_on_one_rank_stops_all_after_the_same_step() {
+        let stops = ranks(3, |place| {
+            let group = joined(&place);
+            let step = |stop| group.step(&mut zeros(), 1.0, &Tensor::from(0f32), stop).unwrap().stopped;
+            [step(None), step([None, Some(SIGTERM), Some(SIGINT)][place.rank])]
+        });
+        for stopped in stops {
+            assert_eq!(stopped, [None, Some(SIGINT)]);
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_on_one_rank_is_known_to_all() {
+        let finite = ranks(3, |place| {
+            let group = joined(&place);
+            let step = |loss: f32| group.step(&mut zeros(), 1.0, &Tensor::from(loss), None).unwrap().finite;
+            [step(2.5), step(if place.rank == 1 { f32::NAN } else { 2.5 })]
+        });
+        for finite in finite {
+            assert_eq!(finite, [true, false]);
         }
     }
 

@@ -69,7 +69,7 @@ impl Totals {
         &mut self.more[index]
     }
 
-    /// As numbers that may be added to those of others.
+    /// As numbers whose sums over ranks are those of all.
     pub fn to_row(&self) -> Vec<f64> {
         let counts = [self.sequences, self.wrong_bits, self.exact, self.values].map(|count| count as f64);
         counts.into_iter().chain([self.loss]).chain(self.more.iter().copied()).collect()

@@ -1,7 +1,7 @@
 //! The `model` section of a recipe.
 
 use super::emitted::Emitted;
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Config {
-    Ntm(Ntm),
+    Ntm(NtmConfig),
     Lstm(Layers),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Ntm {
+pub struct NtmConfig {
     pub controller: ControllerConfig,
     pub memory: MemorySize,
     pub read_heads: usize,
@@ -24,7 +24,11 @@ pub struct Ntm {
     pub init: Init,
 }
 
-impl Ntm {
+impl NtmConfig {
+    pub fn heads(&self) -> usize {
+        self.read_heads + self.write_heads
+    }
+
     /// The layout of what each head emits.
     pub fn emitted(&self) -> Emitted {
         Emitted::new(self.memory.width, self.shift_range)
@@ -123,9 +127,9 @@ pub enum AddressingStart {
     Tape,
 }
 
-impl Default for Ntm {
+impl Default for NtmConfig {
     fn default() -> Self {
-        Ntm {
+        NtmConfig {
             controller: ControllerConfig::kinds().remove(0),
             memory: MemorySize { rows: 128, width: 20 },
             read_heads: 1,
@@ -160,7 +164,7 @@ impl ControllerConfig {
 impl Config {
     /// The default of every kind.
     pub fn kinds() -> Vec<Config> {
-        vec![Config::Ntm(Ntm::default()), Config::Lstm(Layers { hidden: 256, layers: 3 })]
+        vec![Config::Ntm(NtmConfig::default()), Config::Lstm(Layers { hidden: 256, layers: 3 })]
     }
 
     /// Checks the sizes; the error names the field, its value and what is allowed.
@@ -169,11 +173,11 @@ impl Config {
             Config::Lstm(layers) => layers.validate("model"),
             Config::Ntm(ntm) => {
                 ntm.controller.layers().validate("model.controller")?;
-                check("model.memory.rows", ntm.memory.rows, 1, 1 << 24)?;
-                check("model.memory.width", ntm.memory.width, 1, 1 << 16)?;
-                check("model.read_heads", ntm.read_heads, 1, 256)?;
-                check("model.write_heads", ntm.write_heads, 1, 256)?;
-                check("model.init.strength", ntm.init.strength, -1e3, 1e3)?;
+                in_range("model.memory.rows", ntm.memory.rows, 1, 1 << 24)?;
+                in_range("model.memory.width", ntm.memory.width, 1, 1 << 16)?;
+                in_range("model.read_heads", ntm.read_heads, 1, 256)?;
+                in_range("model.write_heads", ntm.write_heads, 1, 256)?;
+                in_range("model.init.strength", ntm.init.strength, -1e3, 1e3)?;
                 if ntm.shift_range % 2 == 0 || ntm.shift_range > 255 {
                     bail!("`model.shift_range` is {}, allowed: odd numbers from 1 to 255", ntm.shift_range);
                 }
@@ -193,7 +197,7 @@ impl Config {
             Config::Lstm(layers) => (*layers, 0, 0, 0),
             Config::Ntm(ntm) => {
                 let head = ntm.emitted().writing();
-                let heads = ntm.read_heads + ntm.write_heads;
+                let heads = ntm.heads();
                 (
                     ntm.controller.layers(),
                     ntm.read_heads * ntm.memory.width,
@@ -215,7 +219,7 @@ impl Config {
         match self {
             Config::Lstm(layers) => 10 * layers.hidden as u128 * layers.layers as u128,
             Config::Ntm(ntm) => {
-                let heads = (ntm.read_heads + ntm.write_heads) as u128;
+                let heads = ntm.heads() as u128;
                 let layers = ntm.controller.layers();
                 10 * layers.hidden as u128 * layers.layers as u128
                     + heads * ntm.memory.rows as u128 * (2 * ntm.memory.width as u128 + 20)
@@ -226,19 +230,7 @@ impl Config {
 
 impl Layers {
     fn validate(&self, section: &str) -> Result<()> {
-        check(&format!("{section}.hidden"), self.hidden, 1, 1 << 16)?;
-        check(&format!("{section}.layers"), self.layers, 1, 64)
-    }
-}
-
-/// The words allowed at a path of the recipe that holds one of several words, else none.
-pub fn choices(path: &str) -> &'static [&'static str] {
-    match path {
-        "model.init.memory" => &["constant", "learned", "random"],
-        "model.init.weighting" => &["learned", "one_hot", "uniform", "learned_random"],
-        "model.init.keys" => &["independent", "aligned"],
-        "model.init.addressing" => &["free", "tape"],
-        "model.activation.key" | "model.activation.add" => &["linear", "tanh"],
-        _ => &[],
+        in_range(&format!("{section}.hidden"), self.hidden, 1, 1 << 16)?;
+        in_range(&format!("{section}.layers"), self.layers, 1, 64)
     }
 }

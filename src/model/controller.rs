@@ -27,7 +27,7 @@ impl LstmStack {
     }
 
     /// The learned first state for `size` sequences.
-    pub fn start(&self, size: i64) -> LstmState {
+    pub fn initial_state(&self, size: i64) -> LstmState {
         let rows = |start: &Tensor, layer| start.get(layer).expand([size, -1], false);
         let layers = 0..self.cells.len() as i64;
         LstmState(layers.map(|layer| (rows(&self.start.0, layer), rows(&self.start.1, layer))).collect())
@@ -63,9 +63,9 @@ impl Controller {
     }
 
     /// The first state for `size` sequences; that of feed-forward layers is empty.
-    pub fn start(&self, size: i64) -> LstmState {
+    pub fn initial_state(&self, size: i64) -> LstmState {
         match self {
-            Controller::Lstm(stack) => stack.start(size),
+            Controller::Lstm(stack) => stack.initial_state(size),
             Controller::Feedforward(_) => LstmState(vec![]),
         }
     }

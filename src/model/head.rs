@@ -1,7 +1,7 @@
 //! Heads: one Linear each, from the controller's hidden state to everything the head asks for.
 
 use super::addressing::{Addressing, activate};
-use super::config::{Activation, Ntm};
+use super::config::{Activation, NtmConfig};
 use super::memory::Edit;
 use super::parameters::Parameters;
 use tch::Tensor;
@@ -9,7 +9,7 @@ use tch::nn::{Linear, Module};
 
 /// What all heads of a machine share: sizes, activations, and the blur of their shifts (see `Batch`).
 #[derive(Clone, Copy)]
-struct Shape {
+struct HeadSizes {
     width: i64,      // M
     shifts: i64,     // S
     addressing: i64, // M + 3 + S
@@ -18,11 +18,11 @@ struct Shape {
     blur: f64,
 }
 
-impl Shape {
-    fn new(config: &Ntm, blur: f64) -> Shape {
+impl HeadSizes {
+    fn new(config: &NtmConfig, blur: f64) -> HeadSizes {
         let [width, shifts, addressing] =
             [config.memory.width, config.shift_range, config.emitted().reading()].map(|size| size as i64);
-        Shape { width, shifts, addressing, key: config.activation.key, add: config.activation.add, blur }
+        HeadSizes { width, shifts, addressing, key: config.activation.key, add: config.activation.add, blur }
     }
 
     /// raw (B, M + 3 + S) -> where to read or write
@@ -33,35 +33,35 @@ impl Shape {
 
 pub struct ReadHead {
     linear: Linear,
-    shape: Shape,
+    sizes: HeadSizes,
 }
 
 impl ReadHead {
-    pub fn new(config: &Ntm, index: usize, parameters: &Parameters, blur: f64) -> ReadHead {
-        ReadHead { linear: parameters.linear(&format!("heads.read.{index}")), shape: Shape::new(config, blur) }
+    pub fn new(config: &NtmConfig, index: usize, parameters: &Parameters, blur: f64) -> ReadHead {
+        ReadHead { linear: parameters.linear(&format!("heads.read.{index}")), sizes: HeadSizes::new(config, blur) }
     }
 
     /// hidden (B, H) -> where to read
     pub fn forward(&self, hidden: &Tensor) -> Addressing {
-        self.shape.addressing(&self.linear.forward(hidden))
+        self.sizes.addressing(&self.linear.forward(hidden))
     }
 }
 
 pub struct WriteHead {
     linear: Linear,
-    shape: Shape,
+    sizes: HeadSizes,
 }
 
 impl WriteHead {
-    pub fn new(config: &Ntm, index: usize, parameters: &Parameters, blur: f64) -> WriteHead {
-        WriteHead { linear: parameters.linear(&format!("heads.write.{index}")), shape: Shape::new(config, blur) }
+    pub fn new(config: &NtmConfig, index: usize, parameters: &Parameters, blur: f64) -> WriteHead {
+        WriteHead { linear: parameters.linear(&format!("heads.write.{index}")), sizes: HeadSizes::new(config, blur) }
     }
 
     /// hidden (B, H) -> where to write, and what
     pub fn forward(&self, hidden: &Tensor) -> (Addressing, Edit) {
-        let Shape { width, addressing, add, .. } = self.shape;
+        let HeadSizes { width, addressing, add, .. } = self.sizes;
         let parts = self.linear.forward(hidden).split_with_sizes([addressing, width, width], 1);
         let edit = Edit { erase: parts[1].sigmoid(), add: activate(&parts[2], add) };
-        (self.shape.addressing(&parts[0]), edit)
+        (self.sizes.addressing(&parts[0]), edit)
     }
 }

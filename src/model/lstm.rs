@@ -17,8 +17,8 @@ impl Lstm {
     }
 
     /// The learned first state for `size` sequences.
-    pub fn start(&self, size: i64) -> LstmState {
-        self.stack.start(size)
+    pub fn initial_state(&self, size: i64) -> LstmState {
+        self.stack.initial_state(size)
     }
 
     /// input (B, X) -> logits (B, Y), and the next state

@@ -23,7 +23,8 @@ mod parameters;
 mod rows;
 
 pub use config::{
-    Activation, Activations, Config, ControllerConfig, Init, MemoryStart, Ntm as NtmConfig, WeightingStart, choices,
+    Activation, Activations, AddressingStart, Config, ControllerConfig, Init, KeyStart, MemoryStart, NtmConfig,
+    WeightingStart,
 };
 pub use emitted::Emitted;
 pub use parameters::{Layout, Parameter, Parameters};
@@ -57,8 +58,12 @@ impl Network {
         let size = inputs.size()[1];
         let steps = inputs.unbind(0); // T times (B, X)
         let logits: Vec<Tensor> = match self {
-            Network::Ntm(network) => run(&steps, network.start(size), |input, state| network.step(input, state)),
-            Network::Lstm(network) => run(&steps, network.start(size), |input, state| network.step(input, state)),
+            Network::Ntm(network) => {
+                run(&steps, network.initial_state(size), |input, state| network.step(input, state))
+            }
+            Network::Lstm(network) => {
+                run(&steps, network.initial_state(size), |input, state| network.step(input, state))
+            }
         };
         Tensor::stack(&logits, 0)
     }

@@ -2,7 +2,7 @@
 
 use super::CONSTANT_MEMORY;
 use super::addressing::Addressing;
-use super::config::{MemoryStart, Ntm as Config, WeightingStart};
+use super::config::{MemoryStart, NtmConfig, WeightingStart};
 use super::controller::{Controller, LstmState};
 use super::head::{ReadHead, WriteHead};
 use super::memory::{Edit, read, write};
@@ -15,11 +15,11 @@ pub struct Ntm {
     read_heads: Vec<ReadHead>,
     write_heads: Vec<WriteHead>,
     output: Linear,
-    start: Start,
+    initial: InitialState,
 }
 
 /// The first memory, weightings and reads, which all sequences share.
-struct Start {
+struct InitialState {
     memory: Tensor,    // (N, M)
     weighting: Tensor, // (R + W, N)
     read: Tensor,      // (R, M)
@@ -37,9 +37,9 @@ pub struct State {
 }
 
 impl Ntm {
-    pub fn new(config: &Config, parameters: &Parameters, blur: f64) -> Ntm {
+    pub fn new(config: &NtmConfig, parameters: &Parameters, blur: f64) -> Ntm {
         let (rows, width) = (config.memory.rows as i64, config.memory.width as i64);
-        let heads = (config.read_heads + config.write_heads) as i64;
+        let heads = config.heads() as i64;
         let options = parameters.options();
         let memory = match config.init.memory {
             MemoryStart::Constant => Tensor::full([rows, width], CONSTANT_MEMORY, options),
@@ -57,18 +57,18 @@ impl Ntm {
             read_heads: (0..config.read_heads).map(|head| ReadHead::new(config, head, parameters, blur)).collect(),
             write_heads: (0..config.write_heads).map(|head| WriteHead::new(config, head, parameters, blur)).collect(),
             output: parameters.linear("output"),
-            start: Start { memory, weighting, read: parameters.get("init.read") },
+            initial: InitialState { memory, weighting, read: parameters.get("init.read") },
         }
     }
 
     /// The first state for `size` sequences.
-    pub fn start(&self, size: i64) -> State {
+    pub fn initial_state(&self, size: i64) -> State {
         let rows = |all: &Tensor| all.unbind(0).iter().map(|row| row.expand([size, -1], false)).collect();
         State {
-            controller: self.controller.start(size),
-            memory: self.start.memory.expand([size, -1, -1], false),
-            weightings: rows(&self.start.weighting),
-            reads: rows(&self.start.read),
+            controller: self.controller.initial_state(size),
+            memory: self.initial.memory.expand([size, -1, -1], false),
+            weightings: rows(&self.initial.weighting),
+            reads: rows(&self.initial.read),
             edits: vec![],
             addressings: vec![],
         }

@@ -1,7 +1,9 @@
 //! All parameters of a network as one flat vector, theta: one leaf for autograd, one vector for the optimizer, the
 //! clip and the fused engine. The layout gives each named tensor its place in it.
 
-use super::config::{AddressingStart, Config, ControllerConfig, KeyStart, Layers, MemoryStart, Ntm, WeightingStart};
+use super::config::{
+    AddressingStart, Config, ControllerConfig, KeyStart, Layers, MemoryStart, NtmConfig, WeightingStart,
+};
 use crate::random::{Purpose, stream};
 use rand::Rng;
 use rand_distr::StandardNormal;
@@ -19,12 +21,12 @@ pub struct Parameter {
     pub offset: usize,
     /// False for values that are kept but not learned (a `random` memory); their gradient is 0.
     pub learned: bool,
-    start: Start,
+    draw: Draw,
 }
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug)]
-enum Start {
+enum Draw {
     Zeros,
     Normal(f32),
     /// Uniform in +-bound.
@@ -79,13 +81,13 @@ impl Layout {
             Config::Ntm(ntm) => layout.ntm(ntm, input_width, output_width),
             Config::Lstm(layers) => {
                 layout.lstm("lstm", *layers, input_width);
-                layout.linear("output", output_width, layers.hidden, 1.0, Start::Zeros);
+                layout.linear("output", output_width, layers.hidden, 1.0, Draw::Zeros);
             }
         }
         layout
     }
 
-    fn ntm(&mut self, ntm: &Ntm, input_width: usize, output_width: usize) {
+    fn ntm(&mut self, ntm: &NtmConfig, input_width: usize, output_width: usize) {
         let (rows, width) = (ntm.memory.rows, ntm.memory.width);
         let seen = input_width + ntm.read_heads * width;
         let layers = ntm.controller.layers();
@@ -94,38 +96,38 @@ impl Layout {
             ControllerConfig::Feedforward(_) => {
                 for layer in 0..layers.layers {
                     let inputs = if layer == 0 { seen } else { layers.hidden };
-                    self.linear(&format!("controller.{layer}"), layers.hidden, inputs, 1.0, Start::Zeros);
+                    self.linear(&format!("controller.{layer}"), layers.hidden, inputs, 1.0, Draw::Zeros);
                 }
             }
         }
         let emitted = ntm.emitted();
         for head in 0..ntm.read_heads {
-            self.linear(&format!("heads.read.{head}"), emitted.reading(), layers.hidden, 1.4, Start::Normal(0.01));
+            self.linear(&format!("heads.read.{head}"), emitted.reading(), layers.hidden, 1.4, Draw::Normal(0.01));
         }
         for head in 0..ntm.write_heads {
-            self.linear(&format!("heads.write.{head}"), emitted.writing(), layers.hidden, 1.4, Start::Normal(0.01));
+            self.linear(&format!("heads.write.{head}"), emitted.writing(), layers.hidden, 1.4, Draw::Normal(0.01));
         }
-        self.linear("output", output_width, layers.hidden + ntm.read_heads * width, 1.0, Start::Zeros);
-        self.add("init.read", &[ntm.read_heads, width], Start::Normal(0.01));
+        self.linear("output", output_width, layers.hidden + ntm.read_heads * width, 1.0, Draw::Zeros);
+        self.add("init.read", &[ntm.read_heads, width], Draw::Normal(0.01));
         match ntm.init.memory {
             MemoryStart::Constant => {}
-            MemoryStart::Learned => self.add("init.memory", &[rows, width], Start::Normal(0.05)),
+            MemoryStart::Learned => self.add("init.memory", &[rows, width], Draw::Normal(0.05)),
             MemoryStart::Random => {
-                self.add("init.memory", &[rows, width], Start::Normal(0.05));
+                self.add("init.memory", &[rows, width], Draw::Normal(0.05));
                 self.parameters.last_mut().expect("just added").learned = false;
             }
         }
-        let heads = ntm.read_heads + ntm.write_heads;
+        let heads = ntm.heads();
         match ntm.init.weighting {
-            WeightingStart::Learned => self.add("init.weighting", &[heads, rows], Start::FocusedOnRow0),
-            WeightingStart::LearnedRandom => self.add("init.weighting", &[heads, rows], Start::Normal(1.0)),
+            WeightingStart::Learned => self.add("init.weighting", &[heads, rows], Draw::FocusedOnRow0),
+            WeightingStart::LearnedRandom => self.add("init.weighting", &[heads, rows], Draw::Normal(1.0)),
             WeightingStart::OneHot | WeightingStart::Uniform => {}
         }
         self.adjust_heads(ntm);
     }
 
     /// `init.keys`, `init.strength` and `init.addressing`, by the places of their values among a head's outputs.
-    fn adjust_heads(&mut self, ntm: &Ntm) {
+    fn adjust_heads(&mut self, ntm: &NtmConfig) {
         let (hidden, at) = (ntm.controller.layers().hidden, ntm.emitted());
         let head = |kind: &str, index: usize| {
             let of = |part: &str| self.get(&format!("heads.{kind}.{index}.{part}")).offset;
@@ -159,28 +161,28 @@ impl Layout {
     /// Stacked LSTM layers and their learned start, with PyTorch's names and gate order i, f, g, o.
     fn lstm(&mut self, prefix: &str, layers: Layers, input_width: usize) {
         let hidden = layers.hidden;
-        let bound = Start::Uniform(1.0 / (hidden as f32).sqrt());
+        let bound = Draw::Uniform(1.0 / (hidden as f32).sqrt());
         for layer in 0..layers.layers {
             let inputs = if layer == 0 { input_width } else { hidden };
             self.add(&format!("{prefix}.weight_ih_l{layer}"), &[4 * hidden, inputs], bound);
             self.add(&format!("{prefix}.weight_hh_l{layer}"), &[4 * hidden, hidden], bound);
-            self.add(&format!("{prefix}.bias_ih_l{layer}"), &[4 * hidden], Start::ForgetBias);
-            self.add(&format!("{prefix}.bias_hh_l{layer}"), &[4 * hidden], Start::Zeros);
+            self.add(&format!("{prefix}.bias_ih_l{layer}"), &[4 * hidden], Draw::ForgetBias);
+            self.add(&format!("{prefix}.bias_hh_l{layer}"), &[4 * hidden], Draw::Zeros);
         }
-        self.add("init.hidden", &[layers.layers, hidden], Start::Normal(0.05));
-        self.add("init.cell", &[layers.layers, hidden], Start::Normal(0.05));
+        self.add("init.hidden", &[layers.layers, hidden], Draw::Normal(0.05));
+        self.add("init.cell", &[layers.layers, hidden], Draw::Normal(0.05));
     }
 
     /// A Linear whose weight starts Xavier uniform.
-    fn linear(&mut self, prefix: &str, outputs: usize, inputs: usize, gain: f32, bias: Start) {
+    fn linear(&mut self, prefix: &str, outputs: usize, inputs: usize, gain: f32, bias: Draw) {
         let bound = gain * (6.0 / (inputs + outputs) as f32).sqrt();
-        self.add(&format!("{prefix}.weight"), &[outputs, inputs], Start::Uniform(bound));
+        self.add(&format!("{prefix}.weight"), &[outputs, inputs], Draw::Uniform(bound));
         self.add(&format!("{prefix}.bias"), &[outputs], bias);
     }
 
-    fn add(&mut self, name: &str, shape: &[usize], start: Start) {
+    fn add(&mut self, name: &str, shape: &[usize], draw: Draw) {
         let offset = self.size();
-        self.parameters.push(Parameter { name: name.to_string(), shape: shape.to_vec(), offset, learned: true, start });
+        self.parameters.push(Parameter { name: name.to_string(), shape: shape.to_vec(), offset, learned: true, draw });
     }
 
     /// The length of theta.
@@ -203,22 +205,22 @@ impl Layout {
     }
 
     /// The start of theta, a pure function of the seed.
-    pub fn start(&self, seed: u64) -> Vec<f32> {
-        self.start_after(seed, 0)
+    pub fn initial_theta(&self, seed: u64) -> Vec<f32> {
+        self.initial_theta_of(seed, 0)
     }
 
     /// The start of theta after so many restarts of a run.
-    pub fn start_after(&self, seed: u64, restarts: u32) -> Vec<f32> {
+    pub fn initial_theta_of(&self, seed: u64, restarts: u32) -> Vec<f32> {
         let mut theta = Vec::with_capacity(self.size());
         for (index, parameter) in self.parameters.iter().enumerate() {
             let mut rng = stream(seed, Purpose::Weights, (restarts as u64) << 32 | index as u64);
             let columns = parameter.shape[parameter.shape.len() - 1];
-            theta.extend((0..parameter.len()).map(|i| match parameter.start {
-                Start::Zeros => 0.0,
-                Start::Normal(deviation) => rng.sample::<f32, _>(StandardNormal) * deviation,
-                Start::Uniform(bound) => rng.random_range(-bound..bound),
-                Start::ForgetBias => (4 * i / columns == 1) as u8 as f32,
-                Start::FocusedOnRow0 => 10.0 * (i % columns == 0) as u8 as f32,
+            theta.extend((0..parameter.len()).map(|i| match parameter.draw {
+                Draw::Zeros => 0.0,
+                Draw::Normal(deviation) => rng.sample::<f32, _>(StandardNormal) * deviation,
+                Draw::Uniform(bound) => rng.random_range(-bound..bound),
+                Draw::ForgetBias => (4 * i / columns == 1) as u8 as f32,
+                Draw::FocusedOnRow0 => 10.0 * (i % columns == 0) as u8 as f32,
             }));
         }
         for adjustment in &self.adjustments {
@@ -290,14 +292,14 @@ mod tests {
     }
 
     #[test]
-    fn aligned_keys_start_as_what_a_write_head_adds_and_a_strength_is_raised_by_what_the_recipe_says() {
-        let mut ntm = Ntm { read_heads: 3, write_heads: 2, ..Ntm::default() };
+    fn aligned_keys_start_as_what_a_write_head_adds_and_strengths_are_raised() {
+        let mut ntm = NtmConfig { read_heads: 3, write_heads: 2, ..NtmConfig::default() };
         ntm.init.keys = KeyStart::Independent;
-        let plain = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).start(1);
+        let plain = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).initial_theta(1);
         ntm.init.keys = KeyStart::Aligned;
         ntm.init.strength = 8.0;
         let layout = Layout::new(&Config::Ntm(ntm), 9, 8);
-        let theta = layout.start(1);
+        let theta = layout.initial_theta(1);
         let rows = |theta: &[f32], name: &str, from: usize, to: usize| {
             theta[layout.get(name).range()][from * 100..to * 100].to_vec() // rows of H = 100
         };
@@ -314,11 +316,11 @@ mod tests {
 
     #[test]
     fn a_tape_starts_with_a_head_that_goes_on_and_others_that_look_up_what_it_wrote() {
-        let mut ntm = Ntm { read_heads: 2, write_heads: 2, shift_range: 5, ..Ntm::default() };
-        let free = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).start(1);
+        let mut ntm = NtmConfig { read_heads: 2, write_heads: 2, shift_range: 5, ..NtmConfig::default() };
+        let free = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).initial_theta(1);
         ntm.init.addressing = AddressingStart::Tape;
         let layout = Layout::new(&Config::Ntm(ntm), 9, 8);
-        let tape = layout.start(1);
+        let tape = layout.initial_theta(1);
         let range = |name: String| layout.get(&name).range();
         let written = &free[range("heads.write.0.weight".into())][48 * 100..]; // key, strength, gate, 5 shifts, sharpening, erase
         let mut same = free.clone();
@@ -336,14 +338,14 @@ mod tests {
     #[test]
     fn the_start_focuses_every_head_on_row_0_and_opens_the_forget_gates() {
         let layout = layout();
-        let theta = layout.start(1);
+        let theta = layout.initial_theta(1);
         let weighting = &theta[layout.get("init.weighting").range()];
         assert_eq!((weighting[0], weighting[1], weighting[128], weighting[129]), (10.0, 0.0, 10.0, 0.0));
         let bias = &theta[layout.get("controller.bias_ih_l0").range()];
         assert_eq!((bias[99], bias[100], bias[199], bias[200]), (0.0, 1.0, 1.0, 0.0));
-        assert_eq!(theta, layout.start(1));
-        assert_ne!(theta, layout.start(2));
-        assert_eq!(theta, layout.start_after(1, 0));
-        assert_ne!(theta, layout.start_after(1, 1));
+        assert_eq!(theta, layout.initial_theta(1));
+        assert_ne!(theta, layout.initial_theta(2));
+        assert_eq!(theta, layout.initial_theta_of(1, 0));
+        assert_ne!(theta, layout.initial_theta_of(1, 1));
     }
 }

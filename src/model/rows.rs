@@ -17,7 +17,7 @@ pub fn with_rows(
     match &mut changed {
         Config::Lstm(_) => bail!("an LSTM without memory has no memory rows"),
         Config::Ntm(ntm) if ntm.init.memory != MemoryStart::Constant && ntm.memory.rows != rows => bail!(
-            "`model.init.memory` is not constant: the {} rows of its start say nothing of {rows}\n\
+            "`model.init.memory` is not constant: the {} initial rows do not define {rows}\n\
              hint: train with `model.init.memory` constant to change the number of rows",
             ntm.memory.rows
         ),
@@ -76,16 +76,16 @@ mod tests {
     #[test]
     fn a_start_that_is_no_weight_needs_nothing() {
         let before = config(3, MemoryStart::Constant, WeightingStart::OneHot);
-        let theta = Layout::new(&before, 9, 8).start(1);
+        let theta = Layout::new(&before, 9, 8).initial_theta(1);
         assert_eq!(with_rows(&before, 9, 8, &theta, 64).unwrap().1, theta);
     }
 
     #[test]
     fn a_memory_that_starts_from_weights_and_a_network_without_memory_are_refused() {
         let before = config(3, MemoryStart::Learned, WeightingStart::Learned);
-        let theta = Layout::new(&before, 9, 8).start(1);
+        let theta = Layout::new(&before, 9, 8).initial_theta(1);
         let message = with_rows(&before, 9, 8, &theta, 4).expect_err("3 rows are known").to_string();
-        assert!(message.contains("the 3 rows of its start say nothing of 4\nhint: "), "{message}");
+        assert!(message.contains("the 3 initial rows do not define 4\nhint: "), "{message}");
         with_rows(&before, 9, 8, &theta, 3).expect("3 rows are what it has");
         let lstm = Config::Lstm(Layers { hidden: 3, layers: 1 });
         let message = with_rows(&lstm, 9, 8, &[], 4).expect_err("no memory").to_string();

@@ -7,7 +7,7 @@ pub use rule::Rule;
 pub use schedule::{Schedule, between};
 
 use crate::flat;
-use crate::limits::{fraction, positive};
+use crate::limits::{above_zero, fraction};
 use crate::simd::{self, Level};
 use anyhow::Result;
 use rule::{Pass, norm};
@@ -47,7 +47,7 @@ impl Clip {
 
     pub fn validate(&self) -> Result<()> {
         match self {
-            Clip::Norm { at } | Clip::Value { at } => positive("training.clip.at", *at),
+            Clip::Norm { at } | Clip::Value { at } => above_zero("training.clip.at", *at, 1e6),
             Clip::None {} => Ok(()),
         }
     }
@@ -87,17 +87,17 @@ impl Config {
     }
 
     pub fn validate(&self) -> Result<()> {
-        positive("training.optimizer.learning_rate", self.learning_rate())?;
+        above_zero("training.optimizer.learning_rate", self.learning_rate(), 1e6)?;
         match self {
             Config::Rmsprop { momentum, decay, epsilon, .. } => {
                 fraction("training.optimizer.momentum", *momentum)?;
                 fraction("training.optimizer.decay", *decay)?;
-                positive("training.optimizer.epsilon", *epsilon)
+                above_zero("training.optimizer.epsilon", *epsilon, 1e6)
             }
             Config::Adam { beta1, beta2, epsilon, .. } => {
                 fraction("training.optimizer.beta1", *beta1)?;
                 fraction("training.optimizer.beta2", *beta2)?;
-                positive("training.optimizer.epsilon", *epsilon)
+                above_zero("training.optimizer.epsilon", *epsilon, 1e6)
             }
         }
     }

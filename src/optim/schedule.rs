@@ -1,6 +1,6 @@
 //! The learning rate over a run.
 
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +25,9 @@ impl Schedule {
         match self {
             Schedule::Constant {} => Ok(()),
             Schedule::Linear { hold, until, end } => {
-                check("training.schedule.hold", *hold, 0.0, 1.0)?;
-                check("training.schedule.until", *until, *hold, 1.0)?;
-                check("training.schedule.end", *end, 0.0, 1.0)
+                in_range("training.schedule.hold", *hold, 0.0, 1.0)?;
+                in_range("training.schedule.until", *until, *hold, 1.0)?;
+                in_range("training.schedule.end", *end, 0.0, 1.0)
             }
         }
     }

@@ -12,7 +12,7 @@ use super::sequence::{outputs, panel_height, panel_width};
 use super::window::Window;
 use crate::engine::Trace;
 use crate::files::write_atomically;
-use crate::replay::{Memory, Shape};
+use crate::replay::{Memory, MemoryShape};
 use crate::tasks::Batch;
 use anyhow::Result;
 use plotters::backend::DrawingBackend;
@@ -38,7 +38,7 @@ pub struct Shown<'a> {
     pub title: String,
     pub batch: &'a Batch,
     pub logits: &'a [f32], // (T, 1, Y)
-    pub shape: Shape,
+    pub shape: MemoryShape,
     pub trace: &'a Trace,
 }
 
@@ -117,9 +117,10 @@ impl<'a> Stage<'a> {
     /// Where the weighting of a head is drawn: those of read heads left of the memory, those of write heads right of it.
     fn strip(&self, head: usize) -> Rect {
         let reads = self.shown.shape.read_heads;
-        let x = match head < reads {
-            true => LEFT + head as i32 * (STRIP + POINTER),
-            false => self.memory.x + self.memory.width + 8 + POINTER + (head - reads) as i32 * (STRIP + POINTER),
+        let x = if head < reads {
+            LEFT + head as i32 * (STRIP + POINTER)
+        } else {
+            self.memory.x + self.memory.width + 8 + POINTER + (head - reads) as i32 * (STRIP + POINTER)
         };
         Rect { x, width: STRIP, ..self.memory }
     }
@@ -170,7 +171,7 @@ impl Picture for Still<'_> {
 impl Still<'_> {
     fn draw_memory<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn<DB> {
         let Stage { shown, window, memory: at, scale, .. } = self.stage;
-        let Shape { rows, width, .. } = shown.shape;
+        let MemoryShape { rows, width, .. } = shown.shape;
         image(area, *at, |x, y| {
             let column = x as usize * width / at.width as usize;
             scale.colour(self.memory.values[self.stage.row(y) * width + column])
@@ -191,7 +192,7 @@ impl Still<'_> {
 
     /// The weighting as a strip, and a pointer at its largest weight on the side of the memory.
     fn draw_head<DB: DrawingBackend>(&self, area: &Area<DB>, head: usize) -> Drawn<DB> {
-        let Shape { rows, read_heads, .. } = self.stage.shown.shape;
+        let MemoryShape { rows, read_heads, .. } = self.stage.shown.shape;
         let heads = self.stage.shown.shape.heads();
         let weighting = &self.stage.shown.trace.weightings[(self.step * heads + head) * rows..][..rows];
         let at = self.stage.strip(head);
@@ -202,9 +203,10 @@ impl Still<'_> {
         let peak = (0..window.count).max_by(|a, b| weight(a).total_cmp(&weight(b))).unwrap_or(0);
         let middle = at.y + (2 * peak + 1) as i32 * at.height / (2 * window.count as i32);
         // towards the memory
-        let (base, tip) = match head < read_heads {
-            true => (at.x + STRIP + POINTER - 2, at.x + STRIP + 3),
-            false => (at.x - POINTER + 2, at.x - 3),
+        let (base, tip) = if head < read_heads {
+            (at.x + STRIP + POINTER - 2, at.x + STRIP + 3)
+        } else {
+            (at.x - POINTER + 2, at.x - 3)
         };
         area.draw(&Polygon::new([(tip, middle), (base, middle - 6), (base, middle + 6)], INK.filled()))?;
         if heads > 2 {

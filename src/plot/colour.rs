@@ -41,10 +41,8 @@ impl Scale {
     /// The scale that these values fit, at least 0 to 1 if none is negative. NaN is no value.
     pub fn of(values: &[f32]) -> Scale {
         let most = values.iter().fold(0.0, |most: f32, value| most.max(value.abs()));
-        match values.iter().any(|&value| value < 0.0) {
-            true => Scale::Around0(most),
-            false => Scale::From0(most.max(1.0)),
-        }
+        let signed = values.iter().any(|&value| value < 0.0);
+        if signed { Scale::Around0(most) } else { Scale::From0(most.max(1.0)) }
     }
 
     /// The least and the greatest value.

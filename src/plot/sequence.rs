@@ -16,7 +16,7 @@ use super::lines::Lines;
 use super::scatter::Scatter;
 use super::window::Window;
 use crate::engine::Trace;
-use crate::replay::Shape;
+use crate::replay::MemoryShape;
 use crate::tasks::{Batch, Loss};
 use plotters::backend::DrawingBackend;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -77,7 +77,7 @@ impl SequenceFigure {
         title: String,
         batch: &Batch,
         logits: &[f32],
-        heads: Option<(Shape, &Trace)>,
+        heads: Option<(MemoryShape, &Trace)>,
         beside: Beside,
     ) -> SequenceFigure {
         let answers = Answers::new(batch, logits);

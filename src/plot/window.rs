@@ -52,10 +52,10 @@ impl Window {
 
     /// In words, for the title of a panel.
     pub fn said(self, rows: usize) -> String {
-        match self.count == rows {
-            true => format!("all {rows} rows"),
-            false => format!("rows {} to {} of {rows}", self.first, (self.first + self.count - 1) % rows),
+        if self.count == rows {
+            return format!("all {rows} rows");
         }
+        format!("rows {} to {} of {rows}", self.first, (self.first + self.count - 1) % rows)
     }
 }
 

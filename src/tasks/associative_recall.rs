@@ -15,7 +15,7 @@
 
 use super::batch::{bits, chosen};
 use super::{Axis, Channels, Column, Generator, MOST, Point, Varying};
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -59,11 +59,11 @@ impl Generator for AssociativeRecall {
     }
 
     fn validate(&self) -> Result<()> {
-        check("task.width", self.width, 1, 4096)?;
-        check("task.item_length", self.item_length, 1, 10_000)?;
-        check("task.min_items", self.min_items, 2, MOST)?;
-        check("task.max_items", self.max_items, self.min_items, MOST)?;
-        check("task.alike", self.alike, 0.0, 1.0)
+        in_range("task.width", self.width, 1, 4096)?;
+        in_range("task.item_length", self.item_length, 1, 10_000)?;
+        in_range("task.min_items", self.min_items, 2, MOST)?;
+        in_range("task.max_items", self.max_items, self.min_items, MOST)?;
+        in_range("task.alike", self.alike, 0.0, 1.0)
     }
 
     fn steps(&self, point: &Point) -> usize {

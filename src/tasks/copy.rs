@@ -10,7 +10,7 @@
 
 use super::batch::fill_with_bits;
 use super::{Axis, Channels, Column, Generator, MOST, Point, Varying};
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -49,9 +49,9 @@ impl Generator for Copy {
     }
 
     fn validate(&self) -> Result<()> {
-        check("task.width", self.width, 1, 4096)?;
-        check("task.min_length", self.min_length, 1, MOST)?;
-        check("task.max_length", self.max_length, self.min_length, MOST)
+        in_range("task.width", self.width, 1, 4096)?;
+        in_range("task.min_length", self.min_length, 1, MOST)?;
+        in_range("task.max_length", self.max_length, self.min_length, MOST)
     }
 
     fn steps(&self, point: &Point) -> usize {

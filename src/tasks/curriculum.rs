@@ -1,7 +1,7 @@
 //! What training draws from over a run.
 
 use super::Varying;
-use crate::limits::{check, positive};
+use crate::limits::{above_zero, in_range};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
@@ -39,10 +39,10 @@ impl Curriculum {
     pub fn validate(&self) -> Result<()> {
         match self {
             Curriculum::None {} => Ok(()),
-            Curriculum::Grow { over } => check("training.curriculum.over", *over, 0.0, 1.0),
+            Curriculum::Grow { over } => in_range("training.curriculum.over", *over, 0.0, 1.0),
             Curriculum::Mastered { at_most, updates } => {
-                positive("training.curriculum.at_most", *at_most)?;
-                check("training.curriculum.updates", *updates, 1, 1_000_000_000)
+                above_zero("training.curriculum.at_most", *at_most, 1e6)?;
+                in_range("training.curriculum.updates", *updates, 1, 1_000_000_000)
             }
         }
     }

@@ -143,7 +143,8 @@ impl<'de> Visitor<'de> for Table {
         while let Some(row) = rows.next_element_seed(Row { key, binary })? {
             let expected = *width.get_or_insert(row.len());
             if row.len() != expected {
-                let message = format!("step {steps} of `{key}` has {} values, expected {expected}", row.len());
+                let values = if row.len() == 1 { "value" } else { "values" };
+                let message = format!("step {steps} of `{key}` has {} {values}, expected {expected}", row.len());
                 return Err(A::Error::custom(message));
             }
             if expected == 0 {
@@ -154,7 +155,7 @@ impl<'de> Visitor<'de> for Table {
         }
         match width {
             Some(width) if steps > 0 => Ok(Values { steps, width, values }),
-            _ => Err(A::Error::custom(format!("`{key}` is empty, expected a step at least"))),
+            _ => Err(A::Error::custom(format!("`{key}` is empty, expected 1 step or more"))),
         }
     }
 }

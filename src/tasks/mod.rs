@@ -1,4 +1,5 @@
-//! Tasks: where sequences come from. A batch of training step k is a pure function of (seed, k).
+//! Tasks: where sequences come from. A batch of training step k is a pure function of (seed, k), and of how far a curriculum
+//! has come.
 
 mod associative_recall;
 mod axes;
@@ -27,7 +28,7 @@ pub use line::{Line, unmarked};
 pub use ngrams::{Ngrams, optimal_predictions, optimum};
 pub use picture::picture;
 pub use priority_sort::PrioritySort;
-pub use repeat_copy::{COUNTS, RepeatCopy};
+pub use repeat_copy::{Count, RepeatCopy};
 pub use sequences::Sequences;
 pub use source::Source;
 

@@ -10,7 +10,7 @@
 //! At the paper's sizes, 200 bits and order 6, that makes 195 predictions; the paper's cost counts the first five bits too.
 
 use super::{Axis, Batch, Channels, Column, Generator, MOST, Point, Scoring, Varying};
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -50,8 +50,8 @@ impl Generator for Ngrams {
     }
 
     fn validate(&self) -> Result<()> {
-        check("task.order", self.order, 2, 21)?;
-        check("task.length", self.length, self.order, MOST)
+        in_range("task.order", self.order, 2, 21)?;
+        in_range("task.length", self.length, self.order, MOST)
     }
 
     fn steps(&self, point: &Point) -> usize {

@@ -32,9 +32,10 @@ fn groups(arrow: &str, groups: &[Channels], rows: &[Vec<f32>]) -> Vec<Vec<String
         let bits = rows.iter().all(|row| row[channels.clone()].iter().all(|&value| value == 0.0 || value == 1.0));
         let cell = |row: &Vec<f32>| -> String {
             let values = row[channels.clone()].iter();
-            match bits {
-                true => values.map(|&value| if value > 0.0 { '#' } else { '.' }).collect(),
-                false => values.map(|&value| number(value)).collect::<Vec<_>>().join(" "),
+            if bits {
+                values.map(|&value| if value > 0.0 { '#' } else { '.' }).collect()
+            } else {
+                values.map(|&value| number(value)).collect::<Vec<_>>().join(" ")
             }
         };
         aligned(&format!("{arrow}{}", group.name), rows.iter().map(cell).collect())

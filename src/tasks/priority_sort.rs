@@ -12,7 +12,7 @@
 
 use super::batch::{bits, chosen};
 use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -61,10 +61,10 @@ impl Generator for PrioritySort {
     }
 
     fn validate(&self) -> Result<()> {
-        check("task.width", self.width, 1, 4096)?;
-        check("task.vectors", self.vectors, 1, MOST)?;
-        check("task.sorted", self.sorted, 1, self.vectors)?;
-        check("task.alike", self.alike, 0.0, 1.0)
+        in_range("task.width", self.width, 1, 4096)?;
+        in_range("task.vectors", self.vectors, 1, MOST)?;
+        in_range("task.sorted", self.sorted, 1, self.vectors)?;
+        in_range("task.alike", self.alike, 0.0, 1.0)
     }
 
     fn steps(&self, point: &Point) -> usize {

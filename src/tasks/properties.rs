@@ -103,7 +103,7 @@ fn a_batch_depends_on_seed_and_step_alone() {
 }
 
 #[test]
-fn evaluation_sequences_do_not_depend_on_how_they_are_batched_and_are_none_of_training() {
+fn evaluation_sequences_are_none_of_training_and_do_not_depend_on_batches() {
     for task in generated() {
         let point = task.sample();
         let together = evaluation_batch(generator(&task), 1, &point, 0, 3);

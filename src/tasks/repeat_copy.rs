@@ -25,7 +25,7 @@
 
 use super::batch::{bits, chosen};
 use super::{Axis, Channels, Column, Generator, MOST, Point, Scoring, Varying};
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::Result;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -54,9 +54,6 @@ pub enum Count {
     /// As a pulse for each repeat, step by step after the end marker.
     Pulses,
 }
-
-/// The words that `task.count` can be.
-pub const COUNTS: &[&str] = &["number", "pulses"];
 
 impl Default for RepeatCopy {
     fn default() -> Self {
@@ -115,12 +112,12 @@ impl Generator for RepeatCopy {
     }
 
     fn validate(&self) -> Result<()> {
-        check("task.width", self.width, 1, 4096)?;
-        check("task.min_length", self.min_length, 1, MOST)?;
-        check("task.max_length", self.max_length, self.min_length, MOST)?;
-        check("task.min_repeats", self.min_repeats, 1, MOST)?;
-        check("task.max_repeats", self.max_repeats, self.min_repeats, MOST)?;
-        check("task.alike", self.alike, 0.0, 1.0)
+        in_range("task.width", self.width, 1, 4096)?;
+        in_range("task.min_length", self.min_length, 1, MOST)?;
+        in_range("task.max_length", self.max_length, self.min_length, MOST)?;
+        in_range("task.min_repeats", self.min_repeats, 1, MOST)?;
+        in_range("task.max_repeats", self.max_repeats, self.min_repeats, MOST)?;
+        in_range("task.alike", self.alike, 0.0, 1.0)
     }
 
     fn steps(&self, point: &Point) -> usize {
@@ -236,10 +233,8 @@ mod tests {
         let task = RepeatCopy { alike, min_length: 8, max_length: 8, max_repeats: 2, ..RepeatCopy::default() };
         let mut source = Source::open(&Task::RepeatCopy(task)).unwrap();
         let point = Point::new([(Axis::Length, 8), (Axis::Repeats, 1)]);
-        let batch = match training {
-            true => source.training_batch(1, 0, 500, 1.0),
-            false => source.evaluation_batch(1, &point, 0, 500),
-        };
+        let batch =
+            if training { source.training_batch(1, 0, 500, 1.0) } else { source.evaluation_batch(1, &point, 0, 500) };
         let batch = batch.unwrap();
         let vector = |b: usize, t: usize| &batch.inputs[(t * 500 + b) * 10..][..8];
         let ones = |t: usize| (0..500).map(|b| vector(b, t).iter().sum::<f32>() as f64).sum::<f64>() / 4000.0;

@@ -9,7 +9,7 @@
 //!     mask            0  0  1                    only these steps count; without a mask, all
 
 use super::{Loss, MOST, Scoring};
-use crate::limits::check;
+use crate::limits::in_range;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +35,13 @@ impl Sequences {
             if path.is_empty() {
                 bail!(
                     "`task.{field}` is empty, expected the path of a file with one JSON object a line\n\
-                     hint: `--set task.{field}=data.jsonl`; the same file may stand for both"
+                     hint: `--set task.{field}=data.jsonl`; one file may serve as both `train` and `eval`"
                 );
             }
         }
-        check("task.input_width", self.input_width, 0, MOST)?;
-        check("task.output_width", self.output_width, 0, MOST)?;
-        check("task.max_steps", self.max_steps, 0, 1 << 32)
+        in_range("task.input_width", self.input_width, 0, MOST)?;
+        in_range("task.output_width", self.output_width, 0, MOST)?;
+        in_range("task.max_steps", self.max_steps, 0, 1 << 32)
     }
 
     /// X and Y, once they are known.

@@ -1,7 +1,7 @@
 //! A look at the machine with one sequence: what it saw, said, and where its heads were.
 
 use crate::engine::Trace;
-use crate::replay::{Memory, Shape};
+use crate::replay::{Memory, MemoryShape};
 use crate::tasks::Batch;
 
 /// Pictures are at most this wide and high, in pixels.
@@ -14,7 +14,7 @@ pub struct Look<'a> {
     pub logits: &'a [f32], // (T, 1, Y)
     pub trace: &'a Trace,
     /// The heads and the memory before the first step; none of a network without.
-    pub machine: Option<(Shape, Memory)>,
+    pub memory: Option<(MemoryShape, Memory)>,
 }
 
 /// Eight bits a channel, row by row from the top.
@@ -40,7 +40,7 @@ impl Look<'_> {
             picture("look/2_targets", steps, &self.batch.targets),
             picture("look/3_outputs", steps, &outputs),
         ];
-        let Some((shape, memory)) = &self.machine else { return pictures };
+        let Some((shape, memory)) = &self.memory else { return pictures };
         for (index, head) in names(*shape).into_iter().enumerate() {
             let of_head = |vectors: &[f32], heads: usize, place: usize| -> Vec<f32> {
                 vectors.chunks(shape.width).skip(place).step_by(heads).flatten().copied().collect()
@@ -62,7 +62,7 @@ impl Look<'_> {
 
     /// For each head the means over the steps of its strength, gate and sharpening, and of the entropy of its weighting.
     pub fn heads(&self) -> Vec<(String, [(&'static str, f64); 4])> {
-        let Some((shape, _)) = &self.machine else { return vec![] };
+        let Some((shape, _)) = &self.memory else { return vec![] };
         let (steps, names, rows) = (self.batch.steps, names(*shape), shape.rows);
         let means = |head: usize| {
             let places = (0..steps).map(|t| t * names.len() + head);
@@ -75,7 +75,7 @@ impl Look<'_> {
     }
 }
 
-fn names(shape: Shape) -> Vec<String> {
+fn names(shape: MemoryShape) -> Vec<String> {
     let reads = (0..shape.read_heads).map(|head| format!("read_{head}"));
     reads.chain((0..shape.write_heads).map(|head| format!("write_{head}"))).collect()
 }

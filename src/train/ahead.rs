@@ -1,7 +1,7 @@
 //! Starts ahead of their turn: while one is trained, those that would follow it, each in a thread of its own. A start is a
 //! function of the seed and its number alone, so the run is the one that has them one after the other, only sooner.
 
-use super::{Clock, Happened, Trainer, host};
+use super::{Clock, StepOutcome, Trainer, host};
 use crate::checkpoint::Checkpoint;
 use crate::config::Recipe;
 use crate::device::caught;
@@ -27,7 +27,7 @@ const ALL_PICTURED: usize = 1 << 26;
 
 /// A start as far as it has come before its turn.
 pub(super) struct Start {
-    pub happened: Vec<Kept>,
+    pub happened: Vec<Moment>,
     /// Where it stands.
     pub now: Checkpoint,
     /// Where it was best, if it has been evaluated.
@@ -42,8 +42,8 @@ impl Start {
 }
 
 /// What has happened after an update of a start, and where that was.
-pub(super) struct Kept {
-    pub happened: Happened,
+pub(super) struct Moment {
+    pub happened: StepOutcome,
     pub progress: Progress,
     /// The machine that was evaluated and the last gradient, for pictures of it.
     pub evaluated: Option<(Vec<f32>, Vec<f32>)>,
@@ -199,7 +199,7 @@ impl Shared {
     /// among others, a number that is not finite, which may be in its weights by then.
     fn train(&self, start: u32) -> Result<Start> {
         let (source, engine) = (self.parts)(&self.recipe)?;
-        let theta = self.recipe.layout().start_after(self.recipe.training.seed, start);
+        let theta = self.recipe.layout().initial_theta_of(self.recipe.training.seed, start);
         let progress = Progress { restarts: start, ..Progress::default() };
         let mut trainer = Trainer::at(self.recipe.clone(), progress, &theta, source, engine, Device::Cpu);
         let called = || {
@@ -210,16 +210,16 @@ impl Shared {
         let (mut kept, mut best, mut room) = (vec![], None, self.pictured);
         let mut over = false;
         while !over && !trainer.finished() {
-            let happened = trainer.once(&mut clock, &called)?;
+            let happened = trainer.step(&mut clock, &called)?;
             over = happened.given_up.is_some() || happened.stopped.is_some();
             if happened.best {
                 best = Some(trainer.checkpoint());
             }
             if happened.scores.is_some() || happened.report.is_some() {
                 let pictured = happened.scores.is_some() && room >= 2 * theta.len();
-                let evaluated = pictured.then(|| (host(trainer.machine()), host(&trainer.gradient)));
+                let evaluated = pictured.then(|| (host(trainer.evaluated_weights()), host(&trainer.gradient)));
                 room -= if pictured { 2 * theta.len() } else { 0 };
-                kept.push(Kept { happened, progress: trainer.progress.clone(), evaluated });
+                kept.push(Moment { happened, progress: trainer.progress.clone(), evaluated });
             }
         }
         Ok(Start { happened: kept, now: trainer.checkpoint(), best })
@@ -271,7 +271,7 @@ mod tests {
             start.happened.iter().all(|kept| kept.happened.given_up.is_none()),
             "it was called while it was trained"
         );
-        while alone.progress.of_start() < seen {
+        while alone.progress.step_of_start() < seen {
             alone.update().unwrap();
         }
         let now = alone.checkpoint();

@@ -6,13 +6,13 @@ use tch::Tensor;
 
 impl Trainer {
     /// The weights that are evaluated and saved: those that are trained, or their average.
-    pub(super) fn machine(&self) -> &Tensor {
+    pub(super) fn evaluated_weights(&self) -> &Tensor {
         self.average.as_ref().unwrap_or(&self.theta)
     }
 
     /// Takes the weights after an update of this start, which counts from 1, into their average, if there is one. `norm`: that of
     /// the gradient where a device has yet to compute it; if it will not be finite, the average stays as it is.
-    pub(super) fn follow(&mut self, step: u64, norm: Option<&Tensor>) {
+    pub(super) fn update_average(&mut self, step: u64, norm: Option<&Tensor>) {
         let (Some(average), Some(decay)) = (&mut self.average, self.recipe.training.average_decay(step)) else {
             return;
         };
@@ -102,7 +102,7 @@ mod tests {
         trainer.restart(None, &mut Display::Silent, "so that it does").unwrap();
         let start = trainer.checkpoint();
         assert_eq!(start.theta, iterate(&start));
-        assert_eq!(start.theta, trainer.layout.start_after(trainer.recipe.training.seed, 1));
+        assert_eq!(start.theta, trainer.layout.initial_theta_of(trainer.recipe.training.seed, 1));
     }
 
     #[test]

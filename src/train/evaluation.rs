@@ -1,45 +1,43 @@
 //! Evaluation: while training, and of a machine alone.
 
-use super::{Happened, NotFinite, Trainer, host};
-use crate::display::Display;
+use super::{NotFinite, Trainer};
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{Score, Totals};
 use crate::progress::{Best, SolvedAt};
-use crate::replay::{Memory, Shape};
-use crate::run::Run;
 use crate::tasks::{Point, Scoring, Source, points};
-use crate::tensorboard::Look;
 use anyhow::Result;
 use tch::Tensor;
 
 /// The sequences that evaluation during training draws; `ntm eval` starts from another seed.
-const EVALUATION_SEED: u64 = 0;
+pub(super) const EVALUATION_SEED: u64 = 0;
 /// Those that confirm one, in rounds of so many, each with the seed before.
 const CONFIRMATION_SEED: u64 = u64::MAX;
 const CONFIRMATION_ROUND: usize = 100;
 /// Sequences of one evaluation batch, and steps of all of them together, so that long ones do not fill the memory.
 const EVALUATION_BATCH: usize = 20;
 const EVALUATION_STEPS: usize = 100_000;
-/// The most steps of a sequence that is looked at, and the most weights of all its weightings.
-const LOOK_STEPS: usize = 640;
-const LOOK_WEIGHTS: usize = 1 << 24;
 
-/// Mean cost and errors of `sequences` evaluation sequences at each point, the batches dealt out to the ranks of a group. `done` is
-/// told of the sequences that have been gone through.
-#[allow(clippy::too_many_arguments)]
+/// What is measured: so many sequences, drawn from a seed, at each point.
+pub struct Protocol<'a> {
+    pub points: &'a [Point],
+    pub sequences: usize,
+    pub seed: u64,
+}
+
+/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `done` is told of the sequences that have
+/// been gone through.
 pub fn evaluate(
     group: &Group,
     engine: &mut dyn Engine,
     theta: &Tensor,
     source: &mut Source,
-    points: &[Point],
-    sequences: usize,
-    seed: u64,
+    protocol: &Protocol,
     done: impl Fn(usize),
 ) -> Result<Vec<Score>> {
+    let Protocol { points, seed, .. } = *protocol;
     let scoring = source.task.scoring();
-    let sequences = source.evaluation_count(sequences);
+    let sequences = source.evaluation_count(protocol.sequences);
     let mut sums = vec![];
     let mut number = 0;
     for point in points {
@@ -65,29 +63,6 @@ pub fn evaluate(
 }
 
 impl Trainer {
-    /// Logs what a machine does with the first sequence of the first point where that is not too long to look at, its weights and
-    /// the last gradient.
-    fn look(&mut self, run: &mut Run, scores: &[Score], theta: &[f32], gradient: &[f32]) -> Result<()> {
-        let shape = Shape::of(&self.recipe.model);
-        let weights = shape.map_or(0, |shape| shape.rows * (shape.read_heads + shape.write_heads));
-        let most = LOOK_STEPS.min(LOOK_WEIGHTS / weights.max(1));
-        let mut batch = None;
-        for score in scores {
-            let first = self.source.evaluation_batch(EVALUATION_SEED, &score.point, 0, 1)?;
-            if first.steps <= most {
-                batch = Some(first);
-                break;
-            }
-        }
-        let Some(batch) = batch else { return Ok(()) };
-        let weights = Tensor::from_slice(theta).to_device(self.theta.device());
-        let logits = self.engine.forward(&weights, &batch)?.to_vec();
-        let trace = self.engine.trace(&weights, &batch)?;
-        let machine = shape.map(|shape| (shape, Memory::start(shape, &self.layout, theta)));
-        let look = Look { batch: &batch, logits: &logits, trace: &trace, machine };
-        run.log_machine(self.progress.step, &self.layout, theta, gradient, &look)
-    }
-
     /// Evaluates at the recipe's points; also whether this is the best evaluation so far.
     pub(super) fn evaluate(&mut self) -> Result<(Vec<Score>, bool)> {
         let (points, sequences) = (points(&self.recipe.evaluation.grid), self.recipe.evaluation.sequences);
@@ -126,42 +101,9 @@ impl Trainer {
 
     /// The scores of the machine as it is, the average if there is one.
     pub(super) fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
-        let theta = self.machine().shallow_clone();
-        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, points, sequences, seed, |_| ())
-    }
-
-    /// Logs what has happened after an update; keeps the machine if it is the best.
-    pub(super) fn log(&mut self, run: &mut Run, display: &Display, happened: &Happened) -> Result<()> {
-        if happened.best {
-            self.checkpoint().save(&run.best())?;
-        }
-        let evaluated = happened.scores.as_ref().map(|_| (host(self.machine()), host(&self.gradient)));
-        self.log_of(run, display, happened, evaluated.as_ref())
-    }
-
-    /// Logs what happened at an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no
-    /// machine.
-    pub(super) fn log_of(
-        &mut self,
-        run: &mut Run,
-        display: &Display,
-        happened: &Happened,
-        evaluated: Option<&(Vec<f32>, Vec<f32>)>,
-    ) -> Result<()> {
-        let step = self.progress.step;
-        if let Some(scores) = &happened.scores {
-            run.log_evaluation(step, self.progress.sequences, scores)?;
-            let solved = self.recipe.solved.threshold.by(scores); // after a rollback perhaps no longer at the step where it was
-            display.evaluation(scores, self.progress.solved.as_ref().filter(|at| at.step == step && solved));
-            if let Some((theta, gradient)) = evaluated {
-                self.look(run, scores, theta, gradient)?;
-            }
-        }
-        if let Some(report) = &happened.report {
-            run.log_report(report)?;
-            display.report(report);
-        }
-        Ok(())
+        let theta = self.evaluated_weights().shallow_clone();
+        let protocol = Protocol { points, sequences, seed };
+        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, &protocol, |_| ())
     }
 }
 
@@ -192,17 +134,5 @@ mod tests {
             trainer.progress.best = None;
             assert!(trainer.evaluate().unwrap().1, "{solved}: the first evaluation is the best");
         }
-    }
-
-    #[test]
-    fn the_best_evaluation_has_the_lowest_geometric_mean_over_its_points() {
-        let (learned, before) = (Best::of(2, &[0.08, 5606.0], 1e-9), Best::of(1, &[160.0, 960.0], 1e-9));
-        assert!((learned.mean.unwrap() - (0.08 * 5606.0f64).sqrt()).abs() < 1e-9 && learned.loss == 5606.08);
-        assert!(learned.beats(&before) && !before.beats(&learned), "sure and wrong at one of two lengths");
-        assert!(!learned.beats(&learned), "the first of equals stays");
-        assert!(Best::of(2, &[5e-10], 1e-300).beats(&Best::of(1, &[8e-10], 1e-300)), "squares may have any scale");
-        assert!(Best::of(0, &[0.0, 3.0], 1e-9).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
-        let of_an_earlier_version = Best { mean: None, ..before };
-        assert!(!learned.beats(&of_an_earlier_version) && of_an_earlier_version.beats(&learned));
     }
 }

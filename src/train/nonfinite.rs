@@ -86,7 +86,7 @@ impl Trainer {
             Checkpoint::read(&run.rollback())
         };
         let good = Checkpoint::parse(&self.group.share(read)?).context("in the checkpoint to go back to")?;
-        self.set(&good.theta, &good.optimizer);
+        self.load_weights(&good.theta, &good.optimizer);
         let Progress { best, solved, seconds, rollbacks, .. } = std::mem::take(&mut self.progress);
         let rollbacks = rollbacks + 1;
         self.progress = Progress { best, solved, seconds, rollbacks, ..good.progress };
@@ -94,7 +94,7 @@ impl Trainer {
             self.checkpoint().save(&run.latest())?; // first: a run that goes on from it drops what was logged after it
             run.go_back(self.progress.step)
         });
-        self.group.led(written)?;
+        self.group.wait_for_leader(written)?;
         let (step, most) = (self.progress.step, self.most_rollbacks());
         display.line(&error.to_string());
         display.line(&format!("back to update {step} with half the learning rate, rollback {rollbacks} of {most}"));
@@ -151,13 +151,13 @@ mod tests {
                 {
                     let mut theta = good.theta.clone();
                     theta[index] = bad;
-                    trainer.set(&theta, &good.optimizer);
+                    trainer.load_weights(&theta, &good.optimizer);
                     let expected = format!("weight `{}` is not a finite number at update 2 ", parameter.name);
                     let message = refused(&mut trainer);
                     assert!(message.starts_with(&expected), "{name}, {bad} in {}: {message}", parameter.name);
                 }
             }
-            trainer.set(&good.theta, &good.optimizer);
+            trainer.load_weights(&good.theta, &good.optimizer);
             trainer.update().unwrap();
         }
     }

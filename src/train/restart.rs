@@ -1,7 +1,7 @@
 //! Starts that have not got far enough, and new ones.
 
 use super::Trainer;
-use super::ahead::{Kept, Start};
+use super::ahead::{Moment, Start};
 use crate::checkpoint::Checkpoint;
 use crate::config::Threshold;
 use crate::display::Display;
@@ -12,8 +12,8 @@ use anyhow::Result;
 
 impl Trainer {
     /// What must have been reached by this update.
-    pub(super) fn wanted(&self) -> Option<Threshold> {
-        let (step, solved) = (self.progress.of_start(), &self.recipe.solved.threshold);
+    pub(super) fn threshold_due(&self) -> Option<Threshold> {
+        let (step, solved) = (self.progress.step_of_start(), &self.recipe.solved.threshold);
         self.recipe.training.restart.asks(step, self.recipe.updates(), solved).cloned()
     }
 
@@ -23,7 +23,7 @@ impl Trainer {
     }
 
     /// Why a start with these scores is given up; none if it goes on.
-    pub(super) fn falls_short(&self, wanted: Option<&Threshold>, scores: &[Score]) -> Option<String> {
+    pub(super) fn why_given_up(&self, wanted: Option<&Threshold>, scores: &[Score]) -> Option<String> {
         let wanted = wanted.filter(|_| self.may_restart())?;
         if wanted.by(scores) {
             let unconfirmed = self.finished() && self.recipe.training.restart.until_solved();
@@ -40,7 +40,8 @@ impl Trainer {
 
     /// Whether this start may still fall short.
     pub(super) fn may_be_given_up(&self) -> bool {
-        self.may_restart() && self.recipe.training.restart.asks_after(self.progress.of_start(), self.recipe.updates())
+        self.may_restart()
+            && self.recipe.training.restart.asks_after(self.progress.step_of_start(), self.recipe.updates())
     }
 
     /// Begins anew from other weights, to be saved by the caller; where that start has been trained ahead, and those after it,
@@ -59,9 +60,9 @@ impl Trainer {
 
     /// Begins start number `start`.
     fn begin(&mut self, start: u32, run: Option<&mut Run>, display: &mut Display, why: &str) -> Result<()> {
-        let theta = self.layout.start_after(self.recipe.training.seed, start);
+        let theta = self.layout.initial_theta_of(self.recipe.training.seed, start);
         self.optimizer.reset();
-        self.set(&theta, &[]);
+        self.load_weights(&theta, &[]);
         let Progress { step, sequences, seconds, best, .. } = std::mem::take(&mut self.progress);
         let begun = Progress { restarts: start, given_up: step, ..Progress::default() };
         self.progress = Progress { step, sequences, seconds, best, ..begun };
@@ -69,7 +70,7 @@ impl Trainer {
             format!("{why}: beginning anew, restart {start} of at most {}", self.recipe.training.restart.times());
         display.line(&said);
         display.expect(self.progress.expected(&self.recipe));
-        self.group.led(run.map_or(Ok(()), |run| run.log_restart(step, &said)))
+        self.group.wait_for_leader(run.map_or(Ok(()), |run| run.log_restart(step, &said)))
     }
 
     /// Goes on from where the start that has just begun stands, which was trained ahead, and logs what has happened there. Why it
@@ -77,8 +78,8 @@ impl Trainer {
     fn adopt(&mut self, ahead: Start, mut run: Option<&mut Run>, display: &mut Display) -> Result<Option<String>> {
         let begun = self.progress.clone();
         let mut given_up = None;
-        for Kept { mut happened, progress, evaluated } in ahead.happened {
-            self.progress = progress.after(&begun);
+        for Moment { mut happened, progress, evaluated } in ahead.happened {
+            self.progress = progress.rebased_onto(&begun);
             if let Some(report) = &mut happened.report {
                 let Progress { step, sequences, seconds, .. } = self.progress;
                 (report.step, report.sequences, report.seconds) = (step, sequences, seconds);
@@ -88,15 +89,15 @@ impl Trainer {
             }
             given_up = happened.given_up;
         }
-        self.set(&ahead.now.theta, &ahead.now.optimizer);
-        self.progress = ahead.now.progress.after(&begun);
+        self.load_weights(&ahead.now.theta, &ahead.now.optimizer);
+        self.progress = ahead.now.progress.rebased_onto(&begun);
         let is_best = |Checkpoint { progress, .. }: &Checkpoint| {
             progress.best.as_ref().is_some_and(|this| progress.is_best(this, begun.best.as_ref(), &self.recipe))
         };
         self.progress.best = match ahead.best.filter(is_best) {
             None => begun.best,
             Some(best) => {
-                let best = Checkpoint { progress: best.progress.after(&begun), ..best };
+                let best = Checkpoint { progress: best.progress.rebased_onto(&begun), ..best };
                 run.map_or(Ok(()), |run| best.save(&run.best()))?;
                 best.progress.best
             }
@@ -125,7 +126,7 @@ mod tests {
             let mut trainer = trainer(&text);
             let scores = trainer.evaluate().unwrap().0;
             trainer.progress.step = 1; // the end of the start
-            let given_up = trainer.falls_short(trainer.wanted().as_ref(), &scores);
+            let given_up = trainer.why_given_up(trainer.threshold_due().as_ref(), &scores);
             (trainer.progress.solved.is_some(), given_up, scores[0].figures.loss())
         };
         let (solved, given_up, loss) = bound(1e6, 0);
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!((&progress.engine[..], &progress.device[..]), ("fused", "cpu"));
         assert_ne!(start, first);
         trainer.update().unwrap();
-        assert_eq!((trainer.progress.step, trainer.progress.of_start()), (31, 1));
+        assert_eq!((trainer.progress.step, trainer.progress.step_of_start()), (31, 1));
         assert_eq!(trainer.progress.window.totals.values, 3, "one vector of 3 bits, the least that there is");
         let step = (&trainer.theta - Tensor::from_slice(&start)).abs().max().double_value(&[]);
         assert!((step - 0.01).abs() < 1e-4, "Adam's first step is the learning rate, this was {step}");

@@ -28,7 +28,7 @@ impl Trainer {
     /// An update where a signal has perhaps asked this rank to stop. Returns what the step came to on all ranks; none in a process
     /// alone.
     pub(super) fn update_with(&mut self, asked: Option<i32>) -> Result<Option<Step>> {
-        let step = self.progress.of_start();
+        let step = self.progress.step_of_start();
         if self.recipe.training.curriculum.asks(step) {
             self.settle()?;
             self.recipe.training.curriculum.judge(&mut self.progress.lesson);
@@ -45,7 +45,7 @@ impl Trainer {
     /// One update by a batch, or by this rank's slice of one.
     pub(super) fn update_by(&mut self, batch: &Batch, asked: Option<i32>) -> Result<Option<Step>> {
         self.check_inputs(batch)?;
-        let step = self.progress.of_start() + 1;
+        let step = self.progress.step_of_start() + 1;
         let factor = self.progress.rate_factor(&self.recipe, step);
         let all = match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
             Logits::Host(logits) => {
@@ -61,7 +61,7 @@ impl Trainer {
                     return Err(self.not_finite(batch, true));
                 }
                 self.count(totals, norm);
-                self.follow(step, None);
+                self.update_average(step, None);
                 all
             }
             Logits::Device(logits) => {
@@ -71,7 +71,7 @@ impl Trainer {
                 let (clip, sound) = (&self.recipe.training.clip, told.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
                 let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
-                self.follow(step, Some(&norm));
+                self.update_average(step, Some(&norm));
                 self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
                 all
             }
@@ -98,9 +98,10 @@ impl Trainer {
 
     /// Adds an update to the window of the next report, or to what is to be summed over the ranks first.
     fn count(&mut self, totals: Totals, norm: f64) {
-        match self.group.is_alone() {
-            true => self.progress.count(&totals, norm, &self.recipe.training.clip),
-            false => self.apart.push((totals, norm)),
+        if self.group.is_alone() {
+            self.progress.count(&totals, norm, &self.recipe.training.clip);
+        } else {
+            self.unreduced.push((totals, norm));
         }
     }
 
@@ -108,9 +109,9 @@ impl Trainer {
     /// the gradient of one was not finite: the weights, and the progress, are then those before it.
     pub fn settle(&mut self) -> Result<()> {
         self.read_waiting()?;
-        let mut rows: Vec<Vec<f64>> = self.apart.iter().map(|(totals, _)| totals.to_row()).collect();
+        let mut rows: Vec<Vec<f64>> = self.unreduced.iter().map(|(totals, _)| totals.to_row()).collect();
         self.group.sum(&mut rows)?;
-        for ((_, norm), row) in std::mem::take(&mut self.apart).into_iter().zip(&rows) {
+        for ((_, norm), row) in std::mem::take(&mut self.unreduced).into_iter().zip(&rows) {
             self.progress.count(&Totals::from_row(row), norm, &self.recipe.training.clip);
         }
         Ok(())

@@ -31,14 +31,15 @@ fn one_thread_and_two_give_the_same_bytes() {
 }
 
 #[test]
-fn a_run_and_one_that_was_interrupted_three_times_and_went_on_with_other_threads_give_the_same_bytes() {
+fn a_run_interrupted_three_times_with_other_threads_gives_the_same_bytes() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let run = here.join("run");
     for threads in [1, 2, 1] {
-        let line = match run.exists() {
-            true => format!("train --resume run --threads {threads}"),
-            false => train(threads, 1_000_000_000, "run"),
+        let line = if run.exists() {
+            format!("train --resume run --threads {threads}")
+        } else {
+            train(threads, 1_000_000_000, "run")
         };
         let reports = std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count());
         let child = command(here, &line).stderr(Stdio::piped()).spawn().unwrap();

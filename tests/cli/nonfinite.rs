@@ -34,7 +34,7 @@ fn train(flags: &str, run: &str) -> String {
 }
 
 #[test]
-fn a_diverging_run_stops_with_the_tensor_and_the_update_and_keeps_its_last_good_checkpoint() {
+fn a_diverging_run_names_tensor_and_update_and_keeps_its_last_good_checkpoint() {
     let directory = diverging();
     let here = directory.path();
     let message = refused(here, &train("", "run"), 1);

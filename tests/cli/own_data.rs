@@ -99,7 +99,7 @@ fn eval_takes_another_file_than_the_recipes() {
     assert!(message.contains("`wide.jsonl`, line 1, column"), "{message}");
     succeeds(here, "train copy-feedforward --threads 1 --sequences 1 --set evaluation.sequences=1 --run-dir copy");
     let message = refused(here, "eval --checkpoint copy --data test.jsonl", 1);
-    assert!(message.contains("`--data test.jsonl`: copy draws its sequences\nhint: `ntm predict`"), "{message}");
+    assert!(message.contains("`--data test.jsonl`: copy takes no data file\nhint: `ntm predict`"), "{message}");
 }
 
 #[test]

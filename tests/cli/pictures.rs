@@ -30,7 +30,7 @@ fn bit(image: &RgbImage, x: u32, y: u32) -> Option<f32> {
 }
 
 #[test]
-fn the_panels_of_inputs_and_targets_are_the_bits_of_the_first_sequence_at_the_largest_point() {
+fn panels_show_the_bits_of_the_first_sequence_at_the_largest_point() {
     let directory = tiny_run();
     let here = directory.path();
     succeeds(here, &format!("{EVAL} --lengths 4,2 --plot a.png"));
@@ -236,7 +236,7 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
 }
 
 #[test]
-fn runs_of_squared_errors_are_drawn_by_them_and_left_out_with_a_word_beside_others() {
+fn runs_of_squared_errors_are_drawn_alone_and_left_out_with_a_word_beside_others() {
     let directory = tiny_run();
     let here = directory.path();
     fs::write(here.join("data.jsonl"), "{\"input\": [[1], [0.5]], \"target\": [[0.1], [-3]]}\n").unwrap();

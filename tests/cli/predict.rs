@@ -63,7 +63,7 @@ fn the_outputs_for_a_data_file_have_the_figures_of_eval() {
 }
 
 #[test]
-fn machines_of_every_task_answer_with_the_engines_outputs_to_the_last_bit_also_with_other_rows() {
+fn predict_gives_the_engines_outputs_to_the_last_bit_for_every_task_and_other_rows() {
     let directory = tempfile::tempdir().unwrap();
     for name in ["copy", "repeat-copy", "associative-recall", "ngrams", "priority-sort"] {
         let path = shipped(&format!("{name}.safetensors"));
@@ -138,16 +138,16 @@ fn a_reader_that_leaves_ends_it_without_a_word() {
 }
 
 #[test]
-fn a_wrong_line_is_refused_with_its_place_and_what_was_expected_after_the_answers_before_it() {
+fn a_wrong_line_is_refused_with_its_place_after_the_answers_before_it() {
     let directory = with_data("", "");
     let here = directory.path();
     succeeds(here, &train(20, "run"));
     for (line, expected) in [
         (r#"{"input": [[0, 1]"#, "column 17: EOF while parsing a list"),
-        (r#"{"input": [[0, 1], [1]]}"#, "column 23: step 1 of `input` has 1 values, expected 2"),
+        (r#"{"input": [[0, 1], [1]]}"#, "column 23: step 1 of `input` has 1 value, expected 2"),
         (r#"{"input": [[0, 1, 0]]}"#, "column 21: step 0 of `input` has 3 values, expected 2"),
         (r#"{"input": [[]]}"#, "column 14: step 0 of `input` has 0 values, expected 2"),
-        (r#"{"input": []}"#, "column 12: `input` is empty, expected a step at least"),
+        (r#"{"input": []}"#, "column 12: `input` is empty, expected 1 step or more"),
         (r#"{"input": [[0, true]]}"#, "column 19: invalid type: boolean `true`, expected a number"),
         (r#"{"target": [[1]]}"#, "column 17: there is no `input`"),
         (r#"{"inputs": [[0, 1]]}"#, "column 20: unknown key `inputs`, expected `input`, `target` or `mask`"),

@@ -42,10 +42,10 @@ fn a_run_directory_stands_for_its_best_checkpoint_and_without_one_for_its_latest
 fn what_is_no_recipe_is_told_from_one() {
     let directory = tiny_run();
     for (name, expected) in [
-        ("run", "`run` is a directory, no recipe\nhint: a run's recipe is the recipe.json in it"),
+        ("run", "`run` is a directory, not a recipe\nhint: a run's recipe is the recipe.json in it"),
         (
             "run/checkpoints/best.safetensors",
-            "is a checkpoint, no recipe\nhint: `ntm info --checkpoint run/checkpoints/best",
+            "is a checkpoint, not a recipe\nhint: `ntm info --checkpoint run/checkpoints/best",
         ),
         ("nothing", "no recipe `nothing`: neither built in nor a file"),
     ] {
@@ -75,11 +75,11 @@ fn more_than_the_memory_has_rows_is_told() {
     ] {
         let ran = succeeds(directory.path(), &format!("{EVAL} {flags}"));
         let words = format!(
-            "at length {length} {} steps go in before the first answer: more than {rows} rows hold; see --rows",
+            "length {length}: {} input steps before the first answer, but only {rows} rows; see --rows",
             length + 1
         );
         assert_eq!(ran.stderr.contains(&words), told, "{flags}: {}", ran.stderr);
-        assert_eq!(ran.stderr.contains("go in before"), told, "{flags}: {}", ran.stderr);
+        assert_eq!(ran.stderr.contains("before the first answer"), told, "{flags}: {}", ran.stderr);
     }
 }
 
@@ -212,7 +212,7 @@ fn export_writes_the_same_bytes_every_time_and_no_file_beside() {
 }
 
 #[test]
-fn the_shipped_copy_machine_copies_six_times_the_length_of_its_training_and_forty_times_with_more_rows() {
+fn the_shipped_copy_machine_copies_120_vectors_and_with_more_rows_800() {
     let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("checkpoints/copy.safetensors");
     for flags in ["--lengths 10,120 --sequences 20", "--lengths 800 --rows 1024 --sequences 5"] {
         let line = format!("eval --checkpoint {} {flags} --threads 1 --json", checkpoint.display());

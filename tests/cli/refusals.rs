@@ -22,7 +22,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("train --set training.batch_siz=4", 1, &["`training.batch_siz`", "did you mean `batch_size`?"]),
         ("train --set training.batch_size", 2, &["'training.batch_size'", "--set", "it has no `=`; for instance"]),
         ("train --set training.batch_size=0", 1, &["`training.batch_size` is 0", "allowed: 1 to"]),
-        ("train --sequences 0", 2, &["'0'", "--sequences", "1 or more"]),
+        ("train --sequences 0", 2, &["'0'", "--sequences", "above 0"]),
         ("train --device gpu", 2, &["'gpu'", "--device", "allowed: auto, cpu, cuda"]),
         ("train --device cuda:x", 2, &["'cuda:x'", "cuda:0, cuda:1"]),
         ("train --device cuda", 1, &["no CUDA device", "hint: `--device cpu`"]),
@@ -62,10 +62,10 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         (
             "train --jobs 2",
             2,
-            &["`--jobs 2` is for several seeds or starts", "has one start", "hint: name seeds with --seeds"],
+            &["`--jobs 2` needs several seeds or starts", "has one start", "hint: name seeds with --seeds"],
         ),
         ("train ngrams --jobs 2 --on-nonfinite rollback", 2, &["`--jobs 2`", "may go back"]),
-        ("info copy --lengths 2", 2, &["an axis is the shape of a sample", "hint: add --sample"]),
+        ("info copy --lengths 2", 2, &["axes only shape a sample", "hint: add --sample"]),
         ("completions tcsh", 2, &["'tcsh'", "bash"]),
         ("man file", 1, &["cannot write man pages into `file`"]),
         (

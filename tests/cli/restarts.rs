@@ -155,7 +155,7 @@ fn starts_side_by_side_are_the_run_that_has_them_one_after_the_other() {
     for jobs in [2, 3, 8] {
         let ran = succeeds(here, &line(jobs, &format!("run-{jobs}")));
         let words = format!(
-            "fused engine on cpu (starts go side by side on the cores), threads: 1, starts at a time: {jobs}\n"
+            "fused engine on cpu (starts can go side by side on the cores), threads: 1, starts at a time: {jobs}\n"
         );
         assert!(ran.stderr.starts_with(&words), "{}", ran.stderr);
         assert_same_run(here, "one", &format!("run-{jobs}"));

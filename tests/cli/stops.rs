@@ -115,7 +115,7 @@ fn a_directory_with_the_logs_of_a_run_without_checkpoints_is_refused() {
 }
 
 #[test]
-fn a_directory_in_which_a_process_trains_is_refused_with_its_number_and_taken_over_once_it_is_dead() {
+fn a_directory_is_refused_while_a_process_trains_in_it_and_taken_over_once_it_is_dead() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let mut child = command(here, &train(100_000, "run")).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -51,7 +51,7 @@ fn a_study_that_was_stopped_goes_on_to_the_same_end() {
 }
 
 #[test]
-fn a_study_goes_on_to_another_total_with_the_engine_that_began_and_leaves_finished_seeds_alone() {
+fn a_resumed_study_keeps_its_engine_and_leaves_finished_seeds_alone() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     succeeds(here, &format!("train {TINY} --seeds 1..2 --engine composed --sequences 10 --run-dir study"));
@@ -69,7 +69,7 @@ fn a_study_goes_on_to_another_total_with_the_engine_that_began_and_leaves_finish
 }
 
 #[test]
-fn seeds_that_had_not_begun_when_their_study_was_stopped_have_the_engine_that_began_it() {
+fn seeds_that_begin_after_a_stop_have_the_engine_that_began_their_study() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let long = "--seeds 1..2 --jobs 1 --engine composed --sequences 1000000000 --run-dir study";
@@ -159,7 +159,7 @@ fn the_seeds_of_a_study_that_knows_no_earlier_totals_follow_a_larger_one() {
 }
 
 #[test]
-fn a_study_is_not_cut_short_of_what_a_seed_has_seen_and_ranges_of_seeds_mix_with_single_ones() {
+fn a_study_cannot_get_fewer_sequences_than_a_seed_has_seen() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     succeeds(here, &format!("train {TINY} --seeds 1..2,5 --sequences 20 --run-dir study"));

@@ -60,7 +60,7 @@ fn metrics_have_a_line_a_report_with_the_promised_keys() {
 }
 
 #[test]
-fn evaluations_have_a_line_an_evaluation_and_the_best_checkpoint_is_not_the_last_but_that_of_the_lowest_loss() {
+fn each_evaluation_has_a_line_and_the_one_of_the_lowest_loss_the_best_checkpoint() {
     let directory = tempfile::tempdir().unwrap();
     let diverging = "--set training.optimizer.learning_rate=0.1 --sequences 20 --run-dir run";
     succeeds(directory.path(), &format!("train {TINY} {diverging}"));
@@ -103,7 +103,7 @@ fn the_recipe_of_a_run_that_is_older_than_a_field_says_what_was_done_then() {
 }
 
 #[test]
-fn an_edited_recipe_of_a_run_a_lost_checkpoint_and_a_file_are_refused_with_what_to_do() {
+fn an_edited_recipe_a_lost_checkpoint_and_a_file_are_refused_with_what_to_do() {
     let directory = tiny_run();
     let here = directory.path();
     let recipe = here.join("run/recipe.json");
@@ -129,12 +129,15 @@ fn an_edited_recipe_of_a_run_a_lost_checkpoint_and_a_file_are_refused_with_what_
 }
 
 #[test]
-fn a_total_that_is_no_whole_number_of_batches_and_evaluations_beyond_the_memory_are_told_first() {
+fn a_total_rounded_up_to_batches_and_sequences_beyond_the_memory_are_told_first() {
     let directory = tempfile::tempdir().unwrap();
     let line = "--set training.batch_size=16 --set evaluation.lengths=[4,8,20] --sequences 40 --run-dir run";
     let said = succeeds(directory.path(), &format!("train {TINY} {line}")).stderr;
     assert!(said.contains("training 48 sequences (3 updates of 16) of copy into run"), "{said}");
-    assert!(said.contains("at length 8 (and at another point) 9 steps go in before the first answer"), "{said}");
+    assert!(said.contains("length 8 (and another point): 9 input steps before the first answer, but only"), "{said}");
+    let said =
+        succeeds(directory.path(), &format!("train {TINY} --set task.max_length=9 --sequences 1 --run-dir long"));
+    assert!(said.stderr.contains("training draws up to length 9: 10 input steps before the first"), "{}", said.stderr);
 }
 
 #[test]
@@ -170,7 +173,7 @@ fn resuming_a_finished_run_says_so_and_changes_no_result() {
 }
 
 #[test]
-fn a_finished_run_goes_on_to_more_sequences_as_if_it_had_been_asked_for_them_at_once() {
+fn a_finished_run_with_more_sequences_is_the_run_of_all_of_them() {
     let directory = tiny_run();
     let ran = succeeds(directory.path(), "train --resume run --sequences 40 --threads 1");
     assert!(ran.stderr.starts_with("fused engine on cpu (where it began), threads: 1\n"), "{}", ran.stderr);
@@ -223,12 +226,11 @@ fn a_run_does_not_begin_with_the_weights_of_another_network() {
     let directory = tiny_run();
     let here = directory.path();
     let message = refused(here, &format!("train {TINY} --from run --set model.memory.width=5 --run-dir other"), 1);
-    let expected =
-        "of `controller.weight_ih_l0` it has one of shape [32, 8], this recipe needs one of shape [32, 9]\nhint";
+    let expected = "its `controller.weight_ih_l0` is of shape [32, 8], this recipe's of shape [32, 9]\nhint";
     assert!(message.contains(expected), "{message}");
     let message =
         refused(here, &format!("train {TINY} --from run --set model.init.weighting=uniform --run-dir other"), 1);
-    assert!(message.contains("of `init.weighting` it has one of shape [2, 8], this recipe needs none"), "{message}");
+    assert!(message.contains("its `init.weighting` is of shape [2, 8], this recipe's not there"), "{message}");
     let message = refused(here, &format!("train {TINY} --from run --set model.activation.add=tanh --run-dir other"), 1);
     assert!(message.contains("its `model.activation.add` is linear, this recipe's tanh\nhint: "), "{message}");
     assert!(!here.join("other").exists());
@@ -237,7 +239,7 @@ fn a_run_does_not_begin_with_the_weights_of_another_network() {
 }
 
 #[test]
-fn what_begins_with_the_weights_of_another_run_needs_the_same_weights_to_begin_and_none_to_go_on() {
+fn a_run_with_weights_of_another_needs_the_same_ones_to_begin_and_none_to_go_on() {
     let directory = tiny_run();
     let here = directory.path();
     let still = format!("train {TINY} --set training.optimizer.learning_rate=1e-30 --sequences 1");

@@ -86,7 +86,7 @@ fn on_the_card_every_recipe_has_the_gradient_of_the_composed_engine() {
     for (name, _) in ntm::config::BUILT_IN {
         let recipe = Recipe::load(name, &[]).unwrap();
         let (x, y) = recipe.task.widths();
-        let theta = Tensor::from_slice(&recipe.layout().start(1)).to_device(device);
+        let theta = Tensor::from_slice(&recipe.layout().initial_theta(1)).to_device(device);
         let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 2, 1.0).unwrap();
         let mut gradients = [theta.zeros_like(), theta.zeros_like()];
         let _ = engine(&recipe).logits_and_gradient(&theta, &batch, &mut gradients[0]).unwrap();

@@ -68,7 +68,7 @@ fn compare_all(
 const FEW: &[&[usize]] = &[&[1], &[5, 2, 7]];
 
 #[test]
-fn with_one_thread_a_block_logits_and_every_gradient_equal_the_definition_to_1e_9_in_f64() {
+fn with_one_thread_a_block_every_gradient_equals_the_definition_to_1e_9_in_f64() {
     let one = |recipe: &Recipe| engine(recipe, Emulated::one_thread(Kind::Double), Kind::Double);
     compare_all(LENGTHS, 0.3, Kind::Double, 1e-9, Loss::CrossEntropy, one);
     compare_all(FEW, 0.3, Kind::Double, 1e-9, Loss::Squared, one);

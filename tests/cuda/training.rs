@@ -86,7 +86,7 @@ impl Engine for Failing {
 }
 
 #[test]
-fn a_gradient_that_is_not_finite_is_told_late_with_its_update_and_leaves_the_weights_before_it() {
+fn a_gradient_that_is_not_finite_is_told_with_its_update_and_leaves_the_weights() {
     let mut sound = trainer(emulated());
     let mut failing = trainer(Box::new(Failing { engine: emulated(), left: 4 }));
     for _ in 0..4 {

@@ -47,7 +47,7 @@ fn a_port_in_use_is_an_error_of_rank_0() {
 }
 
 #[test]
-fn a_rank_killed_in_mid_run_ends_the_others_and_the_run_goes_on_from_a_whole_checkpoint() {
+fn a_killed_rank_ends_the_others_and_the_run_goes_on_from_a_whole_checkpoint() {
     for killed in [0, 1, 2] {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();

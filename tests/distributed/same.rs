@@ -48,7 +48,7 @@ fn differences(left: &Path, right: &Path) -> [f64; 2] {
 }
 
 #[test]
-fn two_three_and_four_ranks_learn_what_one_process_learns_to_rounding_with_both_engines() {
+fn two_to_four_ranks_learn_what_one_process_learns_to_rounding() {
     for engine in ["fused", "composed"] {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();
@@ -128,7 +128,7 @@ fn stop(here: &Path, ranks: usize, asked: usize, times: usize, line: &str) {
 }
 
 #[test]
-fn a_run_that_one_rank_was_asked_to_stop_goes_on_bit_for_bit_and_with_other_ranks_to_rounding() {
+fn a_stopped_job_goes_on_bit_for_bit_and_with_another_number_of_ranks_to_rounding() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let endless = "--sequences 1000000000 --set training.report_every=7";

@@ -78,7 +78,7 @@ fn a_study_that_outlives_the_rank_that_leads_still_trains_its_seeds() {
 }
 
 #[test]
-fn a_rank_whose_leader_no_longer_answers_ends_within_the_time_out_once_its_seeds_are_trained_or_it_is_asked_to_stop() {
+fn a_rank_without_its_leader_ends_when_its_seeds_are_trained_or_it_is_told_to_stop() {
     for asked in [false, true] {
         let directory = tempfile::tempdir().unwrap();
         let here = directory.path();

@@ -53,7 +53,11 @@ pub fn recipe(model: &str) -> Recipe {
 /// The start of theta plus normal noise, so that nothing is zero or saturated by accident.
 pub fn weights(layout: &Layout, noise: f64, seed: u64) -> Vec<f64> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    layout.start(seed).iter().map(|&value| value as f64 + noise * rng.sample::<f64, _>(StandardNormal)).collect()
+    layout
+        .initial_theta(seed)
+        .iter()
+        .map(|&value| value as f64 + noise * rng.sample::<f64, _>(StandardNormal))
+        .collect()
 }
 
 /// Sequences of the given steps with normal inputs, random targets and a random mask that keeps each last step.

@@ -98,9 +98,7 @@ fn state_declared(config: &Config, prefix: &str) -> Vec<ValueInfo> {
     let controller = [Fixed(layers.layers), BATCH, Fixed(layers.hidden)];
     let shape = |name: &str| match (name, memory) {
         ("memory", Some(config)) => [BATCH, Fixed(config.memory.rows), Fixed(config.memory.width)],
-        ("weighting", Some(config)) => {
-            [BATCH, Fixed(config.read_heads + config.write_heads), Fixed(config.memory.rows)]
-        }
+        ("weighting", Some(config)) => [BATCH, Fixed(config.heads()), Fixed(config.memory.rows)],
         ("read", Some(config)) => [BATCH, Fixed(config.read_heads), Fixed(config.memory.width)],
         _ => controller,
     };

@@ -56,7 +56,7 @@ impl<'g> Network<'g> {
 
     /// (R + W, N)
     fn weighting_start(&self, config: &NtmConfig) -> Value<'g> {
-        let (rows, heads) = (config.memory.rows, config.read_heads + config.write_heads);
+        let (rows, heads) = (config.memory.rows, config.heads());
         let shape = || self.graph.ints(&[2], &[heads as i64, rows as i64]);
         match config.init.weighting {
             WeightingStart::Learned | WeightingStart::LearnedRandom => self.get("init.weighting").softmax(),

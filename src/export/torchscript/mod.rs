@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn a_module_with_other_weights_than_the_engine_is_noticed() {
         let recipe = Recipe::parse(r#"{"model": {"memory": {"rows": 4, "width": 2}}}"#, &[]).unwrap();
-        let theta = recipe.layout().start(1);
+        let theta = recipe.layout().initial_theta(1);
         let mut checkpoint = Checkpoint { recipe, progress: Progress::default(), theta, optimizer: vec![] };
         let (bytes, same) = encode(&checkpoint).unwrap();
         assert!(same < 1e-6, "{same:e}");

@@ -138,7 +138,7 @@ const LSTM_START: &str =
     "self.hidden.unsqueeze(1).expand([-1, size, -1]), self.cell.unsqueeze(1).expand([-1, size, -1])";
 
 fn ntm_start(config: &NtmConfig) -> String {
-    let (rows, width, heads) = (config.memory.rows, config.memory.width, config.read_heads + config.write_heads);
+    let (rows, width, heads) = (config.memory.rows, config.memory.width, config.heads());
     let memory = match config.init.memory {
         MemoryStart::Constant => format!("self.read.new_full([{rows}, {width}], {CONSTANT_MEMORY:e})"),
         MemoryStart::Learned | MemoryStart::Random => "self.memory".to_string(),

@@ -268,7 +268,7 @@ mod tests {
             let recipe = Recipe::parse(&format!(r#"{{"model": {model}}}"#), &[]).unwrap();
             for level in Level::available() {
                 let mut engine = Fused::<f32>::at_level(level, &recipe.model, 5, 3, 2).unwrap();
-                let start = Layout::new(&recipe.model, 5, 3).start(1);
+                let start = Layout::new(&recipe.model, 5, 3).initial_theta(1);
                 let theta: Vec<f32> =
                     start.iter().zip(values(start.len())).map(|(start, value)| start + 0.3 * value).collect();
                 let update = |engine: &mut Fused<f32>| {
