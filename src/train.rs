@@ -236,11 +236,16 @@ impl Trainer {
         stop: &impl Fn() -> Option<i32>,
     ) -> Result<Ended> {
         let mut clock = Clock::new(&self.progress);
-        while !self.finished() {
+        let mut stands_at_end = self.finished(); // where a stopped run gets the total that it has seen
+        while stands_at_end || !self.finished() {
             if !self.may_be_given_up() {
                 self.ahead = None;
             }
-            let happened = self.step(&mut clock, stop)?;
+            let happened = if std::mem::take(&mut stands_at_end) {
+                self.after_update(&mut clock, None, true)?
+            } else {
+                self.step(&mut clock, stop)?
+            };
             display.tick(self.progress.sequences);
             if self.finished() {
                 display.expect(self.progress.sequences); // where it ends solved
@@ -269,16 +274,23 @@ impl Trainer {
     /// One update, and what is due after it.
     fn step(&mut self, clock: &mut Clock, stop: &impl Fn() -> Option<i32>) -> Result<StepOutcome> {
         let all = self.update_with(stop())?;
+        // the ranks of a group stop after the same step: the first whose all-reduce says so
+        let stopped = all.map_or_else(stop, |all| all.stopped);
+        self.after_update(clock, stopped, false)
+    }
+
+    /// What is due after an update. `again`: of one that was the last before a stop and is now the last of all, what was not due then.
+    fn after_update(&mut self, clock: &mut Clock, stopped: Option<i32>, again: bool) -> Result<StepOutcome> {
         self.progress.seconds = clock.seconds();
         let training = &self.recipe.training;
         let (step, last) = (self.progress.step_of_start(), self.finished());
-        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let falls_due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let due = |every: u64| !again && falls_due(every);
+        let at_end = |every: u64| every > 0 && last && !(again && falls_due(every));
         let wanted = self.threshold_due(); // or else it begins anew
-        let measured = wanted.is_some() || training.eval_every > 0 && last || due(training.eval_every);
-        let reported = wanted.is_some() || last || due(training.report_every);
+        let measured = wanted.is_some() || at_end(training.eval_every) || due(training.eval_every);
+        let reported = wanted.is_some() || at_end(training.report_every) || due(training.report_every);
         let saved = due(training.checkpoint_every);
-        // the ranks of a group stop after the same step: the first whose all-reduce says so
-        let stopped = all.map_or_else(stop, |all| all.stopped);
         let mut happened = StepOutcome { stopped, regular: saved, ..StepOutcome::default() };
         if measured || reported || saved || stopped.is_some() {
             self.settle()?;
@@ -289,7 +301,7 @@ impl Trainer {
             happened.given_up = self.why_given_up(wanted.as_ref(), &scores);
             (happened.scores, happened.best) = (Some(scores), best);
         }
-        if reported || self.finished() {
+        if (reported || self.finished()) && self.progress.window.updates > 0 {
             happened.report = Some(self.report(clock.rate(self.progress.sequences)));
         }
         happened.regular |= happened.given_up.is_some();

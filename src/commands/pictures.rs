@@ -30,8 +30,13 @@ pub struct Evaluated<'a> {
 
 /// Refuses pictures that could not be drawn, before the evaluation.
 pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[Point]) -> Result<()> {
+    let mut before = vec![];
     for (flag, path) in flags.files() {
         can_be_written(path, flag)?;
+        if let Some((other, _)) = before.iter().find(|(_, other)| *other == path) {
+            return usage(&format!("`{other}` and `{flag}` name the same file `{}`", path.display()));
+        }
+        before.push((flag, path));
     }
     let shown = flags.of_a_sequence();
     if let (Some(number), None) = (flags.sequence, shown) {

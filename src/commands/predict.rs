@@ -2,7 +2,7 @@ use super::backend::open_engine;
 use super::trained;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Predict;
-use crate::tasks::{Batch, Line, unmarked};
+use crate::tasks::{Batch, Line, read_line, unmarked};
 use crate::terminal::{print, say};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
@@ -26,8 +26,7 @@ pub fn run(flags: Predict) -> Result<()> {
     let theta = Tensor::from_slice(&theta).to_device(backend.device);
     let (mut text, mut number) = (vec![], 0);
     loop {
-        text.clear();
-        if lines.read_until(b'\n', &mut text).with_context(|| format!("cannot read {name}"))? == 0 {
+        if read_line(&mut *lines, &mut text).with_context(|| format!("cannot read {name}"))? == 0 {
             return Ok(());
         }
         number += 1;

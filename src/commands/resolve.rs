@@ -40,7 +40,8 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     if from.is_empty() {
         return Ok(None);
     }
-    let mut other = Checkpoint::load(&checkpoint_file(Path::new(from))?)?;
+    let loaded = checkpoint_file(Path::new(from)).and_then(|file| Checkpoint::load(&file));
+    let mut other = loaded.context("in `training.from`")?;
     if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
         for ((field, wanted), (_, found)) in fixed(wanted).into_iter().zip(fixed(found)) {
             if let (Some(wanted), Some(found)) = (wanted, found)

@@ -264,9 +264,10 @@ impl<'a> Seeds<'a> {
         }
         let (lock, saved) = Run::lock_and_read(&directory)?;
         let mut checkpoint = Run::read(&directory, &saved)?;
+        let ended = checkpoint.finished();
         let recipe = gone_on(recipe, &checkpoint, &self.study, self.flags);
         checkpoint.recipe = recipe.with_context(|| format!("`{}`", directory.display()))?;
-        if checkpoint.finished() {
+        if ended && checkpoint.finished() {
             return Ok(Todo::Finished(Box::new(checkpoint.progress)));
         }
         let Checkpoint { recipe, progress, .. } = &checkpoint;
@@ -285,7 +286,6 @@ impl<'a> Seeds<'a> {
 /// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the seed alone.
 fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Train) -> Result<Recipe> {
     let own = &checkpoint.recipe.training;
-    let seen = checkpoint.progress.step_of_start() * own.batch_size as u64;
     let mut recipe = of_study;
     let told = Training { sequences: own.sequences, on_nonfinite: own.on_nonfinite.clone(), ..recipe.training.clone() };
     if checkpoint.recipe != (Recipe { training: told, ..recipe.clone() }) {
@@ -294,7 +294,7 @@ fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Tra
     let of_its_own = flags.sequences.is_none()
         && own.sequences > recipe.training.sequences
         && !study.sequences_before.contains(&own.sequences);
-    if of_its_own || seen > recipe.training.sequences {
+    if of_its_own || checkpoint.progress.step_of_start() > recipe.updates() {
         recipe.training.sequences = own.sequences;
     }
     if flags.on_nonfinite.is_none() && own.on_nonfinite.rollbacks() > recipe.training.on_nonfinite.rollbacks() {

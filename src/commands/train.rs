@@ -122,7 +122,7 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let seed = asked.as_ref().map_or(0, |(recipe, _)| recipe.training.seed);
     let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, &seed.to_string()));
     let begun = Begun::in_directory(&directory, flags, &group, asked)?;
-    if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| checkpoint.finished()) {
+    if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| begun.ended && checkpoint.finished()) {
         let solved = checkpoint.progress.stops_solved(&checkpoint.recipe);
         let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
@@ -158,6 +158,8 @@ struct Begun {
     source: Option<Source>,
     /// None where the run is new.
     checkpoint: Option<Checkpoint>,
+    /// Whether it had come to its end, before the flags changed its total.
+    ended: bool,
     /// On the directory of a run that goes on; the rank that leads holds it.
     lock: Option<Lock>,
 }
@@ -174,7 +176,7 @@ impl Begun {
                     Study::ensure_unoccupied(directory)?;
                     group.claim(directory)
                 })?;
-                return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, lock: None });
+                return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, ended: false, lock: None });
             }
         }
         let mut lock = None;
@@ -184,6 +186,7 @@ impl Begun {
             Ok(saved)
         })?;
         let mut checkpoint = Run::read(directory, &saved)?;
+        let ended = checkpoint.finished();
         match asked {
             None => apply_flags_of_resume(&mut checkpoint.recipe, flags)?,
             Some(recipe) if recipe == checkpoint.recipe => (),
@@ -193,7 +196,7 @@ impl Begun {
             }
         }
         check_total(&checkpoint)?;
-        Ok(Begun { recipe: checkpoint.recipe.clone(), source, checkpoint: Some(checkpoint), lock })
+        Ok(Begun { recipe: checkpoint.recipe.clone(), source, checkpoint: Some(checkpoint), ended, lock })
     }
 }
 

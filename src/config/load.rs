@@ -85,7 +85,8 @@ impl Recipe {
 }
 
 fn read(path: &str) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("cannot read recipe `{path}`"))
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read recipe `{path}`"))?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string)) // some editors begin with a byte order mark
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.
@@ -233,8 +234,8 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         object.retain(|field, _| new.get(field).is_some());
     }
     let before = object.insert(name.to_string(), value.clone());
-    if key == "training.from" {
-        object.remove("from_content"); // of the checkpoint before
+    for field in what_a_file_had(key) {
+        object.remove(*field);
     }
     let kind = |task: &Value| task.get("kind").cloned();
     let kinds = match key {
@@ -251,6 +252,16 @@ fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The fields beside the path of a file that say what it held, which another one will not.
+fn what_a_file_had(key: &str) -> &'static [&'static str] {
+    match key {
+        "training.from" => &["from_content"],
+        "task.train" => &["train_content", "input_width", "output_width", "max_steps"],
+        "task.eval" => &["eval_content"],
+        _ => &[],
+    }
 }
 
 /// Removes what a recipe says of its task elsewhere: axes, figures and bounds, which mean nothing to another one.
@@ -358,6 +369,21 @@ mod tests {
         let unnamed = r#"{"training": {"restart": {"kind": "unless"}}}"#; // copy
         let same = Recipe::parse(unnamed, &["task.kind=copy".to_string()]).unwrap();
         assert_ne!(same.training.restart, Restart::Never {});
+    }
+
+    #[test]
+    fn another_file_leaves_behind_what_the_recipe_says_of_the_old_one() {
+        let text = r#"{"task": {"kind": "sequences", "train": "a", "eval": "b", "train_content": "c", "eval_content": "d",
+            "input_width": 2, "output_width": 3, "max_steps": 4}, "training": {"from": "e", "from_content": "f"}}"#;
+        let with = |settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+            let recipe = serde_json::to_value(Recipe::parse(text, &settings).unwrap()).unwrap();
+            ["/task/train_content", "/task/eval_content", "/task/max_steps", "/training/from_content"]
+                .map(|path| recipe.pointer(path).unwrap().to_string())
+        };
+        assert_eq!(with(&[]), [r#""c""#, r#""d""#, "4", r#""f""#]);
+        assert_eq!(with(&["task.train=x"]), [r#""""#, r#""d""#, "0", r#""f""#]);
+        assert_eq!(with(&["task.eval=x", "training.from=y"]), [r#""c""#, r#""""#, "4", r#""""#]);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Config {
                 let heads = ntm.heads() as u128;
                 let layers = ntm.controller.layers();
                 10 * layers.hidden as u128 * layers.layers as u128
-                    + heads * ntm.memory.rows as u128 * (2 * ntm.memory.width as u128 + 20)
+                    + heads * ntm.memory.rows as u128 * (2 * ntm.memory.width + 14 + 9 * ntm.shift_range / 4) as u128
             }
         }
     }

@@ -58,7 +58,8 @@ impl Scale {
             return NOTHING;
         }
         let (low, high) = self.ends();
-        let place = ((value - low) / (high - low)).clamp(0.0, 1.0);
+        let [value, low, high] = [value, low, high].map(f64::from); // whose difference may be beyond f32
+        let place = ((value - low) / (high - low)).clamp(0.0, 1.0) as f32;
         match self {
             Scale::From0(_) => ViridisRGB.get_color(place),
             Scale::Around0(_) => {
@@ -83,5 +84,6 @@ mod tests {
         assert!(colours[0] < colours[5] && colours[5] < colours[10], "{colours:?}");
         assert_eq!(Scale::Around0(2.0).colour(0.0), RGBColor(255, 255, 255));
         assert_eq!(Scale::From0(1.0).colour(f32::NAN), NOTHING);
+        assert_eq!(Scale::Around0(f32::MAX).colour(f32::MAX), RGBColor(178, 24, 43));
     }
 }

@@ -78,7 +78,8 @@ impl Curve {
     /// None if no run has the metric.
     fn of(name: &str, runs: &[Logged], metric: &str, log_sequences: bool) -> Option<Curve> {
         let value = |report: &serde_json::Map<String, serde_json::Value>| {
-            Some((report.get("sequences")?.as_u64()?, report.get(metric)?.as_f64()?))
+            let value = report.get(metric)?.as_f64().filter(|value| value.abs() < 1e100)?; // beyond it axes overflow
+            Some((report.get("sequences")?.as_u64()?, value))
         };
         let of = |run: &Logged| (run.reports.iter().filter_map(value).collect::<BTreeMap<u64, f64>>(), run.ended);
         let runs: Vec<(BTreeMap<u64, f64>, bool)> =

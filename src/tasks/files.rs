@@ -1,11 +1,11 @@
 //! A data file: read through once, when every line is checked and its place noted; then sequences are read where they
 //! stand, so the file may be larger than memory.
 
-use super::line::{Line, Wrong, unmarked};
+use super::line::{Line, Wrong, read_line, unmarked};
 use super::{Batch, Loss};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::{BufReader, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -45,8 +45,7 @@ impl File {
         let (mut text, mut places, mut at, mut number) = (vec![], vec![], 0, 0);
         let (mut checksum, mut widths, mut max_steps) = (FNV_START, widths, 0);
         loop {
-            text.clear();
-            if reader.read_until(b'\n', &mut text).with_context(|| format!("cannot read data file `{path}`"))? == 0 {
+            if read_line(&mut reader, &mut text).with_context(|| format!("cannot read data file `{path}`"))? == 0 {
                 break;
             }
             number += 1;
@@ -57,9 +56,7 @@ impl File {
                     .map_err(|wrong| anyhow!("`{path}`, line {number}, {wrong}"))?;
                 widths = Some(line.widths);
                 max_steps = max_steps.max(line.steps);
-                let length =
-                    u32::try_from(unmarked.len()).with_context(|| format!("`{path}`, line {number}: over 4 GB"))?;
-                places.push((at + (text.len() - unmarked.len()) as u64, length));
+                places.push((at + (text.len() - unmarked.len()) as u64, unmarked.len() as u32));
             }
             at += text.len() as u64;
         }

@@ -1,8 +1,10 @@
 //! One line of a data file: what is expected where, and an error with its column.
 
 use super::Loss;
+use anyhow::{Result, bail};
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
+use std::io::{BufRead, Read};
 
 /// A sequence as it stands in a file.
 #[derive(Debug, Default, PartialEq)]
@@ -228,6 +230,20 @@ impl Visitor<'_> for Value {
     fn visit_i64<E: Error>(self, value: i64) -> Result<f32, E> {
         self.visit_f64(value as f64)
     }
+}
+
+/// The bytes of the longest line that is read.
+const LONGEST: u64 = 1 << 28;
+
+/// Reads the next line, with its end, in place of what `text` holds; nothing at the end of a file. An error where it is so long that
+/// no sequence can be meant.
+pub fn read_line(reader: &mut dyn BufRead, text: &mut Vec<u8>) -> Result<usize> {
+    text.clear();
+    let read = reader.take(LONGEST).read_until(b'\n', text)?;
+    if read as u64 == LONGEST && text.last() != Some(&b'\n') {
+        bail!("a line is longer than {} MB", LONGEST >> 20);
+    }
+    Ok(read)
 }
 
 /// A line of a file, by its number from 1, without the byte order mark that some editors begin a file of UTF-8 with.

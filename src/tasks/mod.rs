@@ -24,7 +24,7 @@ pub use batch::{Batch, Column, Loss};
 pub use copy::Copy;
 pub use curriculum::{Curriculum, Lesson};
 pub use generator::Generator;
-pub use line::{Line, unmarked};
+pub use line::{Line, read_line, unmarked};
 pub use ngrams::{Ngrams, optimal_predictions, optimum};
 pub use picture::picture;
 pub use priority_sort::PrioritySort;

@@ -37,6 +37,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("eval --checkpoint nowhere.safetensors", 1, &["cannot read", "`nowhere.safetensors`"]),
         ("eval CHECKPOINT --lengths 0", 2, &["'0'", "--lengths", "1..=1000000"]),
         ("eval CHECKPOINT --lengths 3,x", 2, &["'x'", "--lengths"]),
+        ("eval CHECKPOINT --plot a.svg --curve a.svg", 2, &["`--plot` and `--curve` name the same file `a.svg`"]),
         ("eval CHECKPOINT --items 3", 1, &["`--items` is no axis of copy", "hint: it has --lengths"]),
         ("eval CHECKPOINT --rows 0", 2, &["'0'", "--rows", "1..=1048576"]),
         (

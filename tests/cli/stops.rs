@@ -33,9 +33,9 @@ fn stopped_by(signal: i32, directory: &Path, line: &str) -> Ran {
     ran
 }
 
-/// Goes on for 50 more sequences, and compares logs and checkpoints with those of a run that never stopped.
-fn assert_goes_on_as_if_never_stopped(directory: &Path) {
-    let total = progress(directory, "run")["sequences"].as_u64().unwrap() + 50;
+/// Goes on for so many more sequences, and compares logs and checkpoints with those of a run that never stopped.
+fn assert_goes_on_as_if_never_stopped(directory: &Path, more: u64) {
+    let total = progress(directory, "run")["sequences"].as_u64().unwrap() + more;
     succeeds(directory, &format!("train --resume run --sequences {total} --threads 1"));
     succeeds(directory, &train(total, "uninterrupted"));
     let (run, uninterrupted) = (directory.join("run"), directory.join("uninterrupted"));
@@ -62,7 +62,16 @@ fn a_run_stopped_by_sigterm_and_by_sigint_equals_one_that_never_stopped_bit_for_
         let step = progress(directory.path(), "run")["step"].as_u64().unwrap();
         assert_eq!(step / 7, reports, "{step} updates, {reports} reports of 7");
     }
-    assert_goes_on_as_if_never_stopped(directory.path());
+    assert_goes_on_as_if_never_stopped(directory.path(), 50);
+}
+
+#[test]
+fn a_stopped_run_that_is_given_the_total_it_has_seen_ends_as_a_run_of_that_total() {
+    let directory = tempfile::tempdir().unwrap();
+    stopped_by(libc::SIGTERM, directory.path(), &begin());
+    assert_goes_on_as_if_never_stopped(directory.path(), 0);
+    let ran = succeeds(directory.path(), "train --resume run");
+    assert!(ran.stderr.contains("run is finished: "), "{}", ran.stderr);
 }
 
 #[test]
@@ -76,7 +85,7 @@ fn a_run_that_was_killed_repeats_what_came_after_its_last_checkpoint() {
     let metrics = directory.path().join("run/metrics.jsonl");
     let torn = [&fs::read(&metrics).unwrap()[..], b"{\"step\": 99, \"sequ\xff\0"].concat();
     fs::write(&metrics, torn).unwrap();
-    assert_goes_on_as_if_never_stopped(directory.path());
+    assert_goes_on_as_if_never_stopped(directory.path(), 50);
 }
 
 #[test]
