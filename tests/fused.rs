@@ -87,6 +87,27 @@ fn the_machine_of_every_built_in_recipe_has_the_logits_and_gradients_of_the_defi
     }
 }
 
+/// What names the place of a wrong sign.
+#[test]
+#[should_panic(expected = "plain: 3 gradients differ, tolerance 1e-4:
+  2.0e0 heads.read.0.bias, strength
+  1.0e0 heads.write.0.weight, add
+  5.0e-1 controller.weight_hh_l0")]
+fn a_comparison_lists_every_gradient_that_differs_the_worst_first() {
+    let (name, model) = MACHINES[0];
+    let recipe = recipe(model);
+    let layout = recipe.layout();
+    let theta = weights(&layout, 0.3, 1);
+    let batch = batch(&recipe, &[7], 1);
+    let expected = composed(&recipe, &theta, &batch);
+    let (logits, mut gradient) = narrowly(&recipe, &theta, &batch);
+    let emitted = Emitted::new(5, 3);
+    gradient[layout.get("controller.weight_hh_l0").range()].iter_mut().for_each(|d| *d *= 1.5);
+    gradient[layout.get("heads.read.0.bias").offset + emitted.strength()] *= -1.0;
+    gradient[layout.get("heads.write.0.weight").range()][emitted.add().start * 7..].fill(0.0); // 7 hidden
+    compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-4);
+}
+
 #[test]
 fn long_sequences_whose_weight_gradients_are_summed_in_several_parts_equal_the_definition_to_1e_9() {
     let (name, model) = MACHINES[0];
@@ -202,8 +223,9 @@ fn extreme_weights_give_the_same_finite_gradients_as_the_definition() {
 
 #[test]
 fn where_strength_and_sharpening_are_nearly_flat_f32_gives_the_gradients_of_the_definition() {
-    // The slopes of strength and sharpening at -10, sigmoid(-10) = 4.5e-5, are differences of numbers near 1, which f32 rounds by
-    // 6e-8: 1e-7 of the gradient that arrives there. `compare` holds that to 1e-4 of the matrix's largest gradient.
+    // The slopes of strength and sharpening at -10, sigmoid(-10) = 4.5e-5, are differences of numbers near 1, which f32
+    // rounds by 6e-8: 1e-7 of the gradient that arrives there. `compare` holds that to 1e-4 of the matrix's largest
+    // gradient.
     for (name, model) in MACHINES {
         let recipe = recipe(model);
         let mut theta = weights(&recipe.layout(), 0.1, 5);

@@ -1,5 +1,5 @@
-//! The machine as one operation over whole sequences, with a gradient derived by hand: `derivation.md` beside this file.
-//! The same function as `crate::model`, which defines it, and the tests hold them together.
+//! The machine as one operation over whole sequences, with a gradient derived by hand: see `derivation.md` beside this
+//! file. It is the same function as `crate::model`, which defines it; the tests compare the two.
 
 mod cpu;
 pub mod cuda;

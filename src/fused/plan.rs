@@ -1,8 +1,9 @@
 //! The sizes of a network and where its parameters lie in theta, for the fused engine of every device.
 
-use super::cpu::LANES;
 use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, WeightingStart};
+use crate::simd::LANES;
 use crate::tasks::Batch;
+use std::ops::Range;
 
 /// Sizes by their letters (`crate::model` has the legend) and the three kinds of matrix product.
 /// The LSTM baseline is a machine without heads: R = W = N = M = 0.
@@ -10,8 +11,9 @@ pub struct Plan {
     pub x: usize,
     pub y: usize,
     pub n: usize,
-    /// N rounded up to a multiple of `LANES`: the stride of every vector over the memory's rows. Beyond N, memories, their gradients,
-    /// w and w^c hold zeros; what other vectors hold there is multiplied by one of these before any sum.
+    /// N rounded up to a multiple of `LANES`: the stride of every vector over the memory's rows. Beyond N, memories,
+    /// their gradients, w and w^c hold zeros. What other vectors hold there is multiplied by one of these before any
+    /// sum.
     pub n_stride: usize,
     pub m: usize,
     pub h: usize,
@@ -69,8 +71,8 @@ impl Starts {
 pub struct Dense {
     pub outputs: usize, // J
     pub inputs: usize,  // K
-    /// The first element of z whose gradient is asked for. A layer of the controller passes none back to its bias, nor to the
-    /// input; heads and output, whose gradients meet in one vector, all.
+    /// The first element of z whose gradient is needed. A layer of the controller passes none back to its bias or to
+    /// the input. Heads and output pass all back, since their gradients meet in one vector.
     pub passed: usize,
     /// Row strides: J, K and K - passed rounded up, so that panels have no remainder.
     pub output_stride: usize,
@@ -166,9 +168,10 @@ impl Plan {
         let emitted = Emitted::new(m, s);
         let layer = |layer| {
             let (below, passed) = if layer == 0 { (x + read_heads * m, 1 + x) } else { (h, 1) };
-            match recurrent {
-                true => Dense::lstm(&layout, prefix, layer, h, below, passed),
-                false => Dense::linear(&layout, &format!("{prefix}.{layer}"), h, below, passed),
+            if recurrent {
+                Dense::lstm(&layout, prefix, layer, h, below, passed)
+            } else {
+                Dense::linear(&layout, &format!("{prefix}.{layer}"), h, below, passed)
             }
         };
         let (heads, head_at) = Dense::heads(&layout, emitted, read_heads, write_heads, h);
@@ -214,6 +217,12 @@ impl Plan {
     /// Where a layer's own state starts in what its `Dense` passes back.
     pub fn own(&self, layer: usize) -> usize {
         1 + self.below(layer) - self.controller[layer].passed
+    }
+
+    /// Where the weighting of a head lies in a padded (R + W, N).
+    #[inline(always)]
+    pub fn weighting_of(&self, head: usize) -> Range<usize> {
+        head * self.n_stride..(head + 1) * self.n_stride
     }
 
     /// R + W

@@ -6,6 +6,10 @@ mod math;
 
 pub use math::Float;
 
+/// The values of a vector that a kernel takes at a time: one 512-bit register of f32. Vectors and the rows of matrices
+/// are padded to a multiple of it, so that loops over them have no remainder.
+pub const LANES: usize = 16;
+
 /// A set of instructions: what a kernel needs to know of it.
 pub trait Arch: Copy + 'static {
     /// The level that runs code written for this set.

@@ -61,7 +61,7 @@ impl Batch {
         }
     }
 
-    /// What becomes of a head's shift s of so many turns, kept s + mixed: [kept, mixed]
+    /// What the blur makes of a head's shift s over so many turns, scale s + floor: [scale, floor]
     pub fn mix(&self, shifts: usize) -> [f64; 2] {
         [1.0 - self.blur, self.blur / shifts.max(1) as f64]
     }

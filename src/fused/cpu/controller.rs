@@ -1,7 +1,6 @@
 //! Controller cells, elementwise: the matrix products around them are `forward`'s and `backward`'s.
 
-use crate::simd::Arch;
-use crate::simd::Float;
+use crate::simd::{Arch, Float};
 
 /// LSTM, gates in PyTorch's order. On entry `gates` (4H) holds W z; on return i, f, g, o after their activation.
 ///
@@ -70,5 +69,43 @@ pub fn feedforward<F: Float, A: Arch>(values: &mut [F], h: &mut [F]) {
 pub fn feedforward_backward<F: Float>(values: &mut [F], d_h: &[F]) {
     for (value, d_h) in values.iter_mut().zip(d_h) {
         *value = *d_h * (F::ONE - *value * *value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slopes::{assert_slopes, values};
+    use super::*;
+    use crate::simd::Plain;
+
+    const H: usize = 3;
+
+    #[test]
+    fn lstm_backward_is_the_slope_of_lstm() {
+        let run = |x: &[f64]| {
+            let (mut gates, prev_c) = (x[..4 * H].to_vec(), &x[4 * H..]);
+            let [mut c, mut tanh_c, mut h] = [[0.0; H]; 3];
+            lstm::<f64, Plain>(&mut gates, prev_c, &mut c, &mut tanh_c, &mut h);
+            (gates, tanh_c, [h, c].concat())
+        };
+        let (x, d_out) = (values(5 * H, 1), values(2 * H, 2));
+        let (mut gates, tanh_c, _) = run(&x);
+        let (d_h, mut d_c) = (&d_out[..H], d_out[H..].to_vec());
+        lstm_backward(&mut gates, &x[4 * H..], &tanh_c, d_h, &mut d_c);
+        let parts = [("d_i", H), ("d_f", H), ("d_g", H), ("d_o", H), ("d_prev_c", H)];
+        assert_slopes(&parts, &x, &d_out, |x| run(x).2, &[gates, d_c].concat());
+    }
+
+    #[test]
+    fn feedforward_backward_is_the_slope_of_feedforward() {
+        let forward = |x: &[f64]| {
+            let mut h = [0.0; H];
+            feedforward::<f64, Plain>(&mut x.to_vec(), &mut h);
+            h.to_vec()
+        };
+        let (x, d_out) = (values(H, 1), values(H, 2));
+        let mut d = forward(&x);
+        feedforward_backward(&mut d, &d_out);
+        assert_slopes(&[("d", H)], &x, &d_out, forward, &d);
     }
 }

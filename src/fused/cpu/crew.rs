@@ -1,5 +1,6 @@
-//! Threads that share microseconds of work. Each stays awake for a moment after it has worked, since to wake it would take longer
-//! than what a time step has to share; and whoever shares waits for none that has not begun, but does that part itself.
+//! Threads that share work of a few microseconds. A thread stays awake for a while after its work, because waking it
+//! would take longer than the work that a time step has to share. The thread that shares work never waits for another
+//! to begin: a part that none has begun it does itself.
 
 use anyhow::{Context, Result};
 use std::any::Any;
@@ -10,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// Looks for work, some 200 microseconds of them, after which a thread sleeps.
+/// How often a member looks for work before it sleeps: about 200 microseconds.
 const AWAKE: usize = 1 << 13;
-/// Looks at a part that a member works on, some 25 microseconds of them, after which the time is given to others between two looks.
+/// How often the crew looks whether a member is done before it yields to other threads between two looks: about 25
+/// microseconds.
 const PATIENT: usize = 1 << 10;
 /// What a member is asked to do.
 type Part<'a> = &'a (dyn Fn() + Sync);
@@ -30,29 +32,31 @@ struct Member {
     thread: Option<JoinHandle<()>>,
 }
 
-/// States of a post: the crew offers work, the member takes it and is done. What is offered can be taken back, once.
+/// The states of a post. The crew offers work: IDLE to OFFERED. The member takes it: OFFERED to TAKEN. When done it
+/// returns to IDLE or, after a panic, to FAILED. The crew can take back what is still OFFERED. At ENDED the member
+/// stops.
 const IDLE: u8 = 0;
 const OFFERED: u8 = 1;
 const TAKEN: u8 = 2;
 const FAILED: u8 = 3;
 const ENDED: u8 = 4;
 
-/// Where a member finds its work. On cache lines of its own.
+/// Where a member finds its work. Aligned so that no two posts share a cache line.
 #[repr(align(128))]
 struct Post {
     state: AtomicU8,
     asleep: AtomicBool,
     /// Written by the crew while the state is IDLE, read by the member while it is TAKEN.
     part: UnsafeCell<Option<Part<'static>>>,
-    /// Of the member, written before FAILED.
+    /// The panic of the member's work, written before the state becomes FAILED.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `part` passes from thread to thread with the state, see there.
+// SAFETY: the state says which thread may access `part`, as noted there. The other fields are synchronised themselves.
 unsafe impl Sync for Post {}
 
 impl Crew {
-    /// A crew of so many threads, the caller's among them. An error if the system gives none.
+    /// A crew of `threads` threads, the caller's among them. Fails if the system starts no more.
     pub fn new(threads: usize) -> Result<Crew> {
         let mut crew = Crew::alone();
         for number in 1..threads {
@@ -82,8 +86,8 @@ impl Crew {
         1 + self.members.len()
     }
 
-    /// Calls both, side by side if there is a second thread. A panic of one is passed on once neither runs any more; what had not
-    /// begun by then is left out.
+    /// Calls both, side by side if there is a second thread. If one panics, the panic is passed on as soon as neither
+    /// runs. What has not begun by then is not called.
     pub fn join(&mut self, beside: impl FnOnce() + Send, here: impl FnOnce()) {
         let beside = Mutex::new(Some(beside));
         let take = || beside.lock().ok().and_then(|mut beside| beside.take());
@@ -91,7 +95,7 @@ impl Crew {
         take().into_iter().for_each(|beside| beside());
     }
 
-    /// Calls `work` for each item, on at most so many threads; which of them takes which is not determined.
+    /// Calls `work` for each item, on at most `threads` threads. Which thread takes which item is not determined.
     pub fn each<T>(&mut self, threads: usize, items: impl Iterator<Item = T> + Send, work: impl Fn(T) + Sync) {
         let items = Mutex::new(items);
         let next = || items.lock().ok().and_then(|mut items| items.next());
@@ -103,7 +107,7 @@ impl Crew {
         self.offer(threads.saturating_sub(1), &work, work);
     }
 
-    /// Calls `here`, and `part` on as many members, up to `helpers`, as begin with it before that has ended.
+    /// Calls `here`, and beside it `part` on up to `helpers` members: on those that begin before `here` has ended.
     fn offer(&mut self, helpers: usize, part: Part, here: impl FnOnce()) {
         let offers = Offers { members: &self.members[..helpers.min(self.members.len())] };
         offers.make(part);
@@ -132,7 +136,7 @@ fn end(member: &mut Member) {
     }
 }
 
-/// What members have been offered. Dropped, where the caller's own part panics, it waits for those that have taken it.
+/// An offer to some members. If the caller's own part panics, the drop waits for the members that have taken theirs.
 struct Offers<'a> {
     members: &'a [Member],
 }
@@ -140,8 +144,8 @@ struct Offers<'a> {
 impl Offers<'_> {
     fn make(&self, part: Part) {
         for Member { post, thread } in self.members {
-            // SAFETY: the state is IDLE, so the member does not read. It calls the part between TAKEN and IDLE only, and
-            // the drop outwaits that.
+            // SAFETY: the state is IDLE, so the member does not read. It calls the part only between TAKEN and IDLE,
+            // and the drop of `Offers` waits for that.
             unsafe { *post.part.get() = Some(std::mem::transmute::<Part<'_>, Part<'static>>(part)) };
             post.state.store(OFFERED, Ordering::SeqCst);
             if post.asleep.load(Ordering::SeqCst)
@@ -196,7 +200,7 @@ impl Drop for Offers<'_> {
 }
 
 impl Post {
-    /// A member's life.
+    /// What a member does from start to end.
     fn serve(&self) {
         let mut looks = 0;
         loop {
@@ -214,9 +218,10 @@ impl Post {
                 }
                 _ => {
                     #[cfg(test)]
-                    thread::sleep(std::time::Duration::from_millis(1)); // so that an offer comes just now
-                    // one offers and then looks whether the other sleeps, the other lies down and then looks for an offer:
-                    // of two such pairs in one order for all, one at least sees the other's
+                    thread::sleep(std::time::Duration::from_millis(1)); // so that an offer can come just here
+                    // The crew offers and then looks whether the member sleeps. The member says that it sleeps and then
+                    // looks for an offer. All four are SeqCst, so that at least one of the two sees what the other has
+                    // written.
                     self.asleep.store(true, Ordering::SeqCst);
                     if !matches!(self.state.load(Ordering::SeqCst), OFFERED | ENDED) {
                         thread::park();
@@ -229,7 +234,8 @@ impl Post {
     }
 
     fn work(&self) {
-        // SAFETY: the state is TAKEN, so the crew does not write, and waits before what the part borrows ends.
+        // SAFETY: the state is TAKEN, so the crew does not write. It waits for the end of the call, so what the part
+        // borrows lives.
         let part = unsafe { (*self.part.get()).expect("what is offered has been written") };
         let after = match catch_unwind(AssertUnwindSafe(part)) {
             Ok(()) => IDLE,

@@ -1,5 +1,5 @@
-//! The fused engine on the CPU, a part of a batch at a time: micro-batches of sequences over threads, then the weight gradients
-//! over threads.
+//! The fused engine on the CPU. It works through a batch in parts. The threads first take the micro-batches of a part,
+//! a few sequences each, forward and backward, and then sum the part's weight gradients.
 //! Every sum has one fixed order, so neither the number of threads nor the grouping changes a bit.
 
 mod addressing;
@@ -10,6 +10,8 @@ mod forward;
 mod memory;
 mod parameter_gradients;
 mod product;
+#[cfg(test)]
+mod slopes;
 mod tape;
 mod trace;
 mod trial;
@@ -24,19 +26,18 @@ use crate::simd::{self, Arch, Float, Level, Work};
 use crate::tasks::Batch;
 use anyhow::{Context, Result};
 use crew::Crew;
-use forward::{MICRO_BATCH, Slice};
+use forward::Slice;
 use std::ops::Range;
 use std::time::Instant;
-use tape::Tape;
+use tape::{MICRO_BATCH, Tape};
 use tch::Tensor;
 use trial::Trial;
-pub use vector::LANES;
 use weights::Weights;
 
-/// Bytes of tapes that are gone through forward and backward before their rows are summed.
+/// The bytes of tapes that the caches hold until their rows are summed into the weight gradients.
 const CACHED: u128 = 1 << 23;
 
-/// The values that an update of a batch of sequences of so many steps keeps.
+/// The number of values that the tapes hold in an update of a batch of `batch` sequences of `steps` steps.
 pub fn activations(config: &Config, widths: (usize, usize), steps: usize, batch: usize, threads: usize) -> u128 {
     let plan = Plan::new(config, widths.0, widths.1);
     tape::values(&plan, steps as u128) * batch.min(part::<f32>(&plan, steps, batch, threads)) as u128
@@ -47,8 +48,7 @@ fn micro_batch(batch: usize, threads: usize) -> usize {
     (batch / threads).clamp(1, MICRO_BATCH)
 }
 
-/// The sequences that are gone through before their rows are summed: micro-batches that the caches hold, but one a thread at
-/// least.
+/// The sequences of a part: as many micro-batches as the caches hold, but at least one for each thread.
 fn part<F: Float>(plan: &Plan, steps: usize, batch: usize, threads: usize) -> usize {
     let size = micro_batch(batch, threads);
     let bytes = tape::values(plan, steps as u128) * (size_of::<F>() * size) as u128;
@@ -122,7 +122,7 @@ impl<F: Float> Fused<F> {
         &self.logits
     }
 
-    /// Makes ready for a batch.
+    /// Checks a batch, packs the weights and makes room for the logits.
     fn begin(&mut self, theta: &[F], batch: &Batch) {
         self.plan.check(theta.len(), batch);
         simd::run(self.level, Pack { plan: &self.plan, theta, weights: &mut self.weights });
@@ -247,7 +247,8 @@ mod tests {
     #[test]
     fn a_sequence_of_which_every_step_is_shared_gives_the_bits_of_one_thread() {
         let steps = 23;
-        // and how often: a layer forward, if it has more than a panel of outputs, and backward all recurrent ones at once
+        // Each with how often its work is shared. Forward that is once for each layer of more than `LANES` outputs in
+        // each step, backward once for all recurrent layers in each step but the last.
         let machines = [
             (r#"{"controller": {"hidden": 70}, "memory": {"rows": 20, "width": 9}}"#, 2 * steps - 1),
             (r#"{"controller": {"hidden": 40, "layers": 2}, "memory": {"rows": 20, "width": 9}}"#, 3 * steps - 1),

@@ -7,7 +7,7 @@ use super::vector::softmax_backward;
 use crate::fused::plan::{Dense, Plan};
 use crate::simd::{self, Arch, Float, Work};
 
-/// Rows of a weight gradient that one task sums, and sequence rows it takes at a time (both fit the L2 cache).
+/// Rows of a weight gradient that one task sums, and rows of the tape that it takes at a time. Both fit the L2 cache.
 const GRADIENT_ROWS: usize = 32;
 const SUMMED_ROWS: usize = 128;
 /// Multiply-adds that are worth a thread, some 20 microseconds of them.
@@ -19,8 +19,8 @@ fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
 }
 
 impl<F: Float> Fused<F> {
-    /// Adds what the tapes hold to the gradients of the matrices and of the first state. `add`: to what earlier tapes have left in
-    /// the former. `threads`: at most so many.
+    /// Adds what the tapes hold to the gradients of the matrices and of the first state. Without `add` those of the
+    /// matrices start anew. Uses at most `threads` threads.
     pub(super) fn add_gradients(&mut self, gradient: &mut [F], add: bool, threads: usize) {
         self.weight_gradients(add, threads);
         self.start_gradients(gradient);
@@ -101,7 +101,7 @@ struct WeightGradient<'a, F: Float> {
     dense: &'a Dense,
     first_row: usize,
     tapes: &'a [Tape<F>],
-    /// To what is there; else in its place.
+    /// Whether to add to what `d_w` holds; else it is replaced.
     add: bool,
     d_w: &'a mut [F],
 }

@@ -4,11 +4,7 @@
 //! Each element of C is one chain of multiply-adds in the order of i, however C is cut into blocks, so the
 //! result does not depend on how many sequences or threads share the work.
 
-use super::vector::LANES;
-use crate::simd::{self, Arch, Float, Work};
-
-/// Columns of B that lie together: the width of a panel. All widths are multiples of it.
-pub const PANEL: usize = LANES;
+use crate::simd::{self, Arch, Float, LANES, Work};
 
 /// A matrix in a slice: row p starts at `at[p]`, its elements are `stride` apart.
 #[derive(Clone, Copy)]
@@ -18,7 +14,7 @@ pub struct Rows<'a, F> {
     pub stride: usize,
 }
 
-/// B, in panels of `PANEL` columns that start `panel` apart from `at` on; the rows of a panel are `stride` apart.
+/// B, in panels of `LANES` columns that start `panel` apart from `at` on; the rows of a panel are `stride` apart.
 #[derive(Clone, Copy)]
 pub struct Panels<'a, F> {
     pub data: &'a [F],
@@ -30,24 +26,24 @@ pub struct Panels<'a, F> {
 impl<'a, F> Panels<'a, F> {
     /// A row-major matrix whose rows are `stride` apart.
     pub fn rows(data: &'a [F], at: usize, stride: usize) -> Panels<'a, F> {
-        Panels { data, at, stride, panel: PANEL }
+        Panels { data, at, stride, panel: LANES }
     }
 
     /// A matrix of `rows` rows packed panel by panel, so that a product reads it from front to back.
     pub fn packed(data: &'a [F], rows: usize) -> Panels<'a, F> {
-        Panels { data, at: 0, stride: PANEL, panel: rows * PANEL }
+        Panels { data, at: 0, stride: LANES, panel: rows * LANES }
     }
 
-    /// Without the columns before `first`, a multiple of `PANEL`.
+    /// Without the columns before `first`, a multiple of `LANES`.
     pub fn from(self, first: usize) -> Panels<'a, F> {
-        Panels { at: self.at + first / PANEL * self.panel, ..self }
+        Panels { at: self.at + first / LANES * self.panel, ..self }
     }
 }
 
 /// C[p][0..width] = START C[p] + sum over i < inner of A[p][i] B[i][0..width].
 ///
-/// C's row p starts at `c_at[p]`; START is 1 if `add`, else 0. `width` is a multiple of `PANEL`. Panics if a row reaches past its
-/// slice.
+/// C's row p starts at `c_at[p]`; START is 1 if `add`, else 0. `width` is a multiple of `LANES`. Panics if a row
+/// reaches past its slice.
 #[inline(always)]
 pub fn product<F: Float, A: Arch>(
     add: bool,
@@ -61,11 +57,11 @@ pub fn product<F: Float, A: Arch>(
     if width == 0 || c_at.is_empty() || inner == 0 && add {
         return;
     }
-    assert_eq!((a.at.len(), width % PANEL), (c_at.len(), 0));
+    assert_eq!((a.at.len(), width % LANES), (c_at.len(), 0));
     assert!(c_at.iter().all(|at| at + width <= c.len()));
     if inner > 0 {
         assert!(a.at.iter().all(|at| at + (inner - 1) * a.stride < a.data.len()));
-        assert!(b.at + (width / PANEL - 1) * b.panel + (inner - 1) * b.stride + PANEL <= b.data.len());
+        assert!(b.at + (width / LANES - 1) * b.panel + (inner - 1) * b.stride + LANES <= b.data.len());
     }
     let job = Job {
         add,
@@ -77,7 +73,8 @@ pub fn product<F: Float, A: Arch>(
         b_stride: b.stride,
         panel: b.panel,
     };
-    simd::run(A::LEVEL, Product { job, c_at, a_at: a.at, width }); // a call of its own, compiled once, not at each place
+    // a call, so that the blocks are compiled once and not wherever `product` is inlined
+    simd::run(A::LEVEL, Product { job, c_at, a_at: a.at, width });
 }
 
 /// A product whose rows are known to lie in their slices.
@@ -130,27 +127,27 @@ impl<F: Float> Job<F> {
     #[inline(always)]
     unsafe fn rows<A: Arch, const P: usize>(&self, c_at: &[usize], a_at: &[usize], width: usize) {
         if c_at.is_empty() {
-            return; // before the divisions below, which are for nothing then
+            return; // the divisions below would be for nothing
         }
         let most = most_panels::<A>(P);
-        let (mut q, mut panels) = (0, width / PANEL);
+        let (mut q, mut panels) = (0, width / LANES);
         // SAFETY: passed on to the caller.
         unsafe {
             while panels > 0 {
                 let now = panels.div_ceil(panels.div_ceil(most));
                 match now {
-                    8 if most >= 8 => self.blocks::<A, P, { 8 * PANEL }>(c_at, a_at, q),
-                    7 if most >= 7 => self.blocks::<A, P, { 7 * PANEL }>(c_at, a_at, q),
-                    6 if most >= 6 => self.blocks::<A, P, { 6 * PANEL }>(c_at, a_at, q),
-                    5 if most >= 5 => self.blocks::<A, P, { 5 * PANEL }>(c_at, a_at, q),
-                    4 if most >= 4 => self.blocks::<A, P, { 4 * PANEL }>(c_at, a_at, q),
-                    3 if most >= 3 => self.blocks::<A, P, { 3 * PANEL }>(c_at, a_at, q),
-                    2 if most >= 2 => self.blocks::<A, P, { 2 * PANEL }>(c_at, a_at, q),
-                    1 => self.blocks::<A, P, PANEL>(c_at, a_at, q),
+                    8 if most >= 8 => self.blocks::<A, P, { 8 * LANES }>(c_at, a_at, q),
+                    7 if most >= 7 => self.blocks::<A, P, { 7 * LANES }>(c_at, a_at, q),
+                    6 if most >= 6 => self.blocks::<A, P, { 6 * LANES }>(c_at, a_at, q),
+                    5 if most >= 5 => self.blocks::<A, P, { 5 * LANES }>(c_at, a_at, q),
+                    4 if most >= 4 => self.blocks::<A, P, { 4 * LANES }>(c_at, a_at, q),
+                    3 if most >= 3 => self.blocks::<A, P, { 3 * LANES }>(c_at, a_at, q),
+                    2 if most >= 2 => self.blocks::<A, P, { 2 * LANES }>(c_at, a_at, q),
+                    1 => self.blocks::<A, P, LANES>(c_at, a_at, q),
                     _ => unreachable!("more panels than `most`"),
                 }
                 panels -= now;
-                q += now * PANEL;
+                q += now * LANES;
             }
         }
     }
@@ -177,11 +174,11 @@ impl<F: Float> Job<F> {
                     sums[p] = *(self.c.add(c_at[p] + q) as *const [F; Q]);
                 }
             }
-            let mut b = self.b.wrapping_add(q / PANEL * self.panel);
+            let mut b = self.b.wrapping_add(q / LANES * self.panel);
             for i in 0..self.inner {
                 let mut row = [F::ZERO; Q];
-                for (j, part) in row.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-                    *part = *(b.add(j * self.panel) as *const [F; PANEL]);
+                for (j, part) in row.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                    *part = *(b.add(j * self.panel) as *const [F; LANES]);
                 }
                 for p in 0..P {
                     let scalar = *a[p].add(i * self.stride);
@@ -228,12 +225,11 @@ mod tests {
             .flat_map(|level| (1..=7).flat_map(move |rows| (1..=17).map(move |panels| (level, rows, panels))))
         {
             for (first, packed, add) in [(0, true, true), (0, false, false), (1, true, false), (1, false, true)] {
-                let (width, all) = (panels * PANEL, (first + panels) * PANEL);
+                let (width, all) = (panels * LANES, (first + panels) * LANES);
                 let data: Vec<f64> = (0..inner * all).map(value).collect();
                 let whole = if packed { Panels::packed(&data, inner) } else { Panels::rows(&data, 0, all) };
-                let b = |i: usize, q: usize| match packed {
-                    true => data[(q / PANEL * inner + i) * PANEL + q % PANEL],
-                    false => data[i * all + q],
+                let b = |i: usize, q: usize| {
+                    if packed { data[(q / LANES * inner + i) * LANES + q % LANES] } else { data[i * all + q] }
                 };
                 let a: Vec<f64> = (0..rows * inner).map(|i| value(i + 5)).collect();
                 let a_at: Vec<usize> = (0..rows).map(|row| row * inner).collect();
@@ -241,13 +237,13 @@ mod tests {
                 let before: Vec<f64> = (0..rows * (width + 1)).map(|i| value(i + 9)).collect();
                 let mut expected = before.clone();
                 for (row, q) in (0..rows).flat_map(|row| (0..width).map(move |q| (row, q))) {
-                    let sum: f64 = (0..inner).map(|i| a[row * inner + i] * b(i, first * PANEL + q)).sum();
+                    let sum: f64 = (0..inner).map(|i| a[row * inner + i] * b(i, first * LANES + q)).sum();
                     let start = if add { before[c_at[row] + q] } else { 0.0 };
                     expected[c_at[row] + q] = start + sum;
                 }
                 let mut c = before;
                 let a = Rows { data: &a, at: &a_at, stride: 1 };
-                let b = whole.from(first * PANEL);
+                let b = whole.from(first * LANES);
                 simd::run(level, Call { add, c: &mut c, c_at: &c_at, width, a, inner, b });
                 assert!(c == expected, "{level:?}, {rows} rows, {panels} panels from {first}, packed {packed}");
             }

@@ -1,11 +1,57 @@
-//! What the forward pass leaves for the backward pass, and the buffers of both. One tape serves a micro-batch: a few
-//! consecutive sequences that step together and share each load of the weights. Buffers grow once and are reused.
+//! What the forward pass leaves for the backward pass, and the buffers of both. One tape serves a micro-batch, a few
+//! consecutive sequences of a batch. Buffers grow once and are reused.
 //!
 //! Row `row(b, t)` of a field belongs to sequence b after step t; t = 0 is the state before the first step.
-//! A row holds O(N + M + H) values; whole memories are kept every `segment` steps only.
+//! A row holds O(N + M + H) values; of whole memories there is a snapshot every `segment` steps only.
 
+use super::addressing::HeadTape;
 use crate::fused::plan::{Dense, Plan};
 use crate::simd::Float;
+
+/// The most sequences of a micro-batch. They step together and share each load of the weights.
+pub const MICRO_BATCH: usize = 4;
+
+/// The sequences of a micro-batch that have a step t, and the rows of their values. Past the end of the longest there
+/// are none.
+#[derive(Clone, Copy)]
+pub struct Step {
+    pub t: usize,
+    size: usize,
+    sequences: [usize; MICRO_BATCH],
+    rows: [usize; MICRO_BATCH],
+    logit_rows: [usize; MICRO_BATCH],
+}
+
+impl Step {
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.size == 0
+    }
+
+    /// The b of each sequence.
+    #[inline(always)]
+    pub fn sequences(&self) -> &[usize] {
+        &self.sequences[..self.size]
+    }
+
+    /// `Tape::row(b, t)` of each.
+    #[inline(always)]
+    pub fn rows(&self) -> &[usize] {
+        &self.rows[..self.size]
+    }
+
+    /// `Tape::logit_row(b, t)` of each.
+    #[inline(always)]
+    pub fn logit_rows(&self) -> &[usize] {
+        &self.logit_rows[..self.size]
+    }
+
+    /// Each sequence with its row.
+    #[inline(always)]
+    pub fn sequences_and_rows(&self) -> impl Iterator<Item = (usize, usize)> {
+        self.sequences().iter().copied().zip(self.rows().iter().copied())
+    }
+}
 
 /// A matrix with one row per sequence and step.
 pub struct Field<F> {
@@ -27,6 +73,16 @@ impl<F: Float> Field<F> {
     #[inline(always)]
     pub fn row_mut(&mut self, row: usize) -> &mut [F] {
         &mut self.data[row * self.stride..][..self.stride]
+    }
+
+    /// Where some rows start in `data`, as `product` takes them.
+    #[inline(always)]
+    pub fn starts(&self, rows: &[usize]) -> [usize; MICRO_BATCH] {
+        let mut starts = [0; MICRO_BATCH];
+        for (start, row) in starts.iter_mut().zip(rows) {
+            *start = row * self.stride;
+        }
+        starts
     }
 
     /// One row to read and another to write.
@@ -61,22 +117,45 @@ pub struct LayerTape<F: Float> {
     pub tanh_cell: Field<F>, // (H)
 }
 
+/// The fields of the addressing, all heads side by side.
+#[derive(Default)]
+pub struct AddressingTape<F: Float> {
+    pub inverse_norm: Field<F>, // 1 / |M_i| of M_{t-1} (N)
+    pub similarity: Field<F>,   // K, Eq. 6 (R + W, N)
+    pub content: Field<F>,      // w^c, Eq. 5
+    pub shifted: Field<F>,      // w~ + epsilon, Eq. 8
+    pub weighting: Field<F>,    // w, Eq. 9
+}
+
+impl<F: Float> AddressingTape<F> {
+    /// What belongs to one head in the step of a row, which is not that of the step before, `prev`.
+    #[inline(always)]
+    pub fn head(&mut self, plan: &Plan, head: usize, prev: usize, row: usize) -> HeadTape<'_, F> {
+        let range = plan.weighting_of(head);
+        let (prev_weighting, weighting) = self.weighting.pair(prev, row);
+        HeadTape {
+            inverse_norm: self.inverse_norm.row(row),
+            prev_weighting: &prev_weighting[range.clone()],
+            similarity: &mut self.similarity.row_mut(row)[range.clone()],
+            content: &mut self.content.row_mut(row)[range.clone()],
+            shifted: &mut self.shifted.row_mut(row)[range.clone()],
+            weighting: &mut weighting[range],
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Tape<F: Float> {
     /// Steps of each sequence.
     pub lengths: Vec<usize>,
     starts: Vec<usize>,
-    kept: bool,
+    keeps_every_step: bool,
     pub layers: Vec<LayerTape<F>>,
     /// [1, h, r_1..R]: the input of the heads' and the output's matrix.
     pub shown: Field<F>,
     /// Forward: what the heads emit, after the activations. Backward: the gradient before them.
     pub heads: Field<F>,
-    pub similarity: Field<F>,   // K, Eq. 6 (R + W, N)
-    pub content: Field<F>,      // w^c, Eq. 5
-    pub shifted: Field<F>,      // w~ + epsilon, Eq. 8
-    pub weighting: Field<F>,    // w, Eq. 9
-    pub inverse_norm: Field<F>, // 1 / |M_i| of M_{t-1} (N)
+    pub addressing: AddressingTape<F>,
     /// Forward: logits. Backward: their gradient. Row start + t - 1 belongs to step t, for every step. (Y)
     pub logits: Field<F>,
     /// The logits as the forward pass left them, rows of Y.
@@ -84,7 +163,7 @@ pub struct Tape<F: Float> {
     logit_starts: Vec<usize>,
     /// M_t of each sequence at the current step, stored (M, N).
     pub memory: Field<F>,
-    /// Steps between two kept memories, about sqrt(T).
+    /// Steps between two snapshots, about sqrt(T).
     pub segment: usize,
     /// M_0, M_segment, M_2segment, ... of each sequence.
     pub snapshots: Field<F>,
@@ -113,18 +192,20 @@ pub struct Scratch<F: Float> {
 }
 
 impl<F: Float> Tape<F> {
-    /// Makes room for sequences of the given steps. `keep`: all rows, for a backward pass; else only two a sequence.
-    pub fn reset(&mut self, plan: &Plan, lengths: &[usize], keep: bool) {
+    /// Makes room for up to `MICRO_BATCH` sequences of the given steps. A tape that keeps every step has a row for
+    /// each. Else each sequence has two rows, which its steps use in turn, and no backward pass can follow.
+    pub fn reset(&mut self, plan: &Plan, lengths: &[usize], keeps_every_step: bool) {
         self.lengths.clear();
         self.lengths.extend_from_slice(lengths);
-        self.kept = keep;
+        self.keeps_every_step = keeps_every_step;
         self.segment = (self.steps() as f64).sqrt().ceil().max(1.0) as usize;
-        let rows = accumulate(&mut self.starts, lengths.iter().map(|steps| if keep { steps + 1 } else { 2 }));
+        let rows =
+            accumulate(&mut self.starts, lengths.iter().map(|steps| if keeps_every_step { steps + 1 } else { 2 }));
         let logit_rows = accumulate(&mut self.logit_starts, lengths.iter().copied());
         let segment = self.segment;
         let snapshots = accumulate(
             &mut self.snapshot_starts,
-            lengths.iter().map(|steps| if keep { steps.div_ceil(segment) } else { 0 }),
+            lengths.iter().map(|steps| if keeps_every_step { steps.div_ceil(segment) } else { 0 }),
         );
 
         let (heads, cells) = (plan.all_heads() * plan.n_stride, plan.m * plan.n_stride);
@@ -137,10 +218,11 @@ impl<F: Float> Tape<F> {
         }
         self.shown.resize(rows, plan.output.input_stride);
         self.heads.resize(rows, plan.heads.output_stride);
-        for field in [&mut self.similarity, &mut self.content, &mut self.shifted, &mut self.weighting] {
+        let AddressingTape { inverse_norm, similarity, content, shifted, weighting } = &mut self.addressing;
+        inverse_norm.resize(rows, plan.n_stride);
+        for field in [similarity, content, shifted, weighting] {
             field.resize(rows, heads);
         }
-        self.inverse_norm.resize(rows, plan.n_stride);
         self.logits.resize(logit_rows, plan.output.output_stride);
         self.memory.resize(lengths.len(), cells);
         self.snapshots.resize(snapshots, cells);
@@ -153,9 +235,23 @@ impl<F: Float> Tape<F> {
         self.lengths.iter().copied().max().unwrap_or(0)
     }
 
+    /// Step t of all sequences that have one; t counts from 1.
+    #[inline(always)]
+    pub fn step(&self, t: usize) -> Step {
+        let nowhere = [0; MICRO_BATCH];
+        let mut step = Step { t, size: 0, sequences: nowhere, rows: nowhere, logit_rows: nowhere };
+        for b in (0..self.lengths.len()).filter(|&b| self.lengths[b] >= t) {
+            step.sequences[step.size] = b;
+            step.rows[step.size] = self.row(b, t);
+            step.logit_rows[step.size] = self.logit_row(b, t);
+            step.size += 1;
+        }
+        step
+    }
+
     #[inline(always)]
     pub fn row(&self, b: usize, t: usize) -> usize {
-        self.starts[b] + if self.kept { t } else { t % 2 }
+        self.starts[b] + if self.keeps_every_step { t } else { t % 2 }
     }
 
     #[inline(always)]
@@ -169,8 +265,9 @@ impl<F: Float> Tape<F> {
         self.snapshot_starts[b] + index
     }
 
-    pub fn kept(&self) -> bool {
-        self.kept
+    /// Whether there is a row for each step, and snapshots of the memory.
+    pub fn keeps_every_step(&self) -> bool {
+        self.keeps_every_step
     }
 }
 
@@ -268,9 +365,10 @@ mod tests {
     fn room(tape: &Tape<f32>) -> u128 {
         #[rustfmt::skip]
         let Tape {
-            layers, shown, heads, similarity, content, shifted, weighting, inverse_norm, logits, memory, snapshots, scratch,
-            lengths: _, starts: _, kept: _, outputs: _, logit_starts: _, segment: _, snapshot_starts: _,
+            layers, shown, heads, addressing, logits, memory, snapshots, scratch,
+            lengths: _, starts: _, keeps_every_step: _, outputs: _, logit_starts: _, segment: _, snapshot_starts: _,
         } = tape;
+        let AddressingTape { inverse_norm, similarity, content, shifted, weighting } = addressing;
         let fields = [shown, heads, similarity, content, shifted, weighting, inverse_norm, logits, memory, snapshots];
         let layers = layers.iter().flat_map(|LayerTape { z, gates, cell, tanh_cell }| [z, gates, cell, tanh_cell]);
         #[rustfmt::skip]

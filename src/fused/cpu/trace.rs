@@ -31,7 +31,7 @@ impl<F: Float> Fused<F> {
                 for t in 1..=tape.lengths[b] {
                     let (place, row) = (Slice { batch, first }.row(b, t), tape.row(b, t));
                     for head in 0..all {
-                        let weighting = &tape.weighting.row(row)[head * plan.n_stride..][..plan.n];
+                        let weighting = &tape.addressing.weighting.row(row)[head * plan.n_stride..][..plan.n];
                         put(&mut trace.weightings, place * all + head, weighting);
                         let emitted = &tape.heads.row(row)[plan.head_at[head]..];
                         put(&mut trace.scalars, place * all + head, &at.scalars().map(|at| emitted[at]));

@@ -1,39 +1,42 @@
 //! Whether threads share the work of a single sequence, found by trying.
 
-/// Works of which the first `TRIED` are done alone, as many then shared, and the rest in the way that was faster.
+/// The updates of a round. Of these the first `TRIED` are done alone, the next `TRIED` are shared, and the rest are
+/// done in the way that was faster.
 const ROUND: usize = 256;
 const TRIED: usize = 4;
-/// How much longer than one alone a shared work may take before no other of its round is shared.
+/// A shared update that takes this many times as long as one alone ends the sharing for its round.
 const CROWDED: f64 = 2.0;
 
-/// Whether to share work of a few hundred microseconds, by trial: it does not pay where cores are far from each other, nor where
-/// other processes want them, which a thread that waits awake would hinder.
+/// Finds out by trying whether to share updates that take a few hundred microseconds. Sharing does not pay where cores
+/// are far from each other. Nor does it where other processes want the cores, which a thread that waits awake keeps
+/// from them.
 #[derive(Default)]
 pub struct Trial {
-    works: usize,
-    /// The least time of a step in this round.
+    /// Done in this round.
+    updates: usize,
+    /// The shortest time of a step in this round, in updates done alone and in shared ones.
     alone: f64,
     shared: f64,
     crowded: bool,
 }
 
 impl Trial {
-    /// One that shares the next work.
+    /// One that shares the next update.
     #[cfg(test)]
     pub fn sharing() -> Trial {
-        Trial { works: TRIED, ..Trial::default() }
+        Trial { updates: TRIED, ..Trial::default() }
     }
 
-    /// Whether the next work is to be shared.
+    /// Whether the next update is to be shared.
     pub fn shares(&self) -> bool {
-        let pays = self.works < 2 * TRIED || self.shared < self.alone;
-        self.works >= TRIED && pays && !self.crowded
+        let pays = self.updates < 2 * TRIED || self.shared < self.alone;
+        self.updates >= TRIED && pays && !self.crowded
     }
 
-    /// What the work that `shares` was asked for took a step.
+    /// Reports how long a step took in the update that `shares` was asked about.
     pub fn took(&mut self, step: f64) {
-        if self.works == 0 {
-            *self = Trial { works: 0, alone: f64::INFINITY, shared: f64::INFINITY, crowded: false };
+        if self.updates == 0 {
+            *self = Trial { updates: 0, alone: f64::INFINITY, shared: f64::INFINITY, crowded: false };
         }
         if self.shares() {
             self.shared = self.shared.min(step);
@@ -41,7 +44,7 @@ impl Trial {
         } else {
             self.alone = self.alone.min(step);
         }
-        self.works = (self.works + 1) % ROUND;
+        self.updates = (self.updates + 1) % ROUND;
     }
 }
 
@@ -49,12 +52,12 @@ impl Trial {
 mod tests {
     use super::*;
 
-    /// Which of a round's works a trial shares, if they take so many microseconds alone and shared.
+    /// Which of a round's updates a trial shares, if `took` is their time, given whether one is shared and its number.
     fn round(trial: &mut Trial, mut took: impl FnMut(bool, usize) -> f64) -> Vec<bool> {
         (0..ROUND)
-            .map(|work| {
+            .map(|update| {
                 let shared = trial.shares();
-                trial.took(took(shared, work));
+                trial.took(took(shared, update));
                 shared
             })
             .collect()
@@ -66,18 +69,18 @@ mod tests {
         for (alone, shared) in [(7.0, 6.0), (7.0, 8.0), (7.0, 6.0), (6.0, 7.0)] {
             let shares = round(&mut trial, |is_shared, _| if is_shared { shared } else { alone });
             let rest = shared < alone;
-            for (work, shares) in shares.into_iter().enumerate() {
-                let expected = if work < 2 * TRIED { work >= TRIED } else { rest };
-                assert_eq!(shares, expected, "{alone} alone, {shared} shared, work {work}");
+            for (update, shares) in shares.into_iter().enumerate() {
+                let expected = if update < 2 * TRIED { update >= TRIED } else { rest };
+                assert_eq!(shares, expected, "{alone} alone, {shared} shared, update {update}");
             }
         }
     }
 
     #[test]
-    fn a_work_that_lost_its_core_while_it_was_shared_ends_the_sharing_of_its_round() {
+    fn an_update_that_lost_its_core_while_it_was_shared_ends_the_sharing_of_its_round() {
         for at in [TRIED, 100] {
             let mut trial = Trial::default();
-            let shares = round(&mut trial, |shared, work| match (shared, work == at) {
+            let shares = round(&mut trial, |shared, update| match (shared, update == at) {
                 (true, true) => 3000.0,
                 (true, false) => 6.0,
                 _ => 7.0,

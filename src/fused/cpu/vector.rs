@@ -2,14 +2,11 @@
 //! their loops, the hot ones, know no remainder. Reductions keep `LANES` partial results and combine them in a fixed
 //! order: vectorised, and the same on every run.
 
-use crate::simd::Arch;
-use crate::simd::Float;
+use crate::simd::{Arch, Float, LANES};
 use std::ops::{Add, Mul};
 
-pub const LANES: usize = 16;
-
-/// `LANES` neighbours of a vector. Each operation is a loop of its own, small enough that the compiler unrolls it and keeps
-/// the lanes in registers; with one loop around several operations it keeps them in memory.
+/// `LANES` neighbours of a vector. Each operation is a loop of its own, small enough for the compiler to unroll it and
+/// to keep the lanes in registers. In one loop around several operations it keeps them in memory.
 #[derive(Clone, Copy)]
 pub struct Lanes<F>(pub [F; LANES]);
 
@@ -110,7 +107,8 @@ pub fn dots<F: Float, A: Arch, const C: usize>(a: &[F], columns: [&[F]; C]) -> [
     let whole = a.len() / LANES * LANES;
     let mut at = 0;
     while at < whole {
-        // SAFETY: at + LANES <= whole <= the length of all of them. (Raw, because checks here keep the lanes in memory.)
+        // SAFETY: at + LANES <= whole <= the length of all of them. (A checked access would make the compiler keep the
+        // lanes in memory.)
         unsafe {
             let part = Lanes(*(a.as_ptr().add(at) as *const [F; LANES]));
             for c in 0..C {
@@ -170,7 +168,8 @@ pub fn axpy<F: Float, A: Arch>(y: &mut [F], scale: F, x: &[F]) {
     }
 }
 
-/// A softmax in place over the first n values of a padded vector, whose padding is very low on entry and zero on return.
+/// A softmax in place over the first n values of a padded vector, whose padding is very low on entry and zero on
+/// return.
 #[inline(always)]
 pub fn padded_softmax<F: Float, A: Arch>(values: &mut [F], n: usize) {
     let mut highest = Lanes::all(F::LOWEST);

@@ -1,24 +1,25 @@
 //! The weights of a plan, packed for `product`, and the first state.
 
-use super::product::{PANEL, Panels};
+use super::product::Panels;
 use super::vector::softmax;
 use crate::fused::plan::{Dense, Plan};
 use crate::model::CONSTANT_MEMORY;
-use crate::simd::{Arch, Float};
+use crate::simd::{Arch, Float, LANES};
 use std::array;
 
 impl Dense {
-    /// W from column `passed` on, (J, K - passed), and the transpose of W, (K, J), both in panels; LSTM's two biases add up.
+    /// Packs W from column `passed` on, (J, K - passed), and the transpose of W, (K, J), both in panels. LSTM's two
+    /// biases add up.
     #[inline(always)]
     fn pack<F: Float>(&self, theta: &[F], weights: &mut Packed<F>) {
         let Packed { w, transposed } = weights;
         let step = self.input_stride.max(self.passed + self.passed_stride).next_multiple_of(4);
-        let mut rows = vec![F::ZERO; PANEL * step]; // of W, some at a time, which stay in the L1 cache
+        let mut rows = vec![F::ZERO; LANES * step]; // of W, some at a time, which stay in the L1 cache
         w.resize(self.outputs * self.passed_stride, F::ZERO);
         transposed.resize(self.inputs * self.output_stride, F::ZERO);
-        for (panel, to) in transposed.chunks_exact_mut(self.inputs * PANEL).enumerate() {
-            let first = panel * PANEL;
-            let count = PANEL.min(self.outputs - first);
+        for (panel, to) in transposed.chunks_exact_mut(self.inputs * LANES).enumerate() {
+            let first = panel * LANES;
+            let count = LANES.min(self.outputs - first);
             rows.fill(F::ZERO);
             for piece in &self.pieces {
                 for row in first.max(piece.row)..(first + count).min(piece.row + piece.rows) {
@@ -32,14 +33,14 @@ impl Dense {
             }
             // in arrays rather than slices, so that the compiler copies registers and calls no memmove
             for (row, values) in rows.chunks_exact(step).take(count).enumerate() {
-                let passed = values[self.passed..][..self.passed_stride].as_chunks::<PANEL>().0;
+                let passed = values[self.passed..][..self.passed_stride].as_chunks::<LANES>().0;
                 for (panel, columns) in passed.iter().enumerate() {
-                    w.as_chunks_mut::<PANEL>().0[panel * self.outputs + first + row] = *columns;
+                    w.as_chunks_mut::<LANES>().0[panel * self.outputs + first + row] = *columns;
                 }
             }
-            let tiles = rows.as_chunks::<4>().0; // (PANEL, step / 4)
-            for (i, to) in to.as_chunks_mut::<PANEL>().0.chunks_mut(4).enumerate() {
-                for j in 0..PANEL / 4 {
+            let tiles = rows.as_chunks::<4>().0; // (LANES, step / 4)
+            for (i, to) in to.as_chunks_mut::<LANES>().0.chunks_mut(4).enumerate() {
+                for j in 0..LANES / 4 {
                     let tile = F::columns(array::from_fn(|row| tiles[(4 * j + row) * (step / 4) + i]));
                     for (to, column) in to.iter_mut().zip(tile) {
                         to.as_chunks_mut().0[j] = column;
@@ -68,14 +69,31 @@ pub struct Packed<F> {
 }
 
 impl<F> Packed<F> {
+    /// Together with the sizes that they were packed by.
+    #[inline(always)]
+    pub fn of<'a>(&'a self, dense: &'a Dense) -> Matrix<'a, F> {
+        Matrix { dense, packed: self }
+    }
+}
+
+/// A Dense and its weights.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a, F> {
+    pub dense: &'a Dense,
+    packed: &'a Packed<F>,
+}
+
+impl<'a, F> Matrix<'a, F> {
     /// W (J, K - passed)
-    pub fn w(&self, dense: &Dense) -> Panels<'_, F> {
-        Panels::packed(&self.w, dense.outputs)
+    #[inline(always)]
+    pub fn w(self) -> Panels<'a, F> {
+        Panels::packed(&self.packed.w, self.dense.outputs)
     }
 
     /// Its transpose (K, J)
-    pub fn transposed(&self, dense: &Dense) -> Panels<'_, F> {
-        Panels::packed(&self.transposed, dense.inputs)
+    #[inline(always)]
+    pub fn transposed(self) -> Panels<'a, F> {
+        Panels::packed(&self.packed.transposed, self.dense.inputs)
     }
 }
 
