@@ -28,6 +28,7 @@ for line in sys.stdin:
 pack() {
     [ $# = 1 ] || stop "no folder named" "benches/cuda.sh pack DIR"
     mkdir -p "$1"
+    set -- "$(cd "$1" && pwd)"
     cd "$here/.."
     cargo build --release
     cp target/release/ntm "$1/ntm"
@@ -106,13 +107,15 @@ run() { # run DEVICE OUT
     grep -v '^$' "$2/parity.txt" | tail -40
     failed=
     python3 "$here/cuda.py" --device "$1" --out "$2" || failed="$failed cuda.py"
-    # averaged weights and blurred shifts, on the card and beside it; a machine that no block holds; several starts; the choice by itself
+    # averaged weights and blurred shifts, on the card and beside it; a machine that no block holds; a feed-forward controller; starts
+    # that are given up; a large batch, at whose rate the host must keep up; the choice by itself
     local learned="--seed 3 --sequences 1500 --set training.average=0.9 --set training.blur.kind=ramp --set evaluation.sequences=20"
     train average-blur "$1" "$2" copy $learned
     train average-blur-cpu cpu "$2" copy $learned
     train many-rows "$1" "$2" copy --sequences 2 --set model.memory.rows=65536 --set training.eval_every=0
-    train starts "$1" "$2" repeat-copy --sequences 64 --set training.restart.kind=never
+    train feedforward "$1" "$2" repeat-copy --sequences 64 --set training.restart.kind=never
     train sort "$1" "$2" priority-sort --sequences 400 --set training.batch_size=64 --set evaluation.sequences=20
+    train large "$1" "$2" copy --sequences 102400 --set training.batch_size=1024 --set task.min_length=20 --set training.eval_every=0
     train auto auto "$2" copy --sequences 100 --set evaluation.sequences=20
     if [ "$1" = cuda ]; then
         for batch in 2 200 300; do # one, two and four a block on an H100

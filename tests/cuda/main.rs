@@ -13,7 +13,7 @@ use machines::compare::{LENGTHS, assert_traces_close, compare, composed, narrow}
 use machines::{MACHINES, batch, exact_blur, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
-use ntm::fused::cuda::{Blocks, Shape, compiler};
+use ntm::fused::cuda::{Blocks, Shape, compiler, nvrtc};
 use ntm::fused::{CudaFused, Fused};
 use ntm::tasks::{Batch, Loss};
 use std::rc::Rc;
@@ -237,12 +237,12 @@ fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
 }
 
 /// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is none.
-fn nvrtc() -> bool {
+fn has_nvrtc() -> bool {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = std::fs::read_dir(root.join(".venv-test/lib")).into_iter().flatten();
     let folder =
         packages.map(|python| python.unwrap().path().join("site-packages/nvidia/cu13/lib")).find(|f| f.exists());
-    match compiler::open(folder.as_deref()) {
+    match nvrtc::open(folder.as_deref()) {
         Ok(_) => true,
         Err(error) if folder.is_some() => panic!("{error}"), // it was installed for this
         Err(error) => {
@@ -260,7 +260,7 @@ fn shape(recipe: &Recipe, sequences: usize) -> Shape {
 
 #[test]
 fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
-    if !nvrtc() {
+    if !has_nvrtc() {
         return;
     }
     let recipe = Recipe::load("copy", &[]).unwrap();
@@ -284,7 +284,7 @@ fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
 
 #[test]
 fn how_many_threads_a_team_has_is_a_constant_to_the_compiler_of_every_card() {
-    if !nvrtc() {
+    if !has_nvrtc() {
         return;
     }
     for (name, sequences) in [("copy", 1), ("ngrams", 1000)] {
@@ -314,7 +314,7 @@ fn how_many_threads_a_team_has_is_a_constant_to_the_compiler_of_every_card() {
 
 #[test]
 fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
-    if !nvrtc() {
+    if !has_nvrtc() {
         return;
     }
     for (name, _) in ntm::config::BUILT_IN {

@@ -8,6 +8,7 @@ pub mod compiler;
 mod fields;
 mod kernels;
 mod maps;
+pub mod nvrtc;
 mod shape;
 mod tape;
 mod trace;

@@ -18,13 +18,14 @@ impl Shape {
         Shape::new(&Plan::new(config, input_width, output_width), blocks, blocks, Kind::Float)
     }
 
-    /// The best one: blocks as `wanted`, with fewer sequences together until memories fit into shared memory, else with one
-    /// sequence and the room of a `single` block. Where that does not fit either, the bytes that it needs.
+    /// The best one: blocks as `wanted`, with fewer sequences together, down to two, until memories fit into shared memory; else two
+    /// sequences with the room of a `single` block, else one. Where that does not fit either, the bytes that it needs.
     pub(super) fn new(plan: &Plan, wanted: Blocks, single: Blocks, kind: Kind) -> Result<Shape, usize> {
         let size = kind.elt_size_in_bytes();
         let with = |blocks: Blocks| Shape::with(plan, blocks, blocks.shared / size);
-        let fewer = std::iter::successors(Some(wanted.together), |together| Some(together / 2)).take_while(|&n| n > 0);
-        let shapes = fewer.map(|together| with(Blocks { together, ..wanted }));
+        let fewer = std::iter::successors(Some(wanted.together), |together| Some(together / 2)).take_while(|&n| n > 1);
+        let two = Blocks { together: wanted.together.min(2), ..single };
+        let shapes = fewer.map(|together| Blocks { together, ..wanted }).chain([two]).map(with);
         let holding = |shape: &Shape| !shape.sizes.memories.contains(&0);
         let last = || with(Blocks { together: 1, ..single }).map_err(|needed| needed * size);
         shapes.flatten().find(holding).map_or_else(last, Ok)
@@ -100,4 +101,23 @@ fn vectors(sizes: &[usize], widest: usize, threads: usize, together: usize) -> u
 
 fn widest(plan: &Plan, of: impl Fn(&Dense) -> usize) -> usize {
     plan.controller.iter().map(of).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Recipe;
+
+    #[test]
+    fn where_four_sequences_do_not_fit_half_a_multiprocessor_two_have_all_of_it() {
+        let recipe = Recipe::load("copy", &[]).unwrap();
+        let (x, y) = recipe.task.widths();
+        let plan = Plan::new(&recipe.model, x, y);
+        for (kilobytes, expected) in [(227, [256, 4, 2]), (163, [256, 2, 2]), (99, [384, 2, 1])] {
+            let on_card = |sequences| Blocks::on_card(sequences, 128, kilobytes * 1024);
+            let Sizes { threads, together, blocks, .. } =
+                Shape::new(&plan, on_card(1024), on_card(1), Kind::Float).unwrap().sizes;
+            assert_eq!([threads, together, blocks], expected, "{kilobytes} kB");
+        }
+    }
 }

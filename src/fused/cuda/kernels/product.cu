@@ -89,7 +89,7 @@ struct Held {
 DEVICE int held_rows(const Sizes &p, const Matrix &w) {
     const Shares share(p, w.inputs, w.outputs);
     const int left = over(w.inputs - w.resident_rows, share.parts);
-    return share.units <= THREADS && p.n <= 256 ? least(left, p.together <= 2 ? MOST_HELD : 4) : 0;
+    return share.units <= THREADS && p.n <= 256 ? least(left, p.blocks < 2 ? MOST_HELD : 4) : 0;
 }
 
 // The first input of a thread's part that is not resident.
