@@ -238,8 +238,8 @@ mod tests {
             let mut trainer = trainer(engine);
             let mut batch = trainer.source.training_batch(1, 0, 2, 1.0).unwrap();
             batch.inputs[4 + 2] = bad; // (T, B, X) with B 2 and X 4: step 0 of sequence 1, channel 2
-            let message = trainer.update_by(&batch, None).unwrap_err().to_string();
             let expected = format!("the input is {bad} at update 1 (batch of 2, {} steps)", batch.steps);
+            let message = trainer.update_by(batch, None).unwrap_err().to_string();
             assert_eq!(message, expected + " (step 0, channel 2 of sequence 1)");
         }
     }

@@ -39,40 +39,40 @@ impl Trainer {
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
         let mut batch = self.source.training_slice(training.seed, self.progress.batch(), size, reach, slice)?;
         batch.blur = training.blur.at(step + 1, self.recipe.updates());
-        self.update_by(&batch, asked)
+        self.update_by(batch, asked)
     }
 
     /// One update by a batch, or by this rank's slice of one.
-    pub(super) fn update_by(&mut self, batch: &Batch, asked: Option<i32>) -> Result<Option<Step>> {
-        self.check_inputs(batch)?;
+    pub(super) fn update_by(&mut self, batch: Batch, asked: Option<i32>) -> Result<Option<Step>> {
+        self.check_inputs(&batch)?;
         let step = self.progress.step_of_start() + 1;
         let factor = self.progress.rate_factor(&self.recipe, step);
-        let all = match self.engine.gradient(&self.theta, batch, &mut self.gradient)? {
+        let all = match self.engine.gradient(&self.theta, &batch, &mut self.gradient)? {
             Logits::Host(logits) => {
                 let mut totals = Totals::default();
-                totals.add(self.recipe.task.scoring(), logits, batch);
-                let all = self.reduce(batch, asked, || Tensor::from(totals.loss))?;
+                totals.add(self.recipe.task.scoring(), logits, &batch);
+                let all = self.reduce(&batch, asked, || Tensor::from(totals.loss))?;
                 if !all.map_or(totals.loss.is_finite(), |all| all.finite) {
-                    return Err(self.not_finite(batch, false));
+                    return Err(self.not_finite(&batch, false));
                 }
                 let clip = &self.recipe.training.clip;
                 let norm = self.optimizer.update(clip, factor, &mut self.theta, &self.gradient, step);
                 if !norm.is_finite() {
-                    return Err(self.not_finite(batch, true));
+                    return Err(self.not_finite(&batch, true));
                 }
                 self.count(totals, norm);
                 self.update_average(step, None);
                 all
             }
             Logits::Device(logits) => {
-                let all = self.reduce(batch, asked, || logits.sum(logits.kind()) * 0.0)?;
+                let all = self.reduce(&batch, asked, || logits.sum(logits.kind()) * 0.0)?;
                 let told = all.map(|all| Tensor::from(if all.finite { 0.0 } else { f64::NAN }));
                 let told = told.map(|told| told.to_kind(logits.kind()).to_device(logits.device()));
                 let (clip, sound) = (&self.recipe.training.clip, told.as_ref().unwrap_or(&logits));
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
                 let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
                 self.update_average(step, Some(&norm));
-                self.waiting.push(Waiting { batch: batch.clone(), logits, norm });
+                self.waiting.push(Waiting { batch, logits, norm });
                 all
             }
         };
