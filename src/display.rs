@@ -71,12 +71,15 @@ impl Drop for Measuring {
     }
 }
 
+/// How a bar is drawn; `left`: what follows the counts.
+fn style(left: &str) -> ProgressStyle {
+    let template = format!("{{prefix}}{{bar:12}} {{human_pos}}/{{human_len}}{left}  {{wide_msg}}");
+    ProgressStyle::with_template(&template).expect("our own template")
+}
+
 /// A bar with words before it.
 fn drawn(bar: ProgressBar, before: String, done: u64) -> ProgressBar {
-    let bar = bar.with_position(done).with_prefix(before).with_style(
-        ProgressStyle::with_template("{prefix}{bar:12} {human_pos}/{human_len}, {eta} left  {wide_msg}")
-            .expect("a fixed template"),
-    );
+    let bar = bar.with_position(done).with_prefix(before).with_style(style(", {eta} left"));
     bar.reset_eta();
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
@@ -160,6 +163,7 @@ impl Display {
     pub fn close(&self) {
         match self {
             Display::Bar(bar) => {
+                bar.set_style(style("")); // no time is left where it is stopped
                 bar.abandon();
                 say(""); // it leaves the cursor at its end
             }

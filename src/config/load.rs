@@ -70,14 +70,16 @@ impl Recipe {
             set(&mut user, setting)?;
         }
         let mut resolved = serde_json::to_value(Recipe::default())?;
+        choose_kinds(&mut resolved, &user, "");
+        let paths = paths_of(&resolved);
         if let Some(task) = user.get("task") {
-            overlay(&mut resolved["task"], task.clone(), "task")?;
+            overlay(&mut resolved["task"], task.clone(), "task", &paths)?;
             let task: tasks::Task = serde_json::from_value(resolved["task"].clone())?;
             task.validate()?; // before others are made from its sizes
             resolved["evaluation"] = serde_json::to_value(Evaluation::of(&task))?; // its axes are those of the task
             resolved["solved"] = serde_json::to_value(Solved::of(&task))?; // and its figures
         }
-        overlay(&mut resolved, user, "")?;
+        overlay(&mut resolved, user, "", &paths)?;
         let recipe: Recipe = serde_json::from_value(resolved)?;
         recipe.validate()?;
         Ok(recipe)
@@ -110,7 +112,8 @@ fn kinds_of(path: &str) -> Vec<Value> {
 }
 
 /// Replaces the defaults by what the user wrote, whose names and types must be those of the defaults.
-fn overlay(defaults: &mut Value, user: Value, path: &str) -> Result<()> {
+/// `paths`: all that the recipe has, to say which was meant.
+fn overlay(defaults: &mut Value, user: Value, path: &str, paths: &[String]) -> Result<()> {
     let user = match user {
         Value::Object(user) if defaults.is_object() => user,
         value => {
@@ -126,11 +129,11 @@ fn overlay(defaults: &mut Value, user: Value, path: &str) -> Result<()> {
     for (name, value) in user {
         let path = join(path, &name);
         match known.get_mut(&name) {
-            Some(default) => overlay(default, value, &path)?,
+            Some(default) => overlay(default, value, &path, paths)?,
             None => {
                 let names = known.keys().map(String::as_str);
                 let all = names.clone().collect::<Vec<_>>().join(", ");
-                let meant = elsewhere(&path)?.unwrap_or_else(|| did_you_mean(&name, names));
+                let meant = elsewhere(&path, paths).unwrap_or_else(|| did_you_mean(&name, names));
                 bail!("unknown field `{path}`{meant}\nhint: the fields here are {all}");
             }
         }
@@ -277,9 +280,20 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, or that lie deeper
-/// in its section, if they are few.
-fn elsewhere(path: &str) -> Result<Option<String>> {
+/// Gives each section the fields of the kind that the user chose for it, where that is known.
+fn choose_kinds(defaults: &mut Value, user: &Value, path: &str) {
+    if let Some(Ok(chosen)) = user.get("kind").map(|kind| choose_kind(path, kind)) {
+        *defaults = chosen;
+    }
+    for (name, section) in defaults.as_object_mut().into_iter().flatten() {
+        if let Some(user) = user.get(name) {
+            choose_kinds(section, user, &join(path, name));
+        }
+    }
+}
+
+/// The paths of all fields and sections of a recipe.
+fn paths_of(recipe: &Value) -> Vec<String> {
     fn below(path: &str, value: &Value, paths: &mut Vec<String>) {
         for (name, value) in value.as_object().into_iter().flatten() {
             let path = join(path, name);
@@ -288,14 +302,20 @@ fn elsewhere(path: &str) -> Result<Option<String>> {
         }
     }
     let mut paths = vec![];
-    below("", &serde_json::to_value(Recipe::default())?, &mut paths);
+    below("", recipe, &mut paths);
+    paths
+}
+
+/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, or that lie deeper
+/// in its section, if they are few.
+fn elsewhere(path: &str, paths: &[String]) -> Option<String> {
     let ends = |known: &&String, with: &str| known.strip_suffix(with).is_some_and(|section| section.ends_with('.'));
     let (section, name) = path.split_once('.').unwrap_or(("", path));
     let whole: Vec<&String> = paths.iter().filter(|known| ends(known, path)).collect();
     let deeper = paths.iter().filter(|known| *known != path && known.starts_with(section) && ends(known, name));
     let found = if whole.is_empty() { deeper.collect() } else { whole };
     let quoted: Vec<String> = found.into_iter().map(|path| format!("`{path}`")).collect();
-    Ok((1..=3).contains(&quoted.len()).then(|| format!("; did you mean {}?", quoted.join(" or "))))
+    (1..=3).contains(&quoted.len()).then(|| format!("; did you mean {}?", quoted.join(" or ")))
 }
 
 /// The known name most like `name`, if any is like it.
@@ -411,6 +431,11 @@ mod tests {
             ("{}", vec!["seed"], "has no `=`"),
             ("{}", vec!["training.sede=3"], "unknown field `training.sede`; did you mean `seed`?"),
             ("{}", vec!["seed=3"], "unknown field `seed`; did you mean `training.seed`?"),
+            (
+                r#"{"model": {"kind": "lstm"}}"#,
+                vec!["model.memory.rows=4"],
+                "unknown field `model.memory`\nhint: the fields here are kind, hidden, layers",
+            ),
             ("{}", vec!["training.learning_rate=3"], "; did you mean `training.optimizer.learning_rate`?"),
             (
                 r#"{"memory": {"rows": 3}}"#,
