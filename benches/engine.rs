@@ -44,7 +44,8 @@ fn main() -> ExitCode {
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });
     let mut theta = Tensor::from_slice(&recipe.layout().initial_theta(1)).to_device(device);
     let mut gradient = theta.zeros_like();
-    let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(machine.update_kernels(&theta));
+    let mut optimizer = Optimizer::new(&recipe.training.optimizer, &recipe.training.clip, &theta)
+        .with_kernels(machine.update_kernels(&theta));
     let mut milliseconds = vec![];
     let mut bytes = None;
     let together = if device == Device::Cpu { 1 } else { (updates as u64 / 10).max(1) };
@@ -55,12 +56,11 @@ fn main() -> ExitCode {
         if engine == "forward" {
             machine.forward(&theta, &sequences).expect("logits");
         } else {
-            let (clip, step) = (&recipe.training.clip, step + 1);
+            let step = step + 1;
             match machine.gradient(&theta, &sequences, &mut gradient).expect("a gradient") {
-                Logits::Host(_) => optimizer.update(clip, 1.0, &mut theta, &gradient, step),
+                Logits::Host(_) => optimizer.update(1.0, &mut theta, &gradient, step),
                 Logits::Device(logits) => {
-                    let norm =
-                        optimizer.update_later(clip, 1.0, &mut theta, &gradient, &logits, step).expect("an update");
+                    let norm = optimizer.update_later(1.0, &mut theta, &gradient, &logits, step).expect("an update");
                     if step.is_multiple_of(together) { norm.double_value(&[]) } else { 0.0 }
                 }
             };

@@ -176,7 +176,8 @@ impl Trainer {
             layout: recipe.layout(),
             average: recipe.training.average_decay(1).map(|_| theta.copy()),
             gradient: theta.zeros_like(),
-            optimizer: Optimizer::new(&recipe.training.optimizer, &theta).with_kernels(engine.update_kernels(&theta)),
+            optimizer: Optimizer::new(&recipe.training.optimizer, &recipe.training.clip, &theta)
+                .with_kernels(engine.update_kernels(&theta)),
             recipe,
             progress,
             source,

@@ -372,11 +372,11 @@ fn ten_training_steps_follow_the_definition() {
     let thetas = engines.each_mut().map(|engine| {
         let mut theta = Tensor::from_slice(&recipe.layout().initial_theta(1));
         let mut gradient = theta.zeros_like();
-        let mut optimizer = Optimizer::new(&recipe.training.optimizer, &theta);
+        let mut optimizer = Optimizer::new(&recipe.training.optimizer, &recipe.training.clip, &theta);
         for step in 0..10 {
             let batch = Source::open(&recipe.task).unwrap().training_batch(1, step, 3, 1.0).unwrap();
             engine.gradient(&theta, &batch, &mut gradient).unwrap();
-            optimizer.update(&recipe.training.clip, 1.0, &mut theta, &gradient, step + 1);
+            optimizer.update(1.0, &mut theta, &gradient, step + 1);
         }
         theta
     });

@@ -2,7 +2,7 @@ use super::tables::{by_seed, points_table, positions, ranges, spreads};
 use super::{backend, grid, pictures, sized, too_few_rows, trained, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Eval;
-use crate::config::Recipe;
+use crate::config::{Metric, Recipe};
 use crate::device;
 use crate::display::Measuring;
 use crate::distributed::Group;
@@ -56,7 +56,7 @@ struct Measured {
 
 pub fn run(flags: Eval) -> Result<()> {
     if Study::is_in(&flags.trained.checkpoint) {
-        return study(&flags);
+        return run_study(&flags);
     }
     let Measured { recipe, points, mut source, mut engine, theta, told } =
         measure(&flags, trained(&flags.trained)?, true)?;
@@ -67,7 +67,7 @@ pub fn run(flags: Eval) -> Result<()> {
 }
 
 /// Every seed of a study, each by the machine that its directory stands for.
-fn study(flags: &Eval) -> Result<()> {
+fn run_study(flags: &Eval) -> Result<()> {
     let directory = &flags.trained.checkpoint;
     if let Some((flag, _)) = flags.pictures.files().next() {
         return usage(&format!(
@@ -75,57 +75,79 @@ fn study(flags: &Eval) -> Result<()> {
         ));
     }
     let study = Study::read(directory)?;
-    let (mut runs, [mut missing, mut unfinished, mut without_best]) = (vec![], [(); 3].map(|()| vec![]));
+    let mut notes = Notes::default();
+    let mut runs = vec![];
     for &seed in &study.seeds {
-        let directory = study.run_directory(seed);
-        let Some(file) = Run::checkpoint_in(&directory) else {
-            missing.push(seed);
-            continue;
-        };
-        let has_ended = |mut latest: Checkpoint| {
-            let own = latest.recipe.training.sequences;
-            latest.recipe.training.sequences = own.max(study.recipe.training.sequences);
-            latest.finished()
-        };
-        if !Run::latest_of(&directory).is_ok_and(has_ended) {
-            unfinished.push(seed);
-        }
-        if file == Run::latest_in(&directory) {
-            without_best.push(seed);
-        }
-        let checkpoint = Checkpoint::load(&file)?;
-        let own = &checkpoint.recipe;
-        if (&own.task, &own.model, &own.evaluation)
-            != (&study.recipe.task, &study.recipe.model, &study.recipe.evaluation)
-        {
-            say(&format!("seed {seed} has a run of another recipe in its place: left out"));
-            continue;
-        }
+        let Some((file, checkpoint)) = machine_of(&study, seed, &mut notes)? else { continue };
         let machine = sized(checkpoint, &flags.trained)?;
         runs.push(measure(flags, (file, machine), runs.is_empty())?.told);
     }
-    for (seeds, what) in [
-        (missing, "no checkpoint yet: left out"),
-        (unfinished, "not come to the end of training"),
-        (without_best, "no best machine: measured by the latest"),
-    ] {
-        match seeds[..] {
-            [] => {}
-            [seed] => say(&format!("seed {seed} has {what}")),
-            _ => say(&format!("seeds {} have {what}", ranges(&seeds))),
-        }
-    }
+    notes.say();
     if runs.is_empty() {
         bail!("no seed of `{}` has a checkpoint", directory.display());
     }
-    let metric = study.recipe.solved.threshold.metric;
-    let seeds: Vec<(Vec<String>, &[Score])> =
-        runs.iter().map(|run| (vec![run.training_seed.to_string()], &run.results[..])).collect();
-    let said = metric.said(&runs[0].results);
-    let scores: Vec<&[Score]> = runs.iter().map(|run| &run.results[..]).collect();
-    let table = format!("{said}\n{}\n{}", by_seed(&["seed"], &seeds, metric), spreads(&scores));
+    let table = seeds_table(&runs, study.recipe.solved.threshold.metric);
     let told = StudyResults { study: directory.display().to_string(), runs };
     print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table })
+}
+
+/// The seeds of a study of which there is something to say.
+#[derive(Default)]
+struct Notes {
+    missing: Vec<u64>,
+    unfinished: Vec<u64>,
+    without_best: Vec<u64>,
+}
+
+impl Notes {
+    fn say(&self) {
+        for (seeds, what) in [
+            (&self.missing, "no checkpoint yet: left out"),
+            (&self.unfinished, "not come to the end of training"),
+            (&self.without_best, "no best machine: measured by the latest"),
+        ] {
+            match seeds[..] {
+                [] => {}
+                [seed] => say(&format!("seed {seed} has {what}")),
+                _ => say(&format!("seeds {} have {what}", ranges(seeds))),
+            }
+        }
+    }
+}
+
+/// The machine of one seed of a study, and its file; none where there is none of the study's recipe yet.
+fn machine_of(study: &Study, seed: u64, notes: &mut Notes) -> Result<Option<(PathBuf, Checkpoint)>> {
+    let directory = study.run_directory(seed);
+    let Some(file) = Run::checkpoint_in(&directory) else {
+        notes.missing.push(seed);
+        return Ok(None);
+    };
+    let has_ended = |mut latest: Checkpoint| {
+        let own = latest.recipe.training.sequences;
+        latest.recipe.training.sequences = own.max(study.recipe.training.sequences);
+        latest.finished()
+    };
+    if !Run::latest_of(&directory).is_ok_and(has_ended) {
+        notes.unfinished.push(seed);
+    }
+    if file == Run::latest_in(&directory) {
+        notes.without_best.push(seed);
+    }
+    let checkpoint = Checkpoint::load(&file)?;
+    let parts = |recipe: &Recipe| (recipe.task.clone(), recipe.model.clone(), recipe.evaluation.clone());
+    if parts(&checkpoint.recipe) != parts(&study.recipe) {
+        say(&format!("seed {seed} has a run of another recipe in its place: left out"));
+        return Ok(None);
+    }
+    Ok(Some((file, checkpoint)))
+}
+
+/// A row a seed, and the median and range of each mean.
+fn seeds_table(runs: &[Results], metric: Metric) -> String {
+    let seeds: Vec<(Vec<String>, &[Score])> =
+        runs.iter().map(|run| (vec![run.training_seed.to_string()], &run.results[..])).collect();
+    let scores: Vec<&[Score]> = runs.iter().map(|run| &run.results[..]).collect();
+    format!("{}\n{}\n{}", metric.said(&runs[0].results), by_seed(&["seed"], &seeds, metric), spreads(&scores))
 }
 
 /// Measures a machine of a file. `says`: tells first what measures.

@@ -105,24 +105,24 @@ impl Config {
 
 /// `Optimizer::update_later` by kernels of an engine's device.
 pub trait DeviceUpdate {
-    /// Queues the update; `state` in the order of `Optimizer::state_names`. Returns the norm, a scalar.
+    /// Queues the update; `vectors` are theta and then the state, in the order of `Optimizer::state_names`. Returns the norm, a scalar.
     fn update(
         &mut self,
         clip: &Clip,
         rule: &Rule,
-        theta: &mut Tensor,
+        vectors: &[&Tensor],
         gradient: &Tensor,
         logits: &Tensor,
-        state: &[(&'static str, Tensor)],
     ) -> Result<Tensor>;
 
     /// Forgets that something was not finite.
     fn recover(&mut self);
 }
 
-/// An optimizer and its state.
+/// Clip and optimizer, and the state of the latter.
 pub struct Optimizer {
     config: Config,
+    clip: Clip,
     /// Named vectors of theta's length; zeros at the start.
     pub state: Vec<(&'static str, Tensor)>,
     /// A scalar on the device: 0, and not a number from the first `update_later` on that was given something not finite.
@@ -131,10 +131,10 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    pub fn new(config: &Config, theta: &Tensor) -> Optimizer {
+    pub fn new(config: &Config, clip: &Clip, theta: &Tensor) -> Optimizer {
         let names = Optimizer::state_names(config);
         let state = names.iter().map(|name| (*name, theta.zeros_like())).collect();
-        Optimizer { config: config.clone(), state, broken: None, kernels: None }
+        Optimizer { config: config.clone(), clip: clip.clone(), state, broken: None, kernels: None }
     }
 
     /// This optimizer with kernels for `update_later`, where an engine has some.
@@ -160,14 +160,14 @@ impl Optimizer {
     /// Updates theta in place by the clipped gradient; `step` counts from 1, `factor` multiplies the learning rate. Returns
     /// the gradient's norm before the clip; if that is not finite, nothing is updated. NaN if theta or the state was finite
     /// and is so no longer.
-    pub fn update(&mut self, clip: &Clip, factor: f64, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
+    pub fn update(&mut self, factor: f64, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
         let _guard = tch::no_grad_guard();
         let on_host = flat::values(gradient);
         let norm = on_host.map_or_else(|| gradient.norm().double_value(&[]), norm);
         if !norm.is_finite() {
             return norm;
         }
-        let (scale, limit) = clip.scale_and_limit(norm);
+        let (scale, limit) = self.clip.scale_and_limit(norm);
         let rule = Rule::new(&self.config, factor, step);
         if let Some(gradient) = on_host {
             let values = |vector| flat::values_mut(vector).expect("all vectors lie where the gradient does");
@@ -190,7 +190,6 @@ impl Optimizer {
     /// the norm is NaN.
     pub fn update_later(
         &mut self,
-        clip: &Clip,
         factor: f64,
         theta: &mut Tensor,
         gradient: &Tensor,
@@ -199,14 +198,16 @@ impl Optimizer {
     ) -> Result<Tensor> {
         let _guard = tch::no_grad_guard();
         if let Some(kernels) = &mut self.kernels {
-            return kernels.update(clip, &Rule::new(&self.config, factor, step), theta, gradient, logits, &self.state);
+            let vectors: Vec<&Tensor> =
+                std::iter::once(&*theta).chain(self.state.iter().map(|(_, vector)| vector)).collect();
+            return kernels.update(&self.clip, &Rule::new(&self.config, factor, step), &vectors, gradient, logits);
         }
         let norm = gradient.norm();
         let mut broken = (&norm + logits.sum(logits.kind())) * 0.0;
         if let Some(before) = &self.broken {
             broken += before;
         }
-        let clipped = match clip {
+        let clipped = match &self.clip {
             Clip::Norm { at } => gradient * (norm.reciprocal() * *at).clamp_max(1.0),
             Clip::Value { at } => gradient.clamp(-at, *at),
             Clip::None {} => gradient.shallow_clone(),
@@ -244,10 +245,10 @@ mod tests {
     fn updated(config: &Config, clip: &Clip, gradients: &[&[f64]]) -> [Vec<f64>; 2] {
         [tch::Kind::Double, tch::Kind::Float].map(|kind| {
             let mut theta = Tensor::ones([gradients[0].len() as i64], (kind, tch::Device::Cpu));
-            let mut optimizer = Optimizer::new(config, &theta);
+            let mut optimizer = Optimizer::new(config, clip, &theta);
             for (step, gradient) in gradients.iter().enumerate() {
                 let gradient = Tensor::from_slice(gradient).to_kind(kind);
-                optimizer.update(clip, 1.0, &mut theta, &gradient, step as u64 + 1);
+                optimizer.update(1.0, &mut theta, &gradient, step as u64 + 1);
             }
             Vec::try_from(theta.to_kind(tch::Kind::Double)).unwrap()
         })
@@ -325,11 +326,10 @@ mod tests {
             for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 10.0 }, Clip::Value { at: 1.0 }, Clip::None {}] {
                 let gradient = Tensor::from_slice(&[3.0, -4.0, 0.5]);
                 let mut thetas = [(); 2].map(|()| gradient.ones_like());
-                let mut optimizers = [(); 2].map(|()| Optimizer::new(&config, &gradient));
+                let mut optimizers = [(); 2].map(|()| Optimizer::new(&config, &clip, &gradient));
                 for step in 1..4 {
-                    let norm = optimizers[0].update(&clip, 0.5, &mut thetas[0], &gradient, step);
-                    let later =
-                        optimizers[1].update_later(&clip, 0.5, &mut thetas[1], &gradient, &gradient, step).unwrap();
+                    let norm = optimizers[0].update(0.5, &mut thetas[0], &gradient, step);
+                    let later = optimizers[1].update_later(0.5, &mut thetas[1], &gradient, &gradient, step).unwrap();
                     assert_eq!(norm, later.double_value(&[]));
                 }
                 let [now, later] = thetas.map(|theta| Vec::<f64>::try_from(theta).unwrap());
@@ -344,12 +344,12 @@ mod tests {
         for (gradient, logit) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
             let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
             let mut theta = sound.ones_like();
-            let mut optimizer = Optimizer::new(&RMSPROP, &theta);
+            let mut optimizer = Optimizer::new(&RMSPROP, &Clip::None {}, &theta);
             let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
                 if recover {
                     optimizer.recover();
                 }
-                let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2).unwrap();
+                let norm = optimizer.update_later(1.0, &mut theta, gradient, logits, 2).unwrap();
                 (norm, theta.copy(), optimizer.state[2].1.copy())
             };
             let (_, before, state) = later(&sound, &sound, false);

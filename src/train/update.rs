@@ -55,8 +55,7 @@ impl Trainer {
                 if !all.map_or(totals.loss.is_finite(), |all| all.finite) {
                     return Err(self.not_finite(&batch, false));
                 }
-                let clip = &self.recipe.training.clip;
-                let norm = self.optimizer.update(clip, factor, &mut self.theta, &self.gradient, step);
+                let norm = self.optimizer.update(factor, &mut self.theta, &self.gradient, step);
                 if !norm.is_finite() {
                     return Err(self.not_finite(&batch, true));
                 }
@@ -68,9 +67,9 @@ impl Trainer {
                 let all = self.reduce(&batch, asked, || logits.sum(logits.kind()) * 0.0)?;
                 let told = all.map(|all| Tensor::from(if all.finite { 0.0 } else { f64::NAN }));
                 let told = told.map(|told| told.to_kind(logits.kind()).to_device(logits.device()));
-                let (clip, sound) = (&self.recipe.training.clip, told.as_ref().unwrap_or(&logits));
+                let sound = told.as_ref().unwrap_or(&logits);
                 let (optimizer, theta) = (&mut self.optimizer, &mut self.theta);
-                let norm = optimizer.update_later(clip, factor, theta, &self.gradient, sound, step)?;
+                let norm = optimizer.update_later(factor, theta, &self.gradient, sound, step)?;
                 self.update_average(step, Some(&norm));
                 self.waiting.push(Waiting { batch, logits, norm });
                 all

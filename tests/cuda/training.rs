@@ -108,9 +108,9 @@ fn a_gradient_that_is_not_finite_is_told_with_its_update_and_leaves_the_weights(
 }
 
 /// An optimizer with emulated kernels.
-fn optimizer(config: &Config, theta: &Tensor, block: usize, warp: usize) -> Optimizer {
+fn optimizer(config: &Config, clip: &Clip, theta: &Tensor, block: usize, warp: usize) -> Optimizer {
     let launcher = Rc::new(Emulated::new(Kind::Float, block, warp, 1));
-    Optimizer::new(config, theta).with_kernels(Some(Box::new(UpdateKernels::new(launcher, theta))))
+    Optimizer::new(config, clip, theta).with_kernels(Some(Box::new(UpdateKernels::new(launcher, theta))))
 }
 
 #[test]
@@ -120,10 +120,11 @@ fn the_kernels_of_the_optimizer_update_as_it_does() {
             for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 100.0 }, Clip::Value { at: 0.4 }, Clip::None {}] {
                 let gradient = Tensor::from_slice(&(0..700).map(|i| (i as f32).sin()).collect::<Vec<_>>());
                 let mut thetas = [(); 2].map(|()| gradient.ones_like());
-                let mut optimizers = [Optimizer::new(&config, &gradient), optimizer(&config, &gradient, block, warp)];
+                let mut optimizers =
+                    [Optimizer::new(&config, &clip, &gradient), optimizer(&config, &clip, &gradient, block, warp)];
                 for step in 1..5 {
-                    let norm = optimizers[0].update(&clip, 0.5, &mut thetas[0], &gradient, step);
-                    let later = optimizers[1].update_later(&clip, 0.5, &mut thetas[1], &gradient, &gradient, step);
+                    let norm = optimizers[0].update(0.5, &mut thetas[0], &gradient, step);
+                    let later = optimizers[1].update_later(0.5, &mut thetas[1], &gradient, &gradient, step);
                     assert!((later.unwrap().double_value(&[]) / norm - 1.0).abs() < 1e-6);
                 }
                 let pairs = |of: &dyn Fn(usize) -> Vec<Tensor>| of(0).into_iter().zip(of(1)).collect::<Vec<_>>();
@@ -150,12 +151,12 @@ fn the_kernels_of_the_optimizer_update_nothing_after_something_that_is_not_finit
     for (gradient, logit) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
         let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
         let mut theta = sound.ones_like();
-        let mut optimizer = optimizer(&Config::kinds()[0], &theta, 8, 4);
+        let mut optimizer = optimizer(&Config::kinds()[0], &Clip::None {}, &theta, 8, 4);
         let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
             if recover {
                 optimizer.recover();
             }
-            let norm = optimizer.update_later(&Clip::None {}, 1.0, &mut theta, gradient, logits, 2).unwrap();
+            let norm = optimizer.update_later(1.0, &mut theta, gradient, logits, 2).unwrap();
             (norm.double_value(&[]), theta.copy(), optimizer.state[2].1.copy())
         };
         let (norm, before, state) = later(&sound, &sound, false);

@@ -2,7 +2,7 @@
 
 use super::kernels::{Grid, Kernel, Launcher, NORM_BLOCKS, Update};
 use crate::optim::{Clip, DeviceUpdate, Rule};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use std::rc::Rc;
 use tch::Tensor;
 
@@ -31,16 +31,16 @@ impl DeviceUpdate for UpdateKernels {
         &mut self,
         clip: &Clip,
         rule: &Rule,
-        theta: &mut Tensor,
+        vectors: &[&Tensor],
         gradient: &Tensor,
         logits: &Tensor,
-        state: &[(&'static str, Tensor)],
     ) -> Result<Tensor> {
+        let (theta, state) = vectors.split_first().context("there is theta")?;
         let told = Tensor::f_empty([0; 0], (theta.kind(), theta.device()))?;
         let logits = logits.f_to_kind(theta.kind())?;
         let at = |tensor: &Tensor| tensor.data_ptr() as u64;
         let mut states = [0; 3];
-        states.iter_mut().zip(state).for_each(|(place, (_, vector))| *place = at(vector));
+        states.iter_mut().zip(state).for_each(|(place, vector)| *place = at(vector));
         let (clip, limit) = match clip {
             Clip::None {} => (0, 0.0),
             Clip::Norm { at } => (1, *at),
