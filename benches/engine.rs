@@ -28,17 +28,16 @@ fn main() -> ExitCode {
 
     let recipe = Recipe::load("copy", &[]).expect("a built-in recipe");
     let mut source = Source::open(&recipe.task).expect("it has no files");
-    let (x, y) = recipe.task.widths();
     let device = match device::choose(numbers.get(4).map_or("cpu", String::as_str), Some(0), 1) {
         Ok((device, _)) => device,
         Err(error) => return refused(&format!("error: {error:#}")),
     };
     let mut machine: Box<dyn Engine> = match (engine.as_str(), device) {
-        ("fused", Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index).expect("a card")),
+        ("fused", Device::Cuda(index)) => Box::new(CudaFused::on_card(recipe.network(), index).expect("a card")),
         ("fused" | "forward" | "checkpoint", _) => {
-            Box::new(Fused::<f32>::new(&recipe.model, x, y, threads).expect("threads"))
+            Box::new(Fused::<f32>::new(recipe.network(), threads).expect("threads"))
         }
-        ("composed", _) => Box::new(Composed::new(&recipe.model, x, y)),
+        ("composed", _) => Box::new(Composed::new(recipe.network())),
         (other, _) => return refused(&format!("no engine {other}: fused, composed, forward or checkpoint")),
     };
     tch::set_num_threads(if engine == "composed" { threads as i32 } else { 1 });

@@ -30,6 +30,19 @@ impl Checkpoint {
         self.progress.finished(&self.recipe)
     }
 
+    /// Whether it has been finished and all that is due at its end done.
+    pub fn ended(&self) -> bool {
+        self.finished() && self.progress.closing.is_none()
+    }
+
+    /// Takes a recipe to go on with. One whose total has been seen is to end the run.
+    pub fn go_on_as(&mut self, recipe: Recipe) {
+        let ended = self.ended();
+        let before = self.progress.closing.unwrap_or(self.recipe.training.sequences);
+        self.recipe = recipe;
+        self.progress.closing = (!ended && self.finished()).then_some(before);
+    }
+
     pub fn save(&self, path: &Path) -> Result<()> {
         write_atomically(path, &self.to_bytes()?)
     }

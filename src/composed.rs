@@ -2,7 +2,7 @@
 
 use crate::engine::{Engine, Logits, Trace};
 use crate::flat::upload;
-use crate::model::{Config, Layout, Network, Parameters};
+use crate::model::{Config, Layout, Network, Parameters, Spec};
 use crate::tasks::{Batch, Loss};
 use anyhow::Result;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -16,12 +16,12 @@ pub struct Composed {
 }
 
 impl Composed {
-    pub fn new(config: &Config, input_width: usize, output_width: usize) -> Composed {
+    pub fn new(spec: Spec) -> Composed {
         Composed {
-            config: config.clone(),
-            layout: Layout::new(config, input_width, output_width),
-            input_width: input_width as i64,
-            output_width: output_width as i64,
+            config: spec.config.clone(),
+            layout: Layout::new(spec),
+            input_width: spec.input_width as i64,
+            output_width: spec.output_width as i64,
             logits: vec![],
         }
     }

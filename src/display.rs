@@ -131,7 +131,8 @@ impl Display {
             let left = Some(seconds).filter(|&seconds| seconds >= 1.0);
             let left = left.map(|seconds| format!(", {} left", HumanDuration(Duration::from_secs_f64(seconds))));
             let left = left.unwrap_or_default();
-            say(&format!("{sequences} sequences: {figures}, {rate:.0} sequences/s{left}"));
+            let rate = if *rate > 0.0 { format!(", {rate:.0} sequences/s") } else { String::new() };
+            say(&format!("{sequences} sequences: {figures}{rate}{left}"));
         }
     }
 

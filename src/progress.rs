@@ -40,6 +40,9 @@ pub struct Progress {
     /// How far a curriculum by success has come.
     #[serde(default)]
     pub lesson: Lesson,
+    /// Where a stopped run has been given the total that it has seen: the total it had before, until what is due at an end is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub closing: Option<u64>,
 }
 
 impl Progress {
@@ -77,7 +80,8 @@ impl Progress {
     /// What schedule and rollbacks multiply the recipe's learning rate by.
     pub fn rate_factor(&self, recipe: &Recipe, step: u64) -> f64 {
         let halvings = 0.5f64.powi(self.rollbacks as i32);
-        recipe.training.schedule.factor(step, recipe.updates()) * halvings
+        let updates = self.closing.map_or(recipe.updates(), |total| recipe.updates_of(total));
+        recipe.training.schedule.factor(step, updates) * halvings
     }
 
     /// The sequences that will have been seen at the end of this start.

@@ -83,7 +83,7 @@ mod tests {
             let theta = layout.initial_theta(1);
             let mut source = Source::open(&recipe.task).unwrap();
             let batch = source.evaluation_batch(1, &recipe.task.sample(), 0, 1).unwrap();
-            let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
+            let mut engine = Composed::new(recipe.network());
             let trace = engine.trace(&Tensor::from_slice(&theta), &batch).unwrap();
             let mut memory = Memory::start(shape, &layout, &theta);
             for step in 0..batch.steps {

@@ -30,6 +30,9 @@ pub struct Study {
     /// What it was last trained with, as `Progress` has them; empty where that is not known.
     pub engine: String,
     pub device: String,
+    /// Of a study of an earlier version, whose recipe does not say it: the checksum of the weights that its seeds begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<u32>,
     #[serde(skip)]
     directory: PathBuf,
     /// Held by the rank that leads.
@@ -93,7 +96,7 @@ impl Study {
     fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
         let (engine, device) = (String::new(), String::new());
         let (sequences_before, directory) = (vec![], directory.to_path_buf());
-        Study { recipe, seeds, sequences_before, engine, device, directory, _lock: None }
+        Study { recipe, seeds, sequences_before, engine, device, weights: None, directory, _lock: None }
     }
 
     /// Adds seeds to those that it has.
@@ -156,7 +159,8 @@ impl Study {
         let before = saved["sequences_before"].as_array().into_iter().flatten();
         let sequences_before = before.filter_map(Value::as_u64).collect();
         let (engine, device) = (word("engine"), word("device"));
-        Ok(Study { sequences_before, engine, device, ..Study::of(directory, recipe, seeds) })
+        let weights = saved["weights"].as_u64().map(|checksum| checksum as u32);
+        Ok(Study { sequences_before, engine, device, weights, ..Study::of(directory, recipe, seeds) })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {

@@ -71,6 +71,8 @@ struct StepOutcome {
     regular: bool,
     /// The signal that asked to stop.
     stopped: Option<i32>,
+    /// Whether it is of an update of an earlier session, whose gradient is gone.
+    closed: bool,
 }
 
 impl StepOutcome {
@@ -237,16 +239,12 @@ impl Trainer {
         stop: &impl Fn() -> Option<i32>,
     ) -> Result<Ended> {
         let mut clock = Clock::new(&self.progress);
-        let mut stands_at_end = self.finished(); // where a stopped run gets the total that it has seen
-        while stands_at_end || !self.finished() {
-            if !self.may_be_given_up() {
+        while !self.finished() || self.progress.closing.is_some() {
+            let closing = self.progress.closing.is_some();
+            if !closing && !self.may_be_given_up() {
                 self.ahead = None;
             }
-            let happened = if std::mem::take(&mut stands_at_end) {
-                self.after_update(&mut clock, None, true)?
-            } else {
-                self.step(&mut clock, stop)?
-            };
+            let happened = if closing { self.after_update(&mut clock, None)? } else { self.step(&mut clock, stop)? };
             display.tick(self.progress.sequences);
             if self.finished() {
                 display.expect(self.progress.sequences); // where it ends solved
@@ -277,17 +275,19 @@ impl Trainer {
         let all = self.update_with(stop())?;
         // the ranks of a group stop after the same step: the first whose all-reduce says so
         let stopped = all.map_or_else(stop, |all| all.stopped);
-        self.after_update(clock, stopped, false)
+        self.after_update(clock, stopped)
     }
 
-    /// What is due after an update. `again`: of one that was the last before a stop and is now the last of all, what was not due then.
-    fn after_update(&mut self, clock: &mut Clock, stopped: Option<i32>, again: bool) -> Result<StepOutcome> {
+    /// What is due after an update; where the run is closing, what was not due when that update was made.
+    fn after_update(&mut self, clock: &mut Clock, stopped: Option<i32>) -> Result<StepOutcome> {
+        let closing = self.progress.closing.is_some();
         self.progress.seconds = clock.seconds();
         let training = &self.recipe.training;
         let (step, last) = (self.progress.step_of_start(), self.finished());
         let falls_due = |every: u64| every > 0 && step.is_multiple_of(every);
-        let due = |every: u64| !again && falls_due(every);
-        let at_end = |every: u64| every > 0 && last && !(again && falls_due(every));
+        let due = |every: u64| !closing && falls_due(every);
+        let at_end = |every: u64| every > 0 && last && !(closing && falls_due(every));
+        let logged = closing && falls_due(training.eval_every);
         let wanted = self.threshold_due(); // or else it begins anew
         let measured = wanted.is_some() || at_end(training.eval_every) || due(training.eval_every);
         let reported = wanted.is_some() || at_end(training.report_every) || due(training.report_every);
@@ -300,12 +300,13 @@ impl Trainer {
         if measured {
             let (scores, best) = clock.aside(|| self.evaluate())?; // which may solve it
             happened.given_up = self.why_given_up(wanted.as_ref(), &scores);
-            (happened.scores, happened.best) = (Some(scores), best);
+            (happened.scores, happened.best) = (Some(scores).filter(|_| !logged), best);
         }
         if (reported || self.finished()) && self.progress.window.updates > 0 {
             happened.report = Some(self.report(clock.rate(self.progress.sequences)));
         }
         happened.regular |= happened.given_up.is_some();
+        happened.closed = self.progress.closing.take().is_some();
         Ok(happened)
     }
 
@@ -355,8 +356,7 @@ mod testing {
 
     /// What a trainer of a recipe needs beside it: its source, and the fused engine on the CPU.
     pub fn parts(recipe: &Recipe) -> (Source, Box<Fused>) {
-        let (x, y) = recipe.task.widths();
-        (Source::open(&recipe.task).unwrap(), Box::new(Fused::new(&recipe.model, x, y, 1).unwrap()))
+        (Source::open(&recipe.task).unwrap(), Box::new(Fused::new(recipe.network(), 1).unwrap()))
     }
 
     /// A trainer of a recipe's text.

@@ -10,7 +10,7 @@ use ntm::checkpoint::Checkpoint;
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::export::{npz, onnx, safetensors, torchscript};
 use ntm::fused::Fused;
-use ntm::model::with_rows;
+use ntm::model::{Spec, with_rows};
 use ntm::progress::Progress;
 use serde_json::Value;
 use std::fs;
@@ -48,8 +48,8 @@ fn case(checkpoint: &Checkpoint, steps: usize, size: usize) -> [Tensor; 3] {
     let mut batch = batch(recipe, &vec![steps; size], 11);
     batch.inputs.iter_mut().for_each(|input| *input = (*input > 0.0) as u8 as f32);
     let theta: Vec<f64> = checkpoint.theta.iter().map(|&weight| weight.into()).collect();
-    let mut single = Fused::<f32>::new(&recipe.model, x, y, 1).unwrap();
-    let mut double = Fused::<f64>::new(&recipe.model, x, y, 1).unwrap();
+    let mut single = Fused::<f32>::new(recipe.network(), 1).unwrap();
+    let mut double = Fused::<f64>::new(recipe.network(), 1).unwrap();
     let tensor = |values: &[f32], width| Tensor::from_slice(values).view([steps as i64, size as i64, width as i64]);
     [
         tensor(&batch.inputs, x),
@@ -143,7 +143,7 @@ fn a_machine_exports_with_more_memory_rows_as_it_is_evaluated_with_them() {
     export(&checkpoint, &folder, "--rows 14");
     let (x, y) = checkpoint.recipe.task.widths();
     let (before, theta) = (checkpoint.recipe.model, checkpoint.theta);
-    (checkpoint.recipe.model, checkpoint.theta) = with_rows(&before, x, y, &theta, 14).unwrap();
+    (checkpoint.recipe.model, checkpoint.theta) = with_rows(Spec::new(&before, x, y), &theta, 14).unwrap();
     assert!(checkpoint.theta.len() > theta.len(), "the learned first weighting grows");
     write_cases(&checkpoint, &folder);
     compare(directory.path());

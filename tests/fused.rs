@@ -16,11 +16,11 @@ use ntm::tasks::{Batch, Loss, Source};
 use tch::Tensor;
 
 fn level(recipe: &Recipe, level: Level, threads: usize) -> Fused<f32> {
-    Fused::at_level(level, &recipe.model, recipe.task.input_width(), recipe.task.output_width(), threads).unwrap()
+    Fused::at_level(level, recipe.network(), threads).unwrap()
 }
 
 fn fused(recipe: &Recipe, threads: usize) -> Fused<f32> {
-    Fused::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), threads).unwrap()
+    Fused::new(recipe.network(), threads).unwrap()
 }
 
 #[test]
@@ -32,7 +32,7 @@ fn in_f64_logits_and_every_gradient_equal_the_definition_to_1e_9_at_every_instru
             let batch = Batch { blur: exact_blur(&recipe, draw), ..batch(&recipe, lengths, draw as u64) };
             let expected = composed(&recipe, &theta, &batch);
             for level in Level::available() {
-                let mut engine = Fused::at_level(level, &recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+                let mut engine = Fused::at_level(level, recipe.network(), 1).unwrap();
                 let mut gradient = vec![0.0; theta.len()];
                 let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
                 let name = format!("{name}, lengths {lengths:?}, {level:?}");
@@ -116,7 +116,7 @@ fn long_sequences_whose_weight_gradients_are_summed_in_several_parts_equal_the_d
     let batch = batch(&recipe, &[300, 129, 128], 3); // a part is 128 steps
     let expected = composed(&recipe, &theta, &batch);
     let mut gradient = vec![0.0; theta.len()];
-    let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+    let mut engine = Fused::<f64>::new(recipe.network(), 1).unwrap();
     let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
     compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-9);
 }
@@ -131,7 +131,7 @@ fn with_squared_loss_every_gradient_equals_the_definition() {
             batch.targets.iter_mut().zip(batch.inputs.iter().cycle()).for_each(|(target, input)| *target = 2.0 * input);
             let expected = composed(&recipe, &theta, &batch);
             let mut gradient = vec![0.0; theta.len()];
-            let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+            let mut engine = Fused::<f64>::new(recipe.network(), 1).unwrap();
             let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
             compare(&format!("{name}, lengths {lengths:?}"), &recipe, &batch, &logits, &gradient, &expected, 1e-9);
         }
@@ -161,19 +161,18 @@ fn loss_and_gradient_of_a_mixed_batch_are_the_means_over_its_sequences_alone() {
         let model = r#"{"controller": {"hidden": 6}, "memory": {"rows": 8, "width": 4}}"#;
         let text = format!(r#"{{"task": {{"kind": "{task}", "width": 3}}, "model": {model}}}"#);
         let recipe = Recipe::parse(&text, &[]).unwrap();
-        let (x, y) = recipe.task.widths();
         let theta = weights(&recipe.layout(), 0.3, 1);
         let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 6, 1.0).unwrap();
         assert!(batch.lengths.iter().any(|&length| length < batch.steps), "{task}: {:?}", batch.lengths);
         let alone: Vec<Batch> = (0..6).map(|b| alone(&batch, b)).collect();
 
-        let mut engine = Fused::<f64>::new(&recipe.model, x, y, 1).unwrap();
+        let mut engine = Fused::<f64>::new(recipe.network(), 1).unwrap();
         let fused = |batch: &Batch| {
             let mut gradient = vec![0.0; theta.len()];
             engine.logits_and_gradient(&theta, batch, &mut gradient);
             gradient
         };
-        let definition = Composed::new(&recipe.model, x, y);
+        let definition = Composed::new(recipe.network());
         let loss = |batch: &Batch| {
             let logits = definition.logits(&Tensor::from_slice(&theta), batch);
             definition.loss(&logits, batch).double_value(&[])
@@ -211,7 +210,7 @@ fn extreme_weights_give_the_same_finite_gradients_as_the_definition() {
         let theta = weights(&recipe.layout(), 8.0, 3);
         let batch = batch(&recipe, &[5, 3], 3);
         let expected = composed(&recipe, &theta, &batch);
-        let mut engine = Fused::<f64>::new(&recipe.model, recipe.task.input_width(), 3, 1).unwrap();
+        let mut engine = Fused::<f64>::new(recipe.network(), 1).unwrap();
         let mut gradient = vec![0.0; theta.len()];
         let logits = engine.logits_and_gradient(&theta, &batch, &mut gradient).to_vec();
         compare(name, &recipe, &batch, &logits, &gradient, &expected, 1e-7);
@@ -356,7 +355,7 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
         let recipe = recipe(model);
         let batch = batch(&recipe, &[6, 6, 6], 12);
         let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
-        let mut composed = Composed::new(&recipe.model, recipe.task.input_width(), 3);
+        let mut composed = Composed::new(recipe.network());
         let (traced, expected) =
             (Engine::trace(&mut fused(&recipe, 2), &theta, &batch).unwrap(), composed.trace(&theta, &batch).unwrap());
         assert_traces_close(name, &traced, &expected);
@@ -366,9 +365,8 @@ fn the_trace_of_weightings_reads_erases_and_adds_equals_the_definition() {
 #[test]
 fn ten_training_steps_follow_the_definition() {
     let recipe = Recipe::parse(r#"{"training": {"batch_size": 3}}"#, &[]).unwrap();
-    let (x, y) = recipe.task.widths();
     let mut engines: [Box<dyn Engine>; 2] =
-        [Box::new(Composed::new(&recipe.model, x, y)), Box::new(Fused::<f32>::new(&recipe.model, x, y, 2).unwrap())];
+        [Box::new(Composed::new(recipe.network())), Box::new(Fused::<f32>::new(recipe.network(), 2).unwrap())];
     let thetas = engines.each_mut().map(|engine| {
         let mut theta = Tensor::from_slice(&recipe.layout().initial_theta(1));
         let mut gradient = theta.zeros_like();

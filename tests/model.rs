@@ -11,7 +11,7 @@ use ntm::tasks::{Batch, Loss};
 use tch::{Kind, Tensor};
 
 fn composed(recipe: &Recipe) -> Composed {
-    Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width())
+    Composed::new(recipe.network())
 }
 
 fn loss(engine: &Composed, theta: &[f64], batch: &Batch) -> f64 {

@@ -106,9 +106,8 @@ fn recipes(count: usize) -> usize {
         read.is_ok_and(|recipe| {
             let again = serde_json::to_string(&recipe).unwrap();
             assert_eq!(Recipe::parse(&again, &[]).unwrap(), recipe);
-            let (widths, steps) = (recipe.task.widths(), recipe.task.max_steps());
-            let batch = recipe.training.batch_size;
-            let values = ntm::fused::activations(&recipe.model, widths, steps, batch, 3) + recipe.model.activations();
+            let (batch, steps) = (recipe.training.batch_size, recipe.task.max_steps());
+            let values = ntm::fused::activations(recipe.network(), steps, batch, 3) + recipe.model.activations();
             let _ = recipe.check_memory(recipe.training.batch_size, 3, values); // says or refuses, and overflows nowhere
             true
         })

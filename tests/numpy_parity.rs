@@ -72,7 +72,7 @@ fn differences(checkpoint: &Checkpoint, directory: &Path) -> [f64; 2] {
     assert_eq!(numpy.size(), [batch.steps as i64, 3, y as i64]);
 
     let theta = Tensor::from_slice(theta);
-    let mut engine = Composed::new(&recipe.model, x, y);
+    let mut engine = Composed::new(recipe.network());
     let single = Tensor::from_slice(engine.forward(&theta, &batch).unwrap()).view_as(&numpy);
     let double = engine.logits(&theta.to_kind(Kind::Double), &batch);
     [single, double].map(|logits| (logits - &numpy).abs().max().double_value(&[]))

@@ -199,7 +199,7 @@ fn the_memory_is_pictured_as_the_last_step_leaves_it() {
     let Checkpoint { recipe, theta, .. } = Checkpoint::load(&run.join("checkpoints/latest.safetensors")).unwrap();
     let batch =
         Source::open(&recipe.task).unwrap().evaluation_batch(0, &Point::new([(Axis::Length, 2)]), 0, 1).unwrap();
-    let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
+    let mut engine = Composed::new(recipe.network());
     let trace = engine.trace(&Tensor::from_slice(&theta), &batch).unwrap();
     let mut memory = Memory::start(MemoryShape::of(&recipe.model).unwrap(), &recipe.layout(), &theta);
     (0..batch.steps).for_each(|step| memory.write(&trace, step));

@@ -34,11 +34,10 @@ fuzz_target!(|sizes: [u8; 16]| {
         _ => text,
     };
     let recipe = Recipe::parse(&text, &[]).expect("all sizes are allowed");
-    let (x, y) = recipe.task.widths();
-    let theta = recipe.layout().start(1);
+    let theta = recipe.layout().initial_theta(1);
     let mut source = Source::open(&recipe.task).expect("it has no files");
     for level in Level::available() {
-        let mut engine = Fused::<f32>::at_level(level, &recipe.model, x, y, size(13, 3)).expect("threads");
+        let mut engine = Fused::<f32>::at_level(level, recipe.network(), size(13, 3)).expect("threads");
         for step in 0..if recipe.training.batch_size == 1 { 7 } else { 2 } {
             let mut batch = source.training_batch(1, step, recipe.training.batch_size, 1.0).expect("a batch");
             batch.blur = [0.0, 0.1][size(14, 2) - 1];

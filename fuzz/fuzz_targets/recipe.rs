@@ -9,8 +9,7 @@ fuzz_target!(|text: &str| {
     if let Ok(recipe) = Recipe::parse(text, &[]) {
         let again = serde_json::to_string(&recipe).expect("a recipe is JSON");
         assert_eq!(Recipe::parse(&again, &[]).expect("it was valid"), recipe);
-        let (steps, widths) = (recipe.task.max_steps(), recipe.task.widths());
-        let values = activations(&recipe.model, widths, steps, recipe.training.batch_size, 2);
-        let _ = recipe.check_memory([1, 1], values);
+        let values = activations(recipe.network(), recipe.task.max_steps(), recipe.training.batch_size, 2);
+        let _ = recipe.check_memory(1, 1, values);
     }
 });

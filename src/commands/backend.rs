@@ -102,11 +102,10 @@ impl Backend {
     }
 
     pub fn engine(&self, recipe: &Recipe) -> Result<Box<dyn Engine>> {
-        let (x, y) = recipe.task.widths();
         Ok(match (self.fused, self.device) {
-            (true, Device::Cuda(index)) => Box::new(CudaFused::on_card(&recipe.model, x, y, index)?),
-            (true, _) => Box::new(Fused::<f32>::new(&recipe.model, x, y, self.threads)?),
-            (false, _) => Box::new(Composed::new(&recipe.model, x, y)),
+            (true, Device::Cuda(index)) => Box::new(CudaFused::on_card(recipe.network(), index)?),
+            (true, _) => Box::new(Fused::<f32>::new(recipe.network(), self.threads)?),
+            (false, _) => Box::new(Composed::new(recipe.network())),
         })
     }
 
@@ -117,7 +116,7 @@ impl Backend {
         let (steps, widths) = (recipe.task.max_steps(), recipe.task.widths());
         let in_batches = |values: u128| values * steps as u128 * sequences as u128;
         let activations = match (self.device, self.fused) {
-            (Device::Cpu, true) => fused::activations(&recipe.model, widths, steps, sequences, self.threads),
+            (Device::Cpu, true) => fused::activations(recipe.network(), steps, sequences, self.threads),
             (Device::Cpu, false) => in_batches(recipe.model.activations()),
             _ => 0, // they are on the card, which says itself when it is full
         };

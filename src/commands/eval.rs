@@ -125,7 +125,7 @@ fn machine_of(study: &Study, seed: u64, notes: &mut Notes) -> Result<Option<(Pat
     let has_ended = |mut latest: Checkpoint| {
         let own = latest.recipe.training.sequences;
         latest.recipe.training.sequences = own.max(study.recipe.training.sequences);
-        latest.finished()
+        latest.ended()
     };
     if !Run::latest_of(&directory).is_ok_and(has_ended) {
         notes.unfinished.push(seed);

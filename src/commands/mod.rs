@@ -89,8 +89,7 @@ fn sized(mut checkpoint: Checkpoint, flags: &Trained) -> Result<Checkpoint> {
 /// Gives a machine so many memory rows. To be run or begun with, not gone on with: the optimizer's state is not resized.
 fn resize(checkpoint: &mut Checkpoint, rows: usize) -> Result<()> {
     let Checkpoint { recipe, theta, .. } = checkpoint;
-    let (x, y) = recipe.task.widths();
-    (recipe.model, *theta) = with_rows(&recipe.model, x, y, theta, rows)?;
+    (recipe.model, *theta) = with_rows(recipe.network(), theta, rows)?;
     Ok(())
 }
 

@@ -33,10 +33,12 @@ pub fn check(flags: &Pictures, recipe: &Recipe, source: &mut Source, points: &[P
     let mut before = vec![];
     for (flag, path) in flags.files() {
         can_be_written(path, flag)?;
-        if let Some((other, _)) = before.iter().find(|(_, other)| *other == path) {
+        let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+        let place = (folder.canonicalize()?, path.file_name());
+        if let Some((other, _)) = before.iter().find(|(_, other)| *other == place) {
             return usage(&format!("`{other}` and `{flag}` name the same file `{}`", path.display()));
         }
-        before.push((flag, path));
+        before.push((flag, place));
     }
     let shown = flags.of_a_sequence();
     if let (Some(number), None) = (flags.sequence, shown) {

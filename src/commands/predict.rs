@@ -26,10 +26,11 @@ pub fn run(flags: Predict) -> Result<()> {
     let theta = Tensor::from_slice(&theta).to_device(backend.device);
     let (mut text, mut number) = (vec![], 0);
     loop {
-        if read_line(&mut *lines, &mut text).with_context(|| format!("cannot read {name}"))? == 0 {
+        number += 1;
+        let read = read_line(&mut *lines, &mut text);
+        if read.with_context(|| format!("cannot read {name}, line {number}"))? == 0 {
             return Ok(());
         }
-        number += 1;
         let text = unmarked(&text, number);
         if text.trim_ascii().is_empty() {
             continue;

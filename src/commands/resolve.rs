@@ -60,10 +60,10 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
         shapes.collect::<BTreeMap<String, Vec<usize>>>()
     });
     if let Some(name) = wanted.keys().chain(found.keys()).find(|name| wanted.get(*name) != found.get(*name)) {
-        let [wanted, found] = [&wanted, &found]
-            .map(|of| of.get(name).map_or("not there".to_string(), |shape| format!("of shape {shape:?}")));
+        let found = found.get(name).map_or(format!("it has no `{name}`"), |shape| format!("its `{name}` is {shape:?}"));
+        let wanted = wanted.get(name).map_or("has none".to_string(), |shape| format!("asks for {shape:?}"));
         bail!(
-            "`{from}` is another network: its `{name}` is {found}, this recipe's {wanted}\n\
+            "`{from}` is another network: {found}, this recipe {wanted}\n\
              hint: the task's widths and `model` must match the checkpoint's, except `model.memory.rows`"
         );
     }
@@ -71,7 +71,8 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     if !then.is_empty() && now != *then {
         bail!(
             "`{from}` has other weights than when this recipe was written: {now}, it was {then}\n\
-             hint: put the file back; or begin with what it holds now: `--from {from}`"
+             hint: put the file back; or begin a new run or study with what it holds now: `--from {}`",
+            shell_path(Path::new(from))
         );
     }
     Ok(Some(other.theta))
@@ -90,7 +91,11 @@ fn fixed(ntm: &NtmConfig) -> [(&'static str, Option<String>); 3] {
 
 /// A checksum of weights, in words: by it a recipe knows them again.
 fn content(weights: &[f32]) -> String {
-    format!("checksum {:08x}", crc32fast::hash(bytes(weights)))
+    format!("checksum {:08x}", checksum(weights))
+}
+
+pub fn checksum(weights: &[f32]) -> u32 {
+    crc32fast::hash(bytes(weights))
 }
 
 /// Where something is wrong.

@@ -4,8 +4,8 @@ mod gather;
 
 use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
-    apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory, say_of_rows,
-    with_moved_file_hint,
+    apply_flags_of_resume, asked_alike, checksum, in_recipe, initial_weights, resolve_recipe, run_directory,
+    say_of_rows, with_moved_file_hint,
 };
 use super::signals::{STOPPING, is_answered};
 use super::tables::by_seed;
@@ -91,7 +91,13 @@ fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
     if study.seeds.iter().all(|&seed| Run::is_in(&study.run_directory(seed))) {
         return Ok(None);
     }
-    initial_weights(&study.recipe)
+    let weights = initial_weights(&study.recipe)?;
+    let now = weights.as_deref().map(checksum);
+    if study.weights.is_some() && study.weights != now {
+        let from = &study.recipe.training.from;
+        bail!("`{from}` has other weights than when this study began\nhint: put the file back, or begin a new study");
+    }
+    Ok(weights)
 }
 
 /// A study that begins or goes on.
@@ -264,10 +270,9 @@ impl<'a> Seeds<'a> {
         }
         let (lock, saved) = Run::lock_and_read(&directory)?;
         let mut checkpoint = Run::read(&directory, &saved)?;
-        let ended = checkpoint.finished();
         let recipe = gone_on(recipe, &checkpoint, &self.study, self.flags);
-        checkpoint.recipe = recipe.with_context(|| format!("`{}`", directory.display()))?;
-        if ended && checkpoint.finished() {
+        checkpoint.go_on_as(recipe.with_context(|| format!("`{}`", directory.display()))?);
+        if checkpoint.ended() {
             return Ok(Todo::Finished(Box::new(checkpoint.progress)));
         }
         let Checkpoint { recipe, progress, .. } = &checkpoint;

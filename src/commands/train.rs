@@ -122,7 +122,7 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let seed = asked.as_ref().map_or(0, |(recipe, _)| recipe.training.seed);
     let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, &seed.to_string()));
     let begun = Begun::in_directory(&directory, flags, &group, asked)?;
-    if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| begun.ended && checkpoint.finished()) {
+    if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| checkpoint.ended()) {
         let solved = checkpoint.progress.stops_solved(&checkpoint.recipe);
         let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
@@ -158,8 +158,6 @@ struct Begun {
     source: Option<Source>,
     /// None where the run is new.
     checkpoint: Option<Checkpoint>,
-    /// Whether it had come to its end, before the flags changed its total.
-    ended: bool,
     /// On the directory of a run that goes on; the rank that leads holds it.
     lock: Option<Lock>,
 }
@@ -176,7 +174,7 @@ impl Begun {
                     Study::ensure_unoccupied(directory)?;
                     group.claim(directory)
                 })?;
-                return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, ended: false, lock: None });
+                return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, lock: None });
             }
         }
         let mut lock = None;
@@ -186,17 +184,18 @@ impl Begun {
             Ok(saved)
         })?;
         let mut checkpoint = Run::read(directory, &saved)?;
-        let ended = checkpoint.finished();
+        let mut recipe = checkpoint.recipe.clone();
         match asked {
-            None => apply_flags_of_resume(&mut checkpoint.recipe, flags)?,
-            Some(recipe) if recipe == checkpoint.recipe => (),
+            None => apply_flags_of_resume(&mut recipe, flags)?,
+            Some(asked) if asked == recipe => (),
             Some(_) => {
                 let shown = directory.display();
                 bail!("`{shown}` holds a run of another recipe\nhint: name another directory with --run-dir")
             }
         }
+        checkpoint.go_on_as(recipe.clone());
         check_total(&checkpoint)?;
-        Ok(Begun { recipe: checkpoint.recipe.clone(), source, checkpoint: Some(checkpoint), ended, lock })
+        Ok(Begun { recipe, source, checkpoint: Some(checkpoint), lock })
     }
 }
 
@@ -306,7 +305,8 @@ fn resume_log(flags: &Train, directory: &Path, checkpoint: &Checkpoint, lock: Lo
     let Checkpoint { recipe, progress, .. } = checkpoint;
     say(&format!("going on with {} at {} sequences", directory.display(), progress.sequences));
     let longer = flags.sequences.filter(|_| flags.resume.is_some());
-    if let (Some(sequences), false) = (longer, recipe.training.schedule == Schedule::Constant {}) {
+    let falls = recipe.training.schedule != Schedule::Constant {} && !checkpoint.finished();
+    if let (Some(sequences), true) = (longer, falls) {
         let rate = progress.learning_rate(recipe, progress.step_of_start() + 1);
         say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));
     }

@@ -58,6 +58,7 @@ impl Recipe {
 
     /// `parse`, with something `filled_in` that is neither written nor a default.
     fn complete(text: &str, settings: &[String], filled_in: impl FnOnce(&mut Value)) -> Result<Recipe> {
+        let text = text.trim_start_matches('\u{feff}'); // which some editors begin with
         let mut user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
         serde_json::from_str::<Unique>(text)?;
         if !user.is_object() {
@@ -87,8 +88,7 @@ impl Recipe {
 }
 
 fn read(path: &str) -> Result<String> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read recipe `{path}`"))?;
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string)) // some editors begin with a byte order mark
+    std::fs::read_to_string(path).with_context(|| format!("cannot read recipe `{path}`"))
 }
 
 /// The default objects of every kind that the section at a path can have, the usual kind first.

@@ -7,8 +7,7 @@ impl Recipe {
     /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`
     /// values, of each of `runs` runs in each of `processes` processes.
     pub fn check_memory(&self, runs: usize, processes: usize, activations: u128) -> Result<()> {
-        let (x, y) = self.task.widths();
-        let weights = self.model.size(x, y);
+        let weights = self.network().size();
         let bytes = 4 * (weights * 8 + activations) * (runs * processes) as u128;
         let available = available_memory();
         if bytes <= available {

@@ -125,14 +125,25 @@ impl Default for Recipe {
 }
 
 impl Recipe {
+    /// This recipe's network.
+    pub fn network(&self) -> model::Spec<'_> {
+        let (input_width, output_width) = self.task.widths();
+        model::Spec { config: &self.model, input_width, output_width }
+    }
+
     /// The parameters of this recipe's network.
     pub fn layout(&self) -> model::Layout {
-        model::Layout::new(&self.model, self.task.input_width(), self.task.output_width())
+        model::Layout::new(self.network())
     }
 
     /// The number of updates that see `training.sequences` sequences, all those of a start.
     pub fn updates(&self) -> u64 {
-        self.training.sequences.div_ceil(self.training.batch_size as u64)
+        self.updates_of(self.training.sequences)
+    }
+
+    /// The number of updates that see so many.
+    pub fn updates_of(&self, sequences: u64) -> u64 {
+        sequences.div_ceil(self.training.batch_size as u64)
     }
 
     /// Checks every field; the error names the field, its value and what is allowed.

@@ -1,6 +1,6 @@
 //! The sizes of a network and where its parameters lie in theta, for the fused engine of every device.
 
-use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, WeightingStart};
+use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, Spec, WeightingStart};
 use crate::simd::LANES;
 use crate::tasks::Batch;
 use std::ops::Range;
@@ -152,8 +152,9 @@ impl Dense {
 }
 
 impl Plan {
-    pub fn new(config: &Config, x: usize, y: usize) -> Plan {
-        let layout = Layout::new(config, x, y);
+    pub fn new(spec: Spec) -> Plan {
+        let layout = Layout::new(spec);
+        let Spec { config, input_width: x, output_width: y } = spec;
         let (prefix, layers, recurrent, ntm) = match config {
             Config::Lstm(layers) => ("lstm", *layers, true, None),
             Config::Ntm(ntm) => {

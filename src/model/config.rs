@@ -191,29 +191,6 @@ impl Config {
         }
     }
 
-    /// An upper bound of the number of weights, by arithmetic that cannot overflow for sizes `validate` passes.
-    pub fn size(&self, input_width: usize, output_width: usize) -> u128 {
-        let (layers, read, heads, memory) = match self {
-            Config::Lstm(layers) => (*layers, 0, 0, 0),
-            Config::Ntm(ntm) => {
-                let head = ntm.emitted().writing();
-                let heads = ntm.heads();
-                (
-                    ntm.controller.layers(),
-                    ntm.read_heads * ntm.memory.width,
-                    heads * head,
-                    ntm.memory.rows * (ntm.memory.width + heads),
-                )
-            }
-        };
-        let (hidden, stacked) = (layers.hidden as u128, layers.layers as u128);
-        let inner = (input_width + read) as u128 + hidden * 2 + 2;
-        4 * hidden * inner * stacked
-            + heads as u128 * (hidden + 1)
-            + (hidden + read as u128 + 1) * output_width as u128
-            + memory as u128
-    }
-
     /// About how many values the composed engine keeps per step and sequence for the backward pass.
     pub fn activations(&self) -> u128 {
         match self {

@@ -32,6 +32,44 @@ pub use rows::with_rows;
 
 use tch::Tensor;
 
+/// A network between inputs and outputs of certain widths: all that its weights and an engine for it depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec<'a> {
+    pub config: &'a Config,
+    pub input_width: usize,
+    pub output_width: usize,
+}
+
+impl<'a> Spec<'a> {
+    pub fn new(config: &'a Config, input_width: usize, output_width: usize) -> Spec<'a> {
+        Spec { config, input_width, output_width }
+    }
+
+    /// An upper bound of the number of weights, by arithmetic that cannot overflow for sizes `validate` passes.
+    pub fn size(self) -> u128 {
+        let Spec { config, input_width, output_width } = self;
+        let (layers, read, heads, memory) = match config {
+            Config::Lstm(layers) => (*layers, 0, 0, 0),
+            Config::Ntm(ntm) => {
+                let head = ntm.emitted().writing();
+                let heads = ntm.heads();
+                (
+                    ntm.controller.layers(),
+                    ntm.read_heads * ntm.memory.width,
+                    heads * head,
+                    ntm.memory.rows * (ntm.memory.width + heads),
+                )
+            }
+        };
+        let (hidden, stacked) = (layers.hidden as u128, layers.layers as u128);
+        let inner = (input_width + read) as u128 + hidden * 2 + 2;
+        4 * hidden * inner * stacked
+            + heads as u128 * (hidden + 1)
+            + (hidden + read as u128 + 1) * output_width as u128
+            + memory as u128
+    }
+}
+
 /// Eq. 9 takes the logarithm of a weighting plus this, so that a weight of 0 stays finite.
 pub const SHARPEN_EPSILON: f64 = 1e-16;
 

@@ -1,6 +1,7 @@
 //! All parameters of a network as one flat vector, theta: one leaf for autograd, one vector for the optimizer, the
 //! clip and the fused engine. The layout gives each named tensor its place in it.
 
+use super::Spec;
 use super::config::{
     AddressingStart, Config, ControllerConfig, KeyStart, Layers, MemoryStart, NtmConfig, WeightingStart,
 };
@@ -75,7 +76,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    pub fn new(config: &Config, input_width: usize, output_width: usize) -> Layout {
+    pub fn new(spec: Spec) -> Layout {
+        let Spec { config, input_width, output_width } = spec;
         let mut layout = Layout::default();
         match config {
             Config::Ntm(ntm) => layout.ntm(ntm, input_width, output_width),
@@ -273,7 +275,7 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout::new(&Config::kinds()[0], 9, 8)
+        Layout::new(Spec::new(&Config::kinds()[0], 9, 8))
     }
 
     #[test]
@@ -295,10 +297,10 @@ mod tests {
     fn aligned_keys_start_as_what_a_write_head_adds_and_strengths_are_raised() {
         let mut ntm = NtmConfig { read_heads: 3, write_heads: 2, ..NtmConfig::default() };
         ntm.init.keys = KeyStart::Independent;
-        let plain = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).initial_theta(1);
+        let plain = Layout::new(Spec::new(&Config::Ntm(ntm.clone()), 9, 8)).initial_theta(1);
         ntm.init.keys = KeyStart::Aligned;
         ntm.init.strength = 8.0;
-        let layout = Layout::new(&Config::Ntm(ntm), 9, 8);
+        let layout = Layout::new(Spec::new(&Config::Ntm(ntm), 9, 8));
         let theta = layout.initial_theta(1);
         let rows = |theta: &[f32], name: &str, from: usize, to: usize| {
             theta[layout.get(name).range()][from * 100..to * 100].to_vec() // rows of H = 100
@@ -317,9 +319,9 @@ mod tests {
     #[test]
     fn a_tape_starts_with_a_head_that_goes_on_and_others_that_look_up_what_it_wrote() {
         let mut ntm = NtmConfig { read_heads: 2, write_heads: 2, shift_range: 5, ..NtmConfig::default() };
-        let free = Layout::new(&Config::Ntm(ntm.clone()), 9, 8).initial_theta(1);
+        let free = Layout::new(Spec::new(&Config::Ntm(ntm.clone()), 9, 8)).initial_theta(1);
         ntm.init.addressing = AddressingStart::Tape;
-        let layout = Layout::new(&Config::Ntm(ntm), 9, 8);
+        let layout = Layout::new(Spec::new(&Config::Ntm(ntm), 9, 8));
         let tape = layout.initial_theta(1);
         let range = |name: String| layout.get(&name).range();
         let written = &free[range("heads.write.0.weight".into())][48 * 100..]; // key, strength, gate, 5 shifts, sharpening, erase

@@ -47,7 +47,7 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 report.entry("restarts").or_insert(0.into()); // which a report leaves out
             }
             reports.extend(read_lines(&run.join(EVALUATIONS))?.iter().map(|evaluation| as_report(evaluation, batch)));
-            let ended = Run::latest_of(&run).is_ok_and(|checkpoint| checkpoint.finished());
+            let ended = Run::latest_of(&run).is_ok_and(|checkpoint| checkpoint.ended());
             let logged = Logged { reports, ended };
             match groups.iter_mut().find(|group| group.recipe == recipe) {
                 Some(group) if group.seeds.contains(&seed) => {

@@ -45,10 +45,11 @@ impl File {
         let (mut text, mut places, mut at, mut number) = (vec![], vec![], 0, 0);
         let (mut checksum, mut widths, mut max_steps) = (FNV_START, widths, 0);
         loop {
-            if read_line(&mut reader, &mut text).with_context(|| format!("cannot read data file `{path}`"))? == 0 {
+            number += 1;
+            let read = read_line(&mut reader, &mut text);
+            if read.with_context(|| format!("cannot read data file `{path}`, line {number}"))? == 0 {
                 break;
             }
-            number += 1;
             checksum = text.iter().fold(checksum, |sum, byte| (sum ^ *byte as u64).wrapping_mul(FNV_PRIME));
             let unmarked = unmarked(&text, number);
             if !unmarked.trim_ascii().is_empty() {

@@ -20,7 +20,8 @@ impl Trainer {
         if happened.best {
             self.checkpoint().save(&run.best())?;
         }
-        let evaluated = happened.scores.as_ref().map(|_| (host(self.evaluated_weights()), host(&self.gradient)));
+        let pictured = happened.scores.is_some() && !happened.closed;
+        let evaluated = pictured.then(|| (host(self.evaluated_weights()), host(&self.gradient)));
         self.log_of(run, display, happened, evaluated.as_ref())
     }
 

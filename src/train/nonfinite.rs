@@ -122,8 +122,7 @@ mod tests {
 
     fn engines() -> [Box<dyn Engine>; 2] {
         let recipe = recipe();
-        let (x, y) = recipe.task.widths();
-        [Box::new(Fused::<f32>::new(&recipe.model, x, y, 1).unwrap()), Box::new(Composed::new(&recipe.model, x, y))]
+        [Box::new(Fused::<f32>::new(recipe.network(), 1).unwrap()), Box::new(Composed::new(recipe.network()))]
     }
 
     fn trainer(engine: Box<dyn Engine>) -> Trainer {

@@ -74,7 +74,7 @@ fn predict_gives_the_engines_outputs_to_the_last_bit_for_every_task_and_other_ro
         fs::write(directory.path().join("in.jsonl"), json!({ "input": input }).to_string()).unwrap();
         let line = format!("predict --checkpoint {} --threads 1 in.jsonl", path.display());
         let answers = values(&succeeds(directory.path(), &line).stdout);
-        let mut engine = Fused::<f32>::new(&recipe.model, x, y, 1).unwrap();
+        let mut engine = Fused::<f32>::new(recipe.network(), 1).unwrap();
         let expected: Vec<f32> =
             engine.logits(&theta, &batch).iter().map(|&logit| recipe.task.loss().output(logit)).collect();
         let found: Vec<f32> = numbers(&answers[0]["output"]).iter().map(|&output| output as f32).collect();

@@ -1,8 +1,9 @@
 //! Runs that are stopped and go on: interrupted + resumed = uninterrupted, bit for bit.
 
 use crate::common::{
-    Ran, TINY, assert_same_tensors, command, lines, progress, refused, send, start, succeeds, timeless,
+    Ran, TINY, assert_same_tensors, command, lines, progress, refused, send, start, steps, succeeds, timeless,
 };
+use serde_json::Value;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -72,6 +73,37 @@ fn a_stopped_run_that_is_given_the_total_it_has_seen_ends_as_a_run_of_that_total
     assert_goes_on_as_if_never_stopped(directory.path(), 0);
     let ran = succeeds(directory.path(), "train --resume run");
     assert!(ran.stderr.contains("run is finished: "), "{}", ran.stderr);
+}
+
+#[test]
+fn an_end_that_is_killed_comes_again_and_its_report_has_the_rate_of_its_updates() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    let schedule = r#"training.schedule={"kind":"linear","hold":0}"#;
+    let one_long = "--set training.eval_every=1000000000 --set evaluation.sequences=300000"; // evaluation, at the end
+    stopped_by(libc::SIGTERM, here, &format!("{} --set {schedule} {one_long}", begin()));
+    let total = progress(here, "run")["sequences"].as_u64().unwrap();
+    let mut child = start(here, &format!("train --resume run --sequences {total}"));
+    wait_for(|| progress(here, "run")["closing"] == 1_000_000_000_u64); // it evaluates now
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = lines(&here.join("run/metrics.jsonl")).len();
+    assert!(lines(&here.join("run/evaluations.jsonl")).is_empty());
+    succeeds(here, "train --resume run");
+    let reports = lines(&here.join("run/metrics.jsonl"));
+    assert!(reports.len() <= before + 1);
+    assert!(reports.last().unwrap()["learning_rate"].as_f64().unwrap() > 2.9e-4);
+    assert_eq!(steps(&here.join("run/evaluations.jsonl")), [total]);
+    assert_eq!(progress(here, "run")["closing"], Value::Null);
+}
+
+/// Waits for something, at most a minute.
+fn wait_for(happens: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !happens() {
+        assert!(Instant::now() < deadline, "not within a minute");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 #[test]

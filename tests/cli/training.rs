@@ -226,11 +226,11 @@ fn a_run_does_not_begin_with_the_weights_of_another_network() {
     let directory = tiny_run();
     let here = directory.path();
     let message = refused(here, &format!("train {TINY} --from run --set model.memory.width=5 --run-dir other"), 1);
-    let expected = "its `controller.weight_ih_l0` is of shape [32, 8], this recipe's of shape [32, 9]\nhint";
+    let expected = "its `controller.weight_ih_l0` is [32, 8], this recipe asks for [32, 9]\nhint";
     assert!(message.contains(expected), "{message}");
     let message =
         refused(here, &format!("train {TINY} --from run --set model.init.weighting=uniform --run-dir other"), 1);
-    assert!(message.contains("its `init.weighting` is of shape [2, 8], this recipe's not there"), "{message}");
+    assert!(message.contains("its `init.weighting` is [2, 8], this recipe has none"), "{message}");
     let message = refused(here, &format!("train {TINY} --from run --set model.activation.add=tanh --run-dir other"), 1);
     assert!(message.contains("its `model.activation.add` is linear, this recipe's tanh\nhint: "), "{message}");
     assert!(!here.join("other").exists());

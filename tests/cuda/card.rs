@@ -18,8 +18,7 @@ fn card() -> Option<Device> {
 }
 
 fn engine(recipe: &Recipe) -> CudaFused {
-    let (x, y) = recipe.task.widths();
-    CudaFused::on_card(&recipe.model, x, y, 0).unwrap()
+    CudaFused::on_card(recipe.network(), 0).unwrap()
 }
 
 fn host(tensor: &Tensor) -> Vec<f64> {
@@ -34,7 +33,6 @@ fn on_the_card_logits_and_every_gradient_equal_the_definition() {
     );
     for (name, model) in MACHINES {
         let recipe = recipe(model);
-        let (x, y) = recipe.task.widths();
         for snapshot_bytes in [0, usize::MAX] {
             let mut fused = engine(&recipe).with_snapshot_bytes(snapshot_bytes);
             for (draw, lengths) in LENGTHS.iter().enumerate() {
@@ -44,7 +42,7 @@ fn on_the_card_logits_and_every_gradient_equal_the_definition() {
                 let on_card = Tensor::from_slice(&narrow(&theta)).to_device(device);
                 let mut gradients = [on_card.zeros_like(), on_card.zeros_like()];
                 let logits = fused.logits_and_gradient(&on_card, &batch, &mut gradients[0]).unwrap();
-                let definition = &mut Composed::new(&recipe.model, x, y);
+                let definition = &mut Composed::new(recipe.network());
                 definition.gradient(&on_card, &batch, &mut gradients[1]).unwrap();
                 let [by_fused, by_composed] = gradients.each_ref().map(host);
                 let apart = |values: &[f64]| difference(values, &expected.1, 0.0);
@@ -85,12 +83,11 @@ fn on_the_card_every_recipe_has_the_gradient_of_the_composed_engine() {
     let Some(device) = card() else { return };
     for (name, _) in ntm::config::BUILT_IN {
         let recipe = Recipe::load(name, &[]).unwrap();
-        let (x, y) = recipe.task.widths();
         let theta = Tensor::from_slice(&recipe.layout().initial_theta(1)).to_device(device);
         let batch = Source::open(&recipe.task).unwrap().training_batch(1, 0, 2, 1.0).unwrap();
         let mut gradients = [theta.zeros_like(), theta.zeros_like()];
         let _ = engine(&recipe).logits_and_gradient(&theta, &batch, &mut gradients[0]).unwrap();
-        Composed::new(&recipe.model, x, y).gradient(&theta, &batch, &mut gradients[1]).unwrap();
+        Composed::new(recipe.network()).gradient(&theta, &batch, &mut gradients[1]).unwrap();
         let [fused, composed] = gradients.each_ref().map(host);
         let apart = difference(&fused, &composed, 0.0);
         println!("{name:42} {apart:.1e}");

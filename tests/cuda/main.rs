@@ -15,21 +15,20 @@ use ntm::config::Recipe;
 use ntm::engine::Engine;
 use ntm::fused::cuda::{Blocks, Shape, compiler, nvrtc};
 use ntm::fused::{CudaFused, Fused};
+use ntm::model::Spec;
 use ntm::tasks::{Batch, Loss};
 use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
 fn engine(recipe: &Recipe, launcher: Emulated, kind: Kind) -> CudaFused {
-    let (x, y) = recipe.task.widths();
-    CudaFused::new(&recipe.model, x, y, Rc::new(launcher), (kind, Device::Cpu)).unwrap()
+    CudaFused::new(recipe.network(), Rc::new(launcher), (kind, Device::Cpu)).unwrap()
 }
 
 /// The launcher with no more shared memory than the recipe's machine must have.
 fn with_least_shared(recipe: &Recipe, launcher: impl Fn() -> Emulated) -> Emulated {
-    let (x, y) = recipe.task.widths();
     let enough = |limit: &usize| {
         let launcher = Rc::new(launcher().with_shared_limit(*limit));
-        CudaFused::new(&recipe.model, x, y, launcher, (Kind::Float, Device::Cpu)).is_ok()
+        CudaFused::new(recipe.network(), launcher, (Kind::Float, Device::Cpu)).is_ok()
     };
     launcher().with_shared_limit((1..).map(|k| k * 256).find(enough).unwrap())
 }
@@ -218,11 +217,10 @@ fn forward_alone_and_a_used_engine_give_the_same_bits() {
 fn the_trace_equals_the_cpus() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
-        let (x, y) = recipe.task.widths();
         let batch = batch(&recipe, &[6, 6, 6], 12);
         let theta = Tensor::from_slice(&narrow(&weights(&recipe.layout(), 0.3, 12)));
         let traced = engine(&recipe, Emulated::one_thread(Kind::Float), Kind::Float).trace(&theta, &batch).unwrap();
-        let expected = Engine::trace(&mut Fused::<f32>::new(&recipe.model, x, y, 1).unwrap(), &theta, &batch).unwrap();
+        let expected = Engine::trace(&mut Fused::<f32>::new(recipe.network(), 1).unwrap(), &theta, &batch).unwrap();
         assert_traces_close(name, &traced, &expected);
     }
 }
@@ -231,7 +229,7 @@ fn the_trace_equals_the_cpus() {
 fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
     let recipe = recipe(r#"{"memory": {"rows": 65536, "width": 2}}"#);
     let launcher = Rc::new(Emulated::one_thread(Kind::Float));
-    let made = CudaFused::new(&recipe.model, 4, 3, launcher, (Kind::Float, Device::Cpu));
+    let made = CudaFused::new(Spec::new(&recipe.model, 4, 3), launcher, (Kind::Float, Device::Cpu));
     let message = made.err().expect("its weightings alone take 1.5 MB").to_string();
     assert!(message.contains("bytes of shared memory, this card has 232448"), "{message}");
 }
@@ -255,7 +253,7 @@ fn has_nvrtc() -> bool {
 /// How an H100 runs a batch of this many sequences.
 fn shape(recipe: &Recipe, sequences: usize) -> Shape {
     let blocks = Blocks::on_card(sequences, 132, 227 * 1024);
-    Shape::of(&recipe.model, recipe.task.input_width(), recipe.task.output_width(), blocks).unwrap()
+    Shape::of(recipe.network(), blocks).unwrap()
 }
 
 #[test]

@@ -31,9 +31,8 @@ fn emulated() -> Box<dyn Engine> {
 
 #[test]
 fn a_run_whose_results_are_read_late_is_the_run_on_the_cpu() {
-    let (x, y) = recipe().task.widths();
     let mut late = trainer(emulated());
-    let mut cpu = trainer(Box::new(Fused::<f32>::new(&recipe().model, x, y, 1).unwrap()));
+    let mut cpu = trainer(Box::new(Fused::<f32>::new(recipe().network(), 1).unwrap()));
     for _ in 0..20 {
         late.update().unwrap();
         cpu.update().unwrap();

@@ -13,7 +13,7 @@ pub const LENGTHS: &[&[usize]] = &[&[1], &[7], &[13, 4, 9, 1, 13], &[6; 9]];
 
 /// Logits and gradient of the definition, in f64.
 pub fn composed(recipe: &Recipe, theta: &[f64], batch: &Batch) -> (Vec<f64>, Vec<f64>) {
-    let mut engine = Composed::new(&recipe.model, recipe.task.input_width(), recipe.task.output_width());
+    let mut engine = Composed::new(recipe.network());
     let theta = Tensor::from_slice(theta);
     let logits = tch::no_grad(|| engine.logits(&theta, batch).reshape(-1));
     let mut gradient = theta.zeros_like();

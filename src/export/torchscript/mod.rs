@@ -75,7 +75,7 @@ fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
     let mut rng = stream(recipe.training.seed, Purpose::EvaluationSequence, 0);
     batch.inputs.iter_mut().for_each(|input| *input = rng.random_range(-1.0..1.0));
     let theta: Vec<f64> = checkpoint.theta.iter().map(|&value| value.into()).collect();
-    let mut engine = Fused::<f64>::new(&recipe.model, x, y, 1)?;
+    let mut engine = Fused::<f64>::new(recipe.network(), 1)?;
     let logits = Tensor::from_slice(engine.logits(&theta, &batch)).view([batch.steps as i64, 2, y as i64]);
 
     let _guard = tch::no_grad_guard();

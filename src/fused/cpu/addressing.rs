@@ -320,6 +320,7 @@ mod tests {
     use super::super::slopes::{assert_slopes, values};
     use super::*;
     use crate::config::Recipe;
+    use crate::model::Spec;
     use crate::simd::Plain;
 
     /// A machine of 9 rows, 5 columns and 5 shifts, all activations tanh where there is a choice.
@@ -327,7 +328,7 @@ mod tests {
         let model =
             r#"{"memory": {"rows": 9, "width": 5}, "shift_range": 5, "activation": {"key": "tanh", "add": "tanh"}}"#;
         let recipe = Recipe::parse(&format!(r#"{{"model": {model}}}"#), &[]).unwrap();
-        Plan::new(&recipe.model, 3, 3)
+        Plan::new(Spec::new(&recipe.model, 3, 3))
     }
 
     const MIX: ShiftMix<f64> = ShiftMix { scale: 0.75, floor: 0.05 };

@@ -352,6 +352,7 @@ mod tests {
     use super::super::{forward, slopes::assert_slopes, slopes::values};
     use super::*;
     use crate::config::Recipe;
+    use crate::model::Spec;
     use crate::simd::Plain;
     use crate::tasks::Batch;
 
@@ -386,7 +387,8 @@ mod tests {
     #[test]
     fn memory_backward_is_the_slope_of_memory() {
         let model = r#"{"memory": {"rows": 9, "width": 5}, "read_heads": 2, "write_heads": 2}"#;
-        let plan = Plan::new(&Recipe::parse(&format!(r#"{{"model": {model}}}"#), &[]).unwrap().model, 3, 3);
+        let recipe = Recipe::parse(&format!(r#"{{"model": {model}}}"#), &[]).unwrap();
+        let plan = Plan::new(Spec::new(&recipe.model, 3, 3));
         let (all, cells, reads) = (plan.all_heads() * plan.n, plan.m * plan.n, 1 + plan.h..1 + plan.h + 2 * plan.m);
         let mix = ShiftMix::new(&Batch { blur: 0.25, ..Batch::default() }, plan.s);
         let mut x = values(plan.heads.outputs + all + cells, 5);

@@ -21,7 +21,7 @@ mod weights;
 use super::plan::Plan;
 use crate::engine::{Engine, Logits, Trace};
 use crate::flat;
-use crate::model::Config;
+use crate::model::Spec;
 use crate::simd::{self, Arch, Float, Level, Work};
 use crate::tasks::Batch;
 use anyhow::{Context, Result};
@@ -38,8 +38,8 @@ use weights::Weights;
 const CACHED: u128 = 1 << 23;
 
 /// The number of values that the tapes hold in an update of a batch of `batch` sequences of `steps` steps.
-pub fn activations(config: &Config, widths: (usize, usize), steps: usize, batch: usize, threads: usize) -> u128 {
-    let plan = Plan::new(config, widths.0, widths.1);
+pub fn activations(spec: Spec, steps: usize, batch: usize, threads: usize) -> u128 {
+    let plan = Plan::new(spec);
     tape::values(&plan, steps as u128) * batch.min(part::<f32>(&plan, steps, batch, threads)) as u128
 }
 
@@ -71,19 +71,13 @@ pub struct Fused<F: Float = f32> {
 
 impl<F: Float> Fused<F> {
     /// An engine that uses up to `threads` threads and the widest instructions of this machine.
-    pub fn new(config: &Config, input_width: usize, output_width: usize, threads: usize) -> Result<Fused<F>> {
-        Fused::at_level(Level::best(), config, input_width, output_width, threads)
+    pub fn new(spec: Spec, threads: usize) -> Result<Fused<F>> {
+        Fused::at_level(Level::best(), spec, threads)
     }
 
     /// An engine that uses the instructions of a level, one of `Level::available()`.
-    pub fn at_level(
-        level: Level,
-        config: &Config,
-        input_width: usize,
-        output_width: usize,
-        threads: usize,
-    ) -> Result<Fused<F>> {
-        let plan = Plan::new(config, input_width, output_width);
+    pub fn at_level(level: Level, spec: Spec, threads: usize) -> Result<Fused<F>> {
+        let plan = Plan::new(spec);
         Ok(Fused {
             plan,
             weights: Weights::default(),
@@ -268,8 +262,8 @@ mod tests {
         for (model, shared) in machines {
             let recipe = Recipe::parse(&format!(r#"{{"model": {model}}}"#), &[]).unwrap();
             for level in Level::available() {
-                let mut engine = Fused::<f32>::at_level(level, &recipe.model, 5, 3, 2).unwrap();
-                let start = Layout::new(&recipe.model, 5, 3).initial_theta(1);
+                let mut engine = Fused::<f32>::at_level(level, Spec::new(&recipe.model, 5, 3), 2).unwrap();
+                let start = Layout::new(Spec::new(&recipe.model, 5, 3)).initial_theta(1);
                 let theta: Vec<f32> =
                     start.iter().zip(values(start.len())).map(|(start, value)| start + 0.3 * value).collect();
                 let update = |engine: &mut Fused<f32>| {

@@ -337,6 +337,7 @@ fn accumulate(starts: &mut Vec<usize>, sizes: impl Iterator<Item = usize>) -> us
 mod tests {
     use super::*;
     use crate::config::Recipe;
+    use crate::model::Spec;
 
     #[test]
     fn the_values_of_a_sequence_are_those_that_there_is_room_for() {
@@ -347,7 +348,7 @@ mod tests {
         };
         for text in [ntm(""), ntm(r#""write_heads": 3, "#), r#"{"model": {"kind": "lstm", "hidden": 7}}"#.to_string()] {
             let recipe = Recipe::parse(&text, &[]).unwrap();
-            let plan = Plan::new(&recipe.model, 4, 3);
+            let plan = Plan::new(Spec::new(&recipe.model, 4, 3));
             for steps in [1, 7, 50] {
                 let mut tape = Tape::<f32>::default();
                 tape.reset(&plan, &[steps], true);

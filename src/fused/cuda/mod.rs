@@ -21,7 +21,7 @@ pub use update::UpdateKernels;
 
 use crate::engine::{Engine, Logits, Trace};
 use crate::fused::plan::Plan;
-use crate::model::{CONSTANT_MEMORY, Config};
+use crate::model::{CONSTANT_MEMORY, Spec};
 use crate::optim::DeviceUpdate;
 use crate::tasks::Batch;
 use anyhow::{Result, anyhow};
@@ -76,23 +76,17 @@ fn shape(plan: &Plan, launcher: &dyn Launcher, sequences: usize, kind: Kind) -> 
 
 impl CudaFused {
     /// An engine for f32 weights on the card of a number. An error says why there can be none.
-    pub fn on_card(config: &Config, input_width: usize, output_width: usize, index: usize) -> Result<CudaFused> {
+    pub fn on_card(spec: Spec, index: usize) -> Result<CudaFused> {
         // first, so that libtorch holds the card's context, which a machine that is refused would give up otherwise
         let _held = Tensor::f_zeros([1], (Kind::Float, Device::Cuda(index)))?;
         let card = Card::new(index)?;
-        CudaFused::new(config, input_width, output_width, Rc::new(card), (Kind::Float, Device::Cuda(index)))
+        CudaFused::new(spec, Rc::new(card), (Kind::Float, Device::Cuda(index)))
     }
 
     /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not fit its
     /// shared memory.
-    pub fn new(
-        config: &Config,
-        input_width: usize,
-        output_width: usize,
-        launcher: Rc<dyn Launcher>,
-        options: (Kind, Device),
-    ) -> Result<CudaFused> {
-        let plan = Plan::new(config, input_width, output_width);
+    pub fn new(spec: Spec, launcher: Rc<dyn Launcher>, options: (Kind, Device)) -> Result<CudaFused> {
+        let plan = Plan::new(spec);
         launcher.prepare(&shape(&plan, &*launcher, 1, options.0)?.sizes)?;
         let maps = Maps::new(&plan);
         let device = options.1;

@@ -2,7 +2,7 @@
 
 use super::kernels::{Blocks, Sizes};
 use crate::fused::plan::{Dense, Plan};
-use crate::model::Config;
+use crate::model::Spec;
 use tch::Kind;
 
 /// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in values.
@@ -14,8 +14,8 @@ pub struct Shape {
 
 impl Shape {
     /// `new` of a network between inputs and outputs of these widths.
-    pub fn of(config: &Config, input_width: usize, output_width: usize, blocks: Blocks) -> Result<Shape, usize> {
-        Shape::new(&Plan::new(config, input_width, output_width), blocks, blocks, Kind::Float)
+    pub fn of(spec: Spec, blocks: Blocks) -> Result<Shape, usize> {
+        Shape::new(&Plan::new(spec), blocks, blocks, Kind::Float)
     }
 
     /// The best one: blocks as `wanted`, with fewer sequences together, down to two, until memories fit into shared memory; else two
@@ -111,8 +111,7 @@ mod tests {
     #[test]
     fn where_four_sequences_do_not_fit_half_a_multiprocessor_two_have_all_of_it() {
         let recipe = Recipe::load("copy", &[]).unwrap();
-        let (x, y) = recipe.task.widths();
-        let plan = Plan::new(&recipe.model, x, y);
+        let plan = Plan::new(recipe.network());
         for (kilobytes, expected) in [(227, [256, 4, 2]), (163, [256, 2, 2]), (99, [384, 2, 1])] {
             let on_card = |sequences| Blocks::on_card(sequences, 128, kilobytes * 1024);
             let Sizes { threads, together, blocks, .. } =
