@@ -27,8 +27,8 @@ pub fn run(flags: Predict) -> Result<()> {
     let (mut text, mut number) = (vec![], 0);
     loop {
         number += 1;
-        let read = read_line(&mut *lines, &mut text);
-        if read.with_context(|| format!("cannot read {name}, line {number}"))? == 0 {
+        let read = read_line(&mut *lines, number, &mut text);
+        if read.with_context(|| format!("cannot read {name}"))? == 0 {
             return Ok(());
         }
         let text = unmarked(&text, number);

@@ -46,8 +46,8 @@ impl File {
         let (mut checksum, mut widths, mut max_steps) = (FNV_START, widths, 0);
         loop {
             number += 1;
-            let read = read_line(&mut reader, &mut text);
-            if read.with_context(|| format!("cannot read data file `{path}`, line {number}"))? == 0 {
+            let read = read_line(&mut reader, number, &mut text);
+            if read.with_context(|| format!("cannot read data file `{path}`"))? == 0 {
                 break;
             }
             checksum = text.iter().fold(checksum, |sum, byte| (sum ^ *byte as u64).wrapping_mul(FNV_PRIME));

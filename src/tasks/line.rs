@@ -235,13 +235,13 @@ impl Visitor<'_> for Value {
 /// The bytes of the longest line that is read.
 const LONGEST: u64 = 1 << 28;
 
-/// Reads the next line, with its end, in place of what `text` holds; nothing at the end of a file. An error where it is so long that
+/// Reads line `number`, with its end, in place of what `text` holds; nothing at the end of a file. An error where it is so long that
 /// no sequence can be meant.
-pub fn read_line(reader: &mut dyn BufRead, text: &mut Vec<u8>) -> Result<usize> {
+pub fn read_line(reader: &mut dyn BufRead, number: usize, text: &mut Vec<u8>) -> Result<usize> {
     text.clear();
     let read = reader.take(LONGEST).read_until(b'\n', text)?;
     if read as u64 == LONGEST && text.last() != Some(&b'\n') {
-        bail!("a line is longer than {} MB", LONGEST >> 20);
+        bail!("line {number} is longer than {} MB", LONGEST >> 20);
     }
     Ok(read)
 }
