@@ -46,8 +46,8 @@ fn main() {
     fs::write(out.join("recipes.rs"), list + "];\n").expect("OUT_DIR can be written");
 }
 
-/// src/shim/nccl.cpp as a shared library, which the binary contains; none where there is no libtorch_cuda, or no NCCL beside a
-/// libtorch from wheels or where CUDA is installed. If it does not compile all the same, cargo warns.
+/// src/shim/nccl.cpp as a shared library, which the binary contains; none where there is no libtorch_cuda, or no NCCL
+/// beside a libtorch from wheels or where CUDA is installed. If it does not compile all the same, cargo warns.
 fn nccl_library(lib: &Path, include: &Path) -> Option<PathBuf> {
     println!("cargo:rerun-if-env-changed=CUDA_HOME");
     let wheels = fs::canonicalize(lib).ok()?.parent()?.with_file_name("nvidia");

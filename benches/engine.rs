@@ -1,8 +1,10 @@
 //! Times the engines: `cargo bench --bench engine -- ENGINE BATCH LENGTH THREADS [UPDATES [DEVICE]]`
-//! Prints one line of JSON: milliseconds of every update (batch, forward, backward, clip, optimizer) of the copy recipe, and peak memory.
-//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone, or `checkpoint`: saving one (synced, renamed)
-//! after every update. DEVICE is cpu (the default) or cuda: there, as in training, nothing waits for an update, so tens of
-//! them are timed together.
+//!
+//! Prints one line of JSON: milliseconds of every update (batch, forward, backward, clip, optimizer) of the copy recipe,
+//! and peak memory.
+//! ENGINE is fused or composed, or `forward`: the forward pass of fused alone, or `checkpoint`: saving one (synced,
+//! renamed) after every update. DEVICE is cpu (the default) or cuda: there, as in training, nothing waits for an
+//! update, so tens of them are timed together.
 
 use ntm::checkpoint::Checkpoint;
 use ntm::composed::Composed;

@@ -223,7 +223,8 @@ pub struct Axes {
 /// What to draw of an evaluation; a file that is there already is written over.
 #[derive(Args)]
 pub struct Pictures {
-    /// Draw one sequence of the largest point, or of own data: what goes in and out, what the heads write and read (.png or .svg)
+    /// Draw one sequence of the largest point, or of own data: what goes in and out, what the heads write and read
+    /// (.png or .svg)
     #[arg(long, value_name = "FILE", value_parser = picture)]
     pub plot: Option<PathBuf>,
     /// Draw loss and wrong bits against the first axis of the task (.png or .svg)
@@ -265,8 +266,8 @@ pub struct Plot {
     /// The picture, .png or .svg; a file that is there already is written over
     #[arg(long, value_name = "FILE", default_value = "curves.png", value_parser = picture)]
     pub output: PathBuf,
-    /// What to draw: a field of metrics.jsonl, such as bit_errors or grad_norm, or of an evaluation by its name in TensorBoard,
-    /// such as eval/length_120/bit_errors [default: the loss]
+    /// What to draw: a field of metrics.jsonl, such as bit_errors or grad_norm, or of an evaluation by its name in
+    /// TensorBoard, such as eval/length_120/bit_errors [default: the loss]
     #[arg(long, value_name = "NAME")]
     pub metric: Option<String>,
     /// Logarithmic metric axis; zeros are drawn at its foot, labelled 0

@@ -36,7 +36,8 @@ impl Composed {
         Network::new(&self.config, &Parameters::new(&self.layout, theta), batch.blur)
     }
 
-    /// The training loss (a scalar): the weighted sum of the sigmoid cross-entropies, or squared errors, of all outputs.
+    /// The training loss (a scalar): the weighted sum of the sigmoid cross-entropies, or squared errors, of all
+    /// outputs.
     pub fn loss(&self, logits: &Tensor, batch: &Batch) -> Tensor {
         let targets = tensor(&batch.targets, batch, self.output_width, logits);
         let weights = tensor(&batch.loss_weights(self.output_width as usize), batch, 1, logits);

@@ -7,8 +7,8 @@ pub use failure::{caught, guarded};
 use anyhow::{Result, bail};
 use tch::{Cuda, Device};
 
-/// The device a flag names, and for `auto` a word on why: a card if every process of this machine has one. `own`: the number of
-/// this process among the `processes`, if it is known, and of its card where the flag names none.
+/// The device a flag names, and for `auto` a word on why: a card if every process of this machine has one. `own`: the
+/// number of this process among the `processes`, if it is known, and of its card where the flag names none.
 pub fn choose(flag: &str, own: Option<usize>, processes: usize) -> Result<(Device, &'static str)> {
     match flag {
         "cpu" => Ok((Device::Cpu, "as asked")),

@@ -1,5 +1,5 @@
-//! What training shows: a bar on a terminal, elsewhere a line per report; of many runs side by side a bar each, elsewhere only
-//! what happens between the reports.
+//! What training shows: a bar on a terminal, elsewhere a line per report; of many runs side by side a bar each,
+//! elsewhere only what happens between the reports.
 
 use crate::metrics::{Report, Score};
 use crate::progress::SolvedAt;
@@ -14,7 +14,8 @@ pub enum Display {
     Lines {
         total: u64,
     },
-    /// For a run that is one of many: what it says begins with its label, and on a terminal it has a bar below those of the others.
+    /// For a run that is one of many: what it says begins with its label, and on a terminal it has a bar below those of
+    /// the others.
     Labelled {
         label: String,
         bar: Option<ProgressBar>,

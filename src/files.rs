@@ -9,8 +9,8 @@ use std::path::Path;
 /// The extension of a file that is being written.
 const TEMPORARY: &str = "tmp";
 
-/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link to a
-/// file stays one; what is no file, such as a pipe, is written to as it is.
+/// Writes a file so that its name never holds half of it: temporary file in the same directory, sync, rename. A link to
+/// a file stays one; what is no file, such as a pipe, is written to as it is.
 pub fn write_atomically(path: &Path, data: &[u8]) -> Result<()> {
     if path == Path::new("/dev/stdout") {
         return std::io::stdout().write_all(data).context("cannot write to stdout");
@@ -63,8 +63,8 @@ pub fn remove(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes what processes of ours left that were killed while they wrote one of `names`. Nobody else writes these where we hold
-/// the lock; other files of the directory are the user's.
+/// Removes what processes of ours left that were killed while they wrote one of `names`. Nobody else writes these where
+/// we hold the lock; other files of the directory are the user's.
 pub fn clear_unfinished(directory: &Path, names: &[&str]) {
     let ours = |name: &str| {
         let parts = name.strip_suffix(TEMPORARY).and_then(|name| name.strip_suffix('.')?.rsplit_once('.'));

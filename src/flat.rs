@@ -18,8 +18,8 @@ pub fn values_mut(vector: &mut Tensor) -> Option<&mut [f32]> {
     on_cpu(vector).then(|| unsafe { std::slice::from_raw_parts_mut(vector.data_ptr().cast(), vector.numel()) })
 }
 
-/// A vector on a device, from the host. To a card it goes through pinned memory, so that nobody waits for what the card has to
-/// do before.
+/// A vector on a device, from the host. To a card it goes through pinned memory, so that nobody waits for what the card
+/// has to do before.
 pub fn upload(host: &Tensor, (kind, device): (Kind, Device)) -> Result<Tensor, TchError> {
     match device {
         Device::Cuda(_) => host.f_internal_pin_memory(device)?.f_internal_to_copy((kind, device), true),

@@ -5,7 +5,8 @@ use serde_json::Value;
 use std::collections::HashSet;
 use std::fmt;
 
-/// Any JSON value whose objects have no key twice, of which nothing is kept. The maps of serde_json keep the last and say nothing.
+/// Any JSON value whose objects have no key twice, of which nothing is kept. The maps of serde_json keep the last and
+/// say nothing.
 pub struct Unique;
 
 impl<'de> Deserialize<'de> for Unique {

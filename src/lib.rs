@@ -1,8 +1,8 @@
 //! A Neural Turing Machine to train, evaluate and export, on libtorch.
 //!
-//! Data flows one way: cli -> config -> task -> engine (composed | fused) -> loss -> optimizer -> checkpoint and log.
-//! A batch goes from `tasks::Source` through `engine::Engine::gradient` to `optim::Optimizer::update`, in `train::Trainer`;
-//! `run::Run` keeps what comes of it.
+//! Data flows one way: cli -> config -> task -> engine (composed | fused) -> loss -> optimizer -> checkpoint and log. A
+//! batch goes from `tasks::Source` through `engine::Engine::gradient` to `optim::Optimizer::update`, in
+//! `train::Trainer`; `run::Run` keeps what comes of it.
 
 // what the user says: flags, and recipes
 pub mod cli;

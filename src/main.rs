@@ -1,4 +1,5 @@
-//! The program: one subcommand, from its flags to an exit code. How a batch goes through the library is at the top of `lib.rs`.
+//! The program: one subcommand, from its flags to an exit code. How a batch goes through the library is at the top of
+//! `lib.rs`.
 
 use ntm::{cli::Cli, commands, terminal::say};
 use std::process::ExitCode;

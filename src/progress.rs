@@ -32,7 +32,8 @@ pub struct Progress {
     pub rollbacks: u32,
     /// The engine that trained up to the checkpoint: a resumed run goes on with it.
     pub engine: String,
-    /// What it trained on, `cpu` or `cuda`, where that is known: a resumed run goes on there unless a flag says otherwise.
+    /// What it trained on, `cpu` or `cuda`, where that is known: a resumed run goes on there unless a flag says
+    /// otherwise.
     #[serde(default)]
     pub device: String,
     /// What has been summed since the last report.
@@ -40,7 +41,8 @@ pub struct Progress {
     /// How far a curriculum by success has come.
     #[serde(default)]
     pub lesson: Lesson,
-    /// Where a stopped run has been given the total that it has seen: the total it had before, until what is due at an end is done.
+    /// Where a stopped run has been given the total that it has seen: the total it had before, until what is due at an
+    /// end is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<u64>,
 }
@@ -55,8 +57,8 @@ impl Progress {
         recipe.solved.stop && self.solved.is_some()
     }
 
-    /// Whether an evaluation in it is the best: the one that solves a run that stops where it is solved, and until then the one that
-    /// beats the best before.
+    /// Whether an evaluation in it is the best: the one that solves a run that stops where it is solved, and until then
+    /// the one that beats the best before.
     pub fn is_best(&self, this: &Best, before: Option<&Best>, recipe: &Recipe) -> bool {
         self.stops_solved(recipe) || before.is_none_or(|best| this.beats(best))
     }
@@ -66,8 +68,8 @@ impl Progress {
         self.step - self.given_up
     }
 
-    /// The number of the next batch. It says which start and which of its updates, and nothing of the starts before: a start is
-    /// the same whenever those have ended. After 2^32 updates, years of them, batches come again.
+    /// The number of the next batch. It says which start and which of its updates, and nothing of the starts before: a
+    /// start is the same whenever those have ended. After 2^32 updates, years of them, batches come again.
     pub fn batch(&self) -> u64 {
         (self.restarts as u64) << 32 | self.step_of_start()
     }
@@ -90,7 +92,8 @@ impl Progress {
         self.sequences.saturating_add(left * recipe.training.batch_size as u64)
     }
 
-    /// This progress of a start that was trained ahead of its turn, counted from where the run stood when that start began.
+    /// This progress of a start that was trained ahead of its turn, counted from where the run stood when that start
+    /// began.
     pub fn rebased_onto(self, begun: &Progress) -> Progress {
         let seconds = begun.seconds; // it took the run none
         let sequences = self.sequences + begun.sequences;
@@ -148,8 +151,8 @@ impl Best {
         Best { step, mean, loss: losses.iter().sum() }
     }
 
-    /// Whether it is better than another. By the geometric mean, since the sum would say that a machine is best before it learns,
-    /// where a point is beyond its memory and what it has learned is wrong there with certainty.
+    /// Whether it is better than another. By the geometric mean, since the sum would say that a machine is best before
+    /// it learns, where a point is beyond its memory and what it has learned is wrong there with certainty.
     pub fn beats(&self, other: &Best) -> bool {
         match (self.mean, other.mean) {
             (Some(mine), Some(theirs)) => mine < theirs,

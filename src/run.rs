@@ -40,7 +40,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Its means by TensorBoard's names: those of each point, and those over all points, to compare runs of all tasks by.
+    /// Its means by TensorBoard's names: those of each point, and those over all points, to compare runs of all tasks
+    /// by.
     pub fn scalars(&self) -> impl Iterator<Item = (String, Vec<(&'static str, f64)>)> {
         let points = self.results.iter().filter(|score| !score.point.tag().is_empty());
         let points = points.map(|score| (format!("eval/{}", score.point.tag()), score.figures.means().collect()));
@@ -77,7 +78,8 @@ impl Logs {
 }
 
 impl Run {
-    /// A new run in a directory that is made if need be and must not hold a run already. `trained_by`: engine and device, in words.
+    /// A new run in a directory that is made if need be and must not hold a run already. `trained_by`: engine and
+    /// device, in words.
     pub fn create(directory: &Path, recipe: &Recipe, trained_by: &str) -> Result<Run> {
         Run::ensure_unoccupied(directory)?;
         let shown = directory.display();
@@ -128,7 +130,8 @@ impl Run {
         write_atomically(&self.directory.join(RECIPE), text.as_bytes())
     }
 
-    /// Whether a directory holds a run that can go on. One that was ended before its first checkpoint can only begin again.
+    /// Whether a directory holds a run that can go on. One that was ended before its first checkpoint can only begin
+    /// again.
     pub fn is_in(directory: &Path) -> bool {
         Run::latest_in(directory).exists()
     }
@@ -165,8 +168,8 @@ impl Run {
         Ok((lock, saved))
     }
 
-    /// Refuses a run whose recipe.json has been edited, since it would go on with the recipe of its checkpoint. What a resumed run
-    /// may change can differ, where one was killed before it wrote it.
+    /// Refuses a run whose recipe.json has been edited, since it would go on with the recipe of its checkpoint. What a
+    /// resumed run may change can differ, where one was killed before it wrote it.
     fn check_recipe(directory: &Path, kept: &Recipe) -> Result<()> {
         let path = directory.join(RECIPE);
         let text = fs::read_to_string(&path).unwrap_or_default();
@@ -210,8 +213,9 @@ impl Run {
         Checkpoint::load(&Run::latest_in(directory))
     }
 
-    /// Goes on with a run from its last checkpoint, perhaps with another recipe, which is saved at once: a run that is killed
-    /// before it saves again goes on with it, too. What was logged after the checkpoint is dropped: it comes again.
+    /// Goes on with a run from its last checkpoint, perhaps with another recipe, which is saved at once: a run that is
+    /// killed before it saves again goes on with it, too. What was logged after the checkpoint is dropped: it comes
+    /// again.
     pub fn resume(directory: &Path, lock: Lock, checkpoint: &Checkpoint, trained_by: &str) -> Result<Run> {
         let mut run = Run::open(directory, lock, Some(checkpoint.progress.step + 1))?;
         checkpoint.save(&run.latest())?;
@@ -256,7 +260,8 @@ impl Run {
         checkpoints(directory).join(LATEST)
     }
 
-    /// The machine of the run in a directory: its best, or its latest where none was evaluated; none before its first checkpoint.
+    /// The machine of the run in a directory: its best, or its latest where none was evaluated; none before its first
+    /// checkpoint.
     pub fn checkpoint_in(directory: &Path) -> Option<PathBuf> {
         let files = [BEST, LATEST].map(|name| checkpoints(directory).join(name));
         files.into_iter().find(|file| file.exists())

@@ -25,12 +25,14 @@ const SUMMARY: &str = "summary.json";
 pub struct Study {
     pub recipe: Recipe,
     pub seeds: Vec<u64>,
-    /// Totals of `training.sequences` that it had earlier: a seed with one of them has not been told of the present one yet.
+    /// Totals of `training.sequences` that it had earlier: a seed with one of them has not been told of the present one
+    /// yet.
     pub sequences_before: Vec<u64>,
     /// What it was last trained with, as `Progress` has them; empty where that is not known.
     pub engine: String,
     pub device: String,
-    /// Of a study of an earlier version, whose recipe does not say it: the checksum of the weights that its seeds begin with.
+    /// Of a study of an earlier version, whose recipe does not say it: the checksum of the weights that its seeds begin
+    /// with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<u32>,
     #[serde(skip)]
@@ -179,8 +181,9 @@ impl Study {
         self.seeds.iter().skip(rank).step_by(ranks).copied().collect()
     }
 
-    /// Trains some of the seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a seed,
-    /// `show` what shows its progress, `said` sees each outcome as it comes. The outcomes, or the signal that asked to stop.
+    /// Trains some of the seeds, `jobs` at a time, each from where it stopped; `start` says what there is to do for a
+    /// seed, `show` what shows its progress, `said` sees each outcome as it comes. The outcomes, or the signal that
+    /// asked to stop.
     pub fn run(
         &self,
         seeds: &[u64],

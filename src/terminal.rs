@@ -33,7 +33,8 @@ pub fn say(text: &str) {
     let _ = stderr.lock().write_all(text.as_bytes());
 }
 
-/// Data to stdout. Fails, rather than panics, where stdout cannot be written. A reader that has left wants no more of it.
+/// Data to stdout. Fails, rather than panics, where stdout cannot be written. A reader that has left wants no more of
+/// it.
 pub fn print(text: &str) -> Result<()> {
     let mut out = anstream::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -52,7 +52,8 @@ pub struct Trainer {
     waiting: Vec<Waiting>,
     /// The ranks that train together, each its slice of every batch.
     group: Group,
-    /// What this rank has of updates that have not been summed over the ranks yet, and their norms. Empty in a process alone.
+    /// What this rank has of updates that have not been summed over the ranks yet, and their norms. Empty in a process
+    /// alone.
     unreduced: Vec<(Totals, f64)>,
     /// The starts that may come after this one, where they are trained already.
     ahead: Option<Ahead>,
@@ -138,12 +139,14 @@ impl Trainer {
         self.load_weights(theta, &[]);
     }
 
-    /// This trainer as one rank of a group. All must have the same recipe and stand at the same step; they end at the same one.
+    /// This trainer as one rank of a group. All must have the same recipe and stand at the same step; they end at the
+    /// same one.
     pub fn in_group(self, group: Group) -> Trainer {
         Trainer { group, ..self }
     }
 
-    /// This trainer with starts that are trained ahead of their turn: the run is the same, and sooner at its end. Not for a group.
+    /// This trainer with starts that are trained ahead of their turn: the run is the same, and sooner at its end. Not
+    /// for a group.
     pub fn with_ahead(self, ahead: Option<Ahead>) -> Trainer {
         Trainer { ahead, ..self }
     }
@@ -208,8 +211,8 @@ impl Trainer {
         self.progress.finished(&self.recipe)
     }
 
-    /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal. `run`: where it is logged and
-    /// saved, by the rank that leads.
+    /// Updates until the recipe's sequences are seen or `stop` gives the number of a signal. `run`: where it is logged
+    /// and saved, by the rank that leads.
     pub fn run(
         &mut self,
         mut run: Option<&mut Run>,
@@ -310,8 +313,8 @@ impl Trainer {
         Ok(happened)
     }
 
-    /// What must be there before the first update: something to go back to if the recipe asks for it, and a checkpoint, so that
-    /// a run can be resumed from its first moment on.
+    /// What must be there before the first update: something to go back to if the recipe asks for it, and a checkpoint,
+    /// so that a run can be resumed from its first moment on.
     fn prepare(&self, run: Option<&Run>) -> Result<()> {
         let Some(run) = run else { return Ok(()) };
         self.prepare_rollback(run)?;

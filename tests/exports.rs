@@ -30,8 +30,8 @@ const CHECKS: [(&str, f64); 6] = [
     ("onnxruntime, steps", 0.0),
 ];
 
-/// 200 steps of a machine with random weights can amplify the rounding of f32 past 1e-5: then the engine itself is as far
-/// from its logits in f64, and an export may be so too, by this factor.
+/// 200 steps of a machine with random weights can amplify the rounding of f32 past 1e-5: then the engine itself is as
+/// far from its logits in f64, and an export may be so too, by this factor.
 const ROUNDING: f64 = 10.0;
 
 fn checkpoint(recipe: Recipe, noise: f64) -> Checkpoint {

@@ -85,7 +85,8 @@ fn with_equal_rows_and_uniform_weightings_nothing_can_tell_the_rows_apart() {
     let mut gradient = Tensor::zeros([layout.size() as i64], (Kind::Double, tch::Device::Cpu));
     composed(&recipe).gradient(&Tensor::from_slice(&weights(&layout, 0.3, 3)), &batch, &mut gradient).unwrap();
     let gradient = Vec::<f64>::try_from(&gradient).unwrap();
-    // the first 4 + 3 + 3 outputs of both heads: key, strength, gate, shift, sharpening. All of them address, none matters
+    // the first 4 + 3 + 3 outputs of both heads: key, strength, gate, shift, sharpening. All of them address, none
+    // matters
     for head in ["read", "write"] {
         for (name, columns) in [("bias", 1), ("weight", 6)] {
             let name = format!("heads.{head}.0.{name}");

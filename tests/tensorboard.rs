@@ -167,7 +167,8 @@ fn every_evaluation_logs_heads_tensors_and_pictures_of_a_sequence_as_it_was() {
     let (_, number, sum) = read.histograms["weights/output.bias"][1];
     assert!(number == 3.0 && (sum - bias.sum::<f64>()).abs() < 1e-6, "{number} values, sum {sum}");
 
-    // copy of length 2, T = 5: 4 input channels; blocks of 16 x 16 pixels. What was seen is what is to be said, 3 steps later.
+    // copy of length 2, T = 5: 4 input channels; blocks of 16 x 16 pixels. What was seen is what is to be said, 3 steps
+    // later.
     let (_, width, height, inputs) = &read.images["look/1_inputs"][0];
     let (_, _, _, targets) = &read.images["look/2_targets"][0];
     assert_eq!((*width, *height), (5 * 16, 4 * 16));

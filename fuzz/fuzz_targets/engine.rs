@@ -1,6 +1,6 @@
-//! The fused engine over machines of any size, at every instruction level: under AddressSanitizer its unsafe code reads and
-//! writes nothing outside its buffers, and logits and gradient are finite. Several updates, since buffers are kept, and threads share
-//! a single sequence from the fifth on.
+//! The fused engine over machines of any size, at every instruction level: under AddressSanitizer its unsafe code reads
+//! and writes nothing outside its buffers, and logits and gradient are finite. Several updates, since buffers are kept,
+//! and threads share a single sequence from the fifth on.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

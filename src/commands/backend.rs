@@ -32,8 +32,8 @@ impl Wanted {
         Wanted { device: flags.device.clone(), engine: flags.engine, threads, began_on: String::new() }
     }
 
-    /// By the flags, and where they leave it open by the engine and the kind of device that a run began with, so that it goes on bit
-    /// for bit. Empty words where these are not known.
+    /// By the flags, and where they leave it open by the engine and the kind of device that a run began with, so that
+    /// it goes on bit for bit. Empty words where these are not known.
     pub fn to_go_on(flags: &Compute, engine: &str, device: &str) -> Wanted {
         let composed = flags.engine == EngineChoice::Auto && engine == "composed";
         let engine = if composed { EngineChoice::Composed } else { flags.engine };
@@ -65,8 +65,8 @@ impl Backend {
         Ok(Backend { device, why, fused, threads, processes }.with_threads())
     }
 
-    /// The backend for what, in words, goes side by side: many small machines at once are what cores are for, and a card only if it
-    /// is asked for, or was.
+    /// The backend for what, in words, goes side by side: many small machines at once are what cores are for, and a
+    /// card only if it is asked for, or was.
     pub fn side_by_side(wanted: &Wanted, place: Option<&Place>, threads: usize, why: &'static str) -> Result<Backend> {
         if wanted.device != "auto" || wanted.began_on == "cuda" {
             return Backend::new(wanted, place, threads);
@@ -75,8 +75,8 @@ impl Backend {
         Ok(Backend { why, ..Backend::new(&on_cores, place, threads)? })
     }
 
-    /// The backend for a recipe: where the fused engine cannot run it on a card, the CPU if that is left open, else composed unless
-    /// fused is wanted. One rank of a group says so.
+    /// The backend for a recipe: where the fused engine cannot run it on a card, the CPU if that is left open, else
+    /// composed unless fused is wanted. One rank of a group says so.
     pub fn for_recipe(mut self, wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
         let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
             return Ok(self);
@@ -109,8 +109,8 @@ impl Backend {
         })
     }
 
-    /// Refuses by arithmetic what this machine cannot hold: an update of each of `runs` runs, of which this process has as many as
-    /// any other here, with its part of a batch that `ranks` ranks share.
+    /// Refuses by arithmetic what this machine cannot hold: an update of each of `runs` runs, of which this process has
+    /// as many as any other here, with its part of a batch that `ranks` ranks share.
     pub fn check_memory(&self, recipe: &Recipe, runs: usize, ranks: usize) -> Result<()> {
         let sequences = recipe.training.batch_size.div_ceil(ranks);
         let (steps, widths) = (recipe.task.max_steps(), recipe.task.widths());
@@ -138,8 +138,8 @@ impl Backend {
         }
     }
 
-    /// How many starts of a run to train at a time: as many as `jobs` says, else as the cores have room for where most starts are
-    /// expected to fail, which is where one must end solved. Refuses what cannot be.
+    /// How many starts of a run to train at a time: as many as `jobs` says, else as the cores have room for where most
+    /// starts are expected to fail, which is where one must end solved. Refuses what cannot be.
     pub fn starts(&self, jobs: Option<usize>, cores: usize, recipe: &Recipe) -> Result<usize> {
         let training = &recipe.training;
         let most = training.restart.times() as usize + 1;

@@ -61,7 +61,8 @@ pub fn run(flags: Eval) -> Result<()> {
     let Measured { recipe, points, mut source, mut engine, theta, told } =
         measure(&flags, trained(&flags.trained)?, true)?;
     let table = || points_table(&told.results) + &positions(&told.results);
-    print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table() })?; // first: a picture that cannot be written must not take the figures with it
+    // first: a picture that cannot be written must not take the figures with it
+    print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table() })?;
     let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &told.results, seed: flags.seed };
     pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
 }

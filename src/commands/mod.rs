@@ -50,7 +50,8 @@ fn load_recipe(name: &str, settings: &[String]) -> Result<Recipe> {
     if Run::wrote(Path::new(name)) { Recipe::load_saved(name, settings) } else { Recipe::load(name, settings) }
 }
 
-/// The file that `--checkpoint` names: itself, or the best machine of a run directory, its latest where none was evaluated.
+/// The file that `--checkpoint` names: itself, or the best machine of a run directory, its latest where none was
+/// evaluated.
 fn checkpoint_file(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
@@ -86,15 +87,16 @@ fn sized(mut checkpoint: Checkpoint, flags: &Trained) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
-/// Gives a machine so many memory rows. To be run or begun with, not gone on with: the optimizer's state is not resized.
+/// Gives a machine so many memory rows. To be run or begun with, not gone on with: the optimizer's state is not
+/// resized.
 fn resize(checkpoint: &mut Checkpoint, rows: usize) -> Result<()> {
     let Checkpoint { recipe, theta, .. } = checkpoint;
     (recipe.model, *theta) = with_rows(recipe.network(), theta, rows)?;
     Ok(())
 }
 
-/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. Copy needs a row for
-/// its end marker, too.
+/// A word where more goes in before the first answer than the memory has rows, of a machine that takes others. Copy
+/// needs a row for its end marker, too.
 fn too_few_rows(recipe: &Recipe, points: &[Point], source: &mut Source, seed: u64) -> Result<Option<String>> {
     let Config::Ntm(ntm) = &recipe.model else { return Ok(None) };
     if ntm.init.memory != MemoryStart::Constant || recipe.task.axes().is_empty() {

@@ -34,7 +34,8 @@ pub fn resolve_recipe(flags: &Train) -> Result<(Recipe, Source)> {
     Ok((recipe, source))
 }
 
-/// The weights that a new run of a recipe begins with; none where they are drawn. Refuses others than the recipe was resolved with.
+/// The weights that a new run of a recipe begins with; none where they are drawn. Refuses others than the recipe was
+/// resolved with.
 pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     let from = &recipe.training.from;
     if from.is_empty() {
@@ -78,7 +79,8 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     Ok(Some(other.theta))
 }
 
-/// Fields that make another function of the same weights, and the words they have; none where what they choose is a weight, too.
+/// Fields that make another function of the same weights, and the words they have; none where what they choose is a
+/// weight, too.
 fn fixed(ntm: &NtmConfig) -> [(&'static str, Option<String>); 3] {
     let word = |choice: Value| choice.as_str().map(str::to_string);
     let weighting = match ntm.init.weighting {

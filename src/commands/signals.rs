@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 /// Said when the first signal comes, if that `is_answered`, since an update or an evaluation may take a while.
 pub const STOPPING: &str = "\nstopping, and saving first; the same again ends it at once, unsaved\n";
 
-/// Whether a signal is answered: on a terminal, by a process that nothing launched, where a second one is no repetition.
+/// Whether a signal is answered: on a terminal, by a process that nothing launched, where a second one is no
+/// repetition.
 pub fn is_answered() -> bool {
     !launched() && std::io::stderr().is_terminal()
 }
 
-/// Gives the number of the first of `STOPS` once it has come; `answers`: whether it is answered here. A second one that comes
-/// later than `grace` after it ends the process at once; until then it is a repetition.
+/// Gives the number of the first of `STOPS` once it has come; `answers`: whether it is answered here. A second one that
+/// comes later than `grace` after it ends the process at once; until then it is a repetition.
 pub fn stop_signal(grace: Duration, answers: bool) -> Result<impl Fn() -> Option<i32> + Sync> {
     let stop = Arc::new(AtomicUsize::new(0));
     let first = Arc::new(AtomicU64::new(0)); // microseconds after `began`

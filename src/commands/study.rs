@@ -178,8 +178,8 @@ fn go_on(flags: &Train, place: Option<&Place>, directory: &Path, jobs: usize) ->
     Ok(study)
 }
 
-/// Notes the totals that a study and its seeds had so far, in whose place the present one is. Refuses one that is less than what a
-/// seed has seen, but for a seed that was made longer alone.
+/// Notes the totals that a study and its seeds had so far, in whose place the present one is. Refuses one that is less
+/// than what a seed has seen, but for a seed that was made longer alone.
 fn take_totals(study: &mut Study, before: u64) -> Result<()> {
     let total = study.recipe.training.sequences;
     study.sequences_before.push(before);
@@ -288,7 +288,8 @@ impl<'a> Seeds<'a> {
     }
 }
 
-/// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the seed alone.
+/// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the
+/// seed alone.
 fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Train) -> Result<Recipe> {
     let own = &checkpoint.recipe.training;
     let mut recipe = of_study;

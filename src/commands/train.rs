@@ -26,8 +26,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How long after a signal the same wish may come again: from `timeout`, which signals its group, too, and where a terminal
-/// closes, from the shell and from the system.
+/// How long after a signal the same wish may come again: from `timeout`, which signals its group, too, and where a
+/// terminal closes, from the shell and from the system.
 const REPEATED: Duration = Duration::from_millis(500);
 /// Of a launched process: from the scheduler, from the terminal, and from torchrun, which kills after that time.
 const REPEATED_BY_LAUNCHER: Duration = Duration::from_secs(30);
@@ -163,8 +163,8 @@ struct Begun {
 }
 
 impl Begun {
-    /// Reads the run in a directory, to go on with it, or claims the directory for a new one. `asked`: the recipe of the command
-    /// line, unless that resumes.
+    /// Reads the run in a directory, to go on with it, or claims the directory for a new one. `asked`: the recipe of
+    /// the command line, unless that resumes.
     fn in_directory(directory: &Path, flags: &Train, group: &Group, asked: Option<(Recipe, Source)>) -> Result<Begun> {
         let (asked, source) = asked.unzip();
         if let Some(recipe) = &asked {

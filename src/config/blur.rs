@@ -6,8 +6,8 @@ use crate::optim::between;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The `training.blur` section of a recipe: while training, every head's shift is mixed with a uniform one,
-/// (1 - blur) s + blur / S. A weighting that is moved on from step to step then spreads a little at each, unless the machine
+/// The `training.blur` section of a recipe: while training, every head's shift is mixed with a uniform one, (1 - blur)
+/// s + blur / S. A weighting that is moved on from step to step then spreads a little at each, unless the machine
 /// sharpens it (Eq. 9), which short sequences alone hardly ask for. Fractions are of the updates of a start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

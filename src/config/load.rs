@@ -306,8 +306,8 @@ fn paths_of(recipe: &Value) -> Vec<String> {
     paths
 }
 
-/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, or that lie deeper
-/// in its section, if they are few.
+/// Where a recipe has a field that the user looked for in the wrong section: the paths that end with its path, or that
+/// lie deeper in its section, if they are few.
 fn elsewhere(path: &str, paths: &[String]) -> Option<String> {
     let ends = |known: &&String, with: &str| known.strip_suffix(with).is_some_and(|section| section.ends_with('.'));
     let (section, name) = path.split_once('.').unwrap_or(("", path));
@@ -455,7 +455,8 @@ mod tests {
         }
     }
 
-    /// Asserts that docs/recipes.md names the field at a path, as `path`, `field` or `.field`, and all below it, of every kind.
+    /// Asserts that docs/recipes.md names the field at a path, as `path`, `field` or `.field`, and all below it, of
+    /// every kind.
     fn assert_documented(path: &str, value: &Value) {
         let page = include_str!("../../docs/recipes.md");
         let named = |name: &str| page.contains(&format!("`{name}`")) || page.contains(&format!("`.{name}`"));

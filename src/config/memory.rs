@@ -4,8 +4,8 @@ use super::Recipe;
 use anyhow::{Result, bail};
 
 impl Recipe {
-    /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and `activations`
-    /// values, of each of `runs` runs in each of `processes` processes.
+    /// Refuses by arithmetic what this machine cannot train: the weights and what is kept beside each of them, and
+    /// `activations` values, of each of `runs` runs in each of `processes` processes.
     pub fn check_memory(&self, runs: usize, processes: usize, activations: u128) -> Result<()> {
         let weights = self.network().size();
         let bytes = 4 * (weights * 8 + activations) * (runs * processes) as u128;

@@ -60,8 +60,8 @@ pub struct Training {
 pub const ITERATE: &str = "iterate";
 
 impl Training {
-    /// What the average keeps of itself at an update of a start, which counts from 1: at first less than `average`, or it would
-    /// long remember the weights of the start. None where there is no average.
+    /// What the average keeps of itself at an update of a start, which counts from 1: at first less than `average`, or
+    /// it would long remember the weights of the start. None where there is no average.
     pub fn average_decay(&self, step: u64) -> Option<f64> {
         let step = step as f64;
         (self.average > 0.0).then(|| self.average.min((1.0 + step) / (10.0 + step)))

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum OnNonfinite {
     /// Ends with an error; the last good checkpoint stays.
     Stop {},
-    /// Goes back to the last checkpoint of `training.checkpoint_every` with half the learning rate, `at_most` times from each start.
+    /// Goes back to the last checkpoint of `training.checkpoint_every` with half the learning rate, `at_most` times
+    /// from each start.
     Rollback { at_most: u64 },
 }
 

@@ -9,16 +9,17 @@ use serde::{Deserialize, Serialize};
 /// The most restarts that a run may have.
 pub const MOST_RESTARTS: u32 = 1000;
 
-/// The `training.restart` section of a recipe. Whether a start finds an algorithm is luck, and shows long before the end: several
-/// short tries find it sooner than one long one.
+/// The `training.restart` section of a recipe. Whether a start finds an algorithm is luck, and shows long before the
+/// end: several short tries find it sooner than one long one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Restart {
     Never {},
-    /// From weights drawn anew, unless the evaluation after the fraction `after` of the updates is within the threshold at
-    /// every point; also if a number is not finite, and with `until_solved` after the last update of a start that has not been
-    /// solved. `times` times at most, after which a run goes to its end; a start that has been solved is kept. The fraction is of
-    /// the updates as they are when it is reached: a run that is made longer is looked at again.
+    /// From weights drawn anew, unless the evaluation after the fraction `after` of the updates is within the threshold
+    /// at every point; also if a number is not finite, and with `until_solved` after the last update of a start that
+    /// has not been solved. `times` times at most, after which a run goes to its end; a start that has been solved is
+    /// kept. The fraction is of the updates as they are when it is reached: a run that is made longer is looked at
+    /// again.
     Unless {
         #[serde(flatten)]
         threshold: Threshold,
@@ -55,8 +56,8 @@ impl Restart {
         matches!(self, Restart::Unless { until_solved: true, .. })
     }
 
-    /// What must be reached after a step since the last start, which counts from 1, of `updates`; none where nothing must.
-    /// `solved`: what solves the run.
+    /// What must be reached after a step since the last start, which counts from 1, of `updates`; none where nothing
+    /// must. `solved`: what solves the run.
     pub fn asks<'a>(&'a self, step: u64, updates: u64, solved: &'a Threshold) -> Option<&'a Threshold> {
         match self {
             Restart::Unless { until_solved: true, .. } if step == updates => Some(solved),

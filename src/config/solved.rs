@@ -20,8 +20,8 @@ pub struct Solved {
     pub threshold: Threshold,
     /// Whether the run ends there.
     pub stop: bool,
-    /// So many more sequences of each point must be within it as well, each hundred of them, so that it is no luck; they are only
-    /// drawn then.
+    /// So many more sequences of each point must be within it as well, each hundred of them, so that it is no luck;
+    /// they are only drawn then.
     pub confirm: usize,
 }
 

@@ -14,7 +14,8 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     caught(run)
 }
 
-/// Runs what uses a device in a thread of its own, below a `guarded` that silences the trace; failures in words of ours.
+/// Runs what uses a device in a thread of its own, below a `guarded` that silences the trace; failures in words of
+/// ours.
 pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     let told = |error: Error| match failure(&format!("{error:?}")) {
         Some(failure) => {
@@ -37,7 +38,8 @@ pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
 fn failure(message: &str) -> Option<String> {
     let line =
         |start: &str| message[message.find(start)?..].split(['\n', '"']).next().map(|line| line.trim_end_matches('.'));
-    // what libtorch's allocator on a card says, that of the CPU on every architecture, CUDA, its libraries, and the driver
+    // what libtorch's allocator on a card says, that of the CPU on every architecture, CUDA, its libraries, and the
+    // driver
     let full =
         ["CUDA out of memory", "you tried to allocate", "error: out of memory", "_ALLOC_FAILED", "OUT_OF_MEMORY"];
     if full.iter().any(|said| message.contains(said)) {

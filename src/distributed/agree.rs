@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tch::Tensor;
 
 impl Group {
-    /// What each rank has come to, which all must describe alike; else all end with an error that says who differs in what, or
-    /// what failed where. `about`: a name of its own for each agreement.
+    /// What each rank has come to, which all must describe alike; else all end with an error that says who differs in
+    /// what, or what failed where. `about`: a name of its own for each agreement.
     pub fn agree<T>(&self, about: &str, come_to: Result<T>, describe: impl Fn(&T) -> Value) -> Result<T> {
         match &self.joined {
             Some(Joined { board, .. }) => agree(board, about, come_to, describe),
@@ -28,7 +28,8 @@ impl Group {
         Ok(made)
     }
 
-    /// How something went that the rank that leads has done; no rank goes on before it is done. The others say that all is well.
+    /// How something went that the rank that leads has done; no rank goes on before it is done. The others say that all
+    /// is well.
     pub fn wait_for_leader(&self, done: Result<()>) -> Result<()> {
         self.on_leader(|| done).map(|_| ())
     }
@@ -92,7 +93,8 @@ pub fn agree<T>(board: &Board, about: &str, come_to: Result<T>, describe: impl F
     agreed.inspect_err(|_| board.last_words(about))
 }
 
-/// What this rank has come to where all have come to something; else, on all, what failed on the first of those that have not.
+/// What this rank has come to where all have come to something; else, on all, what failed on the first of those that
+/// have not.
 pub fn everywhere<T>(board: &Board, about: &str, come_to: Result<T>) -> Result<Result<T, String>> {
     let failed = come_to.as_ref().err().map(plain).unwrap_or_default();
     let said = board.exchange(about, failed.as_bytes())?;

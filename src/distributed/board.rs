@@ -52,7 +52,8 @@ impl Board {
         self.store.set(&claimed(directory), b"").map_err(|error| lost(&error))
     }
 
-    /// Whether this job, in this attempt or an earlier one, has claimed a directory. torchrun's store lives as long as the job.
+    /// Whether this job, in this attempt or an earlier one, has claimed a directory. torchrun's store lives as long as
+    /// the job.
     pub fn has_claimed(&self, directory: &Path) -> Result<bool> {
         self.store.has(&claimed(directory)).map_err(|error| lost(&error))
     }
@@ -86,8 +87,8 @@ impl Board {
         self.store.get(&self.key(key, rank)).map_err(|error| lost(&error))
     }
 
-    /// Waits until all of these ranks have posted under a key; those that have not within `time`, or by the time that rank 0
-    /// gave them up.
+    /// Waits until all of these ranks have posted under a key; those that have not within `time`, or by the time that
+    /// rank 0 gave them up.
     fn missing(&self, key: &str, ranks: &[usize], time: Duration) -> Result<Vec<usize>> {
         let deadline = Instant::now() + time;
         let mut missing = ranks.to_vec();

@@ -59,7 +59,8 @@ impl Group {
         Ok(Group { rank, size, joined: Some(Joined { gloo, nccl: None, board }) })
     }
 
-    /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where it fails on some rank.
+    /// From now on steps are summed on the cards that the ranks train on, by NCCL; through the host where it fails on
+    /// some rank.
     pub fn use_cards(&mut self, card: Device) -> Result<()> {
         let Some(Joined { nccl, board, .. }) = &mut self.joined else { return Ok(()) };
         // all take a step or none: those that got further would wait for those that did not
@@ -112,8 +113,8 @@ impl Group {
         self.board().map_or(Ok(()), |board| board.claim(directory))
     }
 
-    /// Of the rank that leads: whether torchrun has started this job again, and the directory was its own before. Of a process
-    /// alone nobody knows the latter, and it is taken for granted.
+    /// Of the rank that leads: whether torchrun has started this job again, and the directory was its own before. Of a
+    /// process alone nobody knows the latter, and it is taken for granted.
     pub fn goes_on_with(&self, directory: &Path) -> Result<bool> {
         Ok(place::restarted() && self.board().map_or(Ok(true), |board| board.has_claimed(directory))?)
     }

@@ -1,5 +1,5 @@
-//! Several processes that train together, as torch.distributed has them: a job has K ranks, a process each, which find each
-//! other by the environment that torchrun sets. Rank 0 leads: it writes, and says what there is to say.
+//! Several processes that train together, as torch.distributed has them: a job has K ranks, a process each, which find
+//! each other by the environment that torchrun sets. Rank 0 leads: it writes, and says what there is to say.
 
 mod agree;
 mod board;

@@ -20,7 +20,8 @@ pub struct Place {
     pub port: u16,
     /// Whether torchrun serves the store, rather than rank 0.
     pub agent: bool,
-    /// TORCHELASTIC_RESTART_COUNT: how often torchrun has started the job again. Its store keeps what the last attempt said.
+    /// TORCHELASTIC_RESTART_COUNT: how often torchrun has started the job again. Its store keeps what the last attempt
+    /// said.
     pub attempt: u32,
 }
 
@@ -85,8 +86,9 @@ impl Place {
     }
 }
 
-/// The address by which the other ranks reach this machine, of all own addresses. Where MASTER_ADDR means the loopback here, as
-/// on rank 0's machine if its /etc/hosts says `127.0.1.1 name`, it is that towards a rank which has come over a network.
+/// The address by which the other ranks reach this machine, of all own addresses. Where MASTER_ADDR means the loopback
+/// here, as on rank 0's machine if its /etc/hosts says `127.0.1.1 name`, it is that towards a rank which has come over
+/// a network.
 pub fn reachable(own: IpAddr, all: impl IntoIterator<Item = IpAddr>) -> Result<IpAddr> {
     match all.into_iter().find(|other| own.is_loopback() && !other.is_loopback()) {
         None => Ok(own),

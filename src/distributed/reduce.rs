@@ -24,8 +24,9 @@ impl Group {
     }
 
     /// The one all-reduce of a step: each rank's gradient of the mean over its slice becomes that of the mean over the
-    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop. On cards
-    /// NCCL does it, once `use_cards` has been called; else a gradient on a card goes through the host, where Gloo's network is.
+    /// batch, of which the slice is `part`; `loss` is a scalar of the rank, `stop` the signal that asks it to stop. On
+    /// cards NCCL does it, once `use_cards` has been called; else a gradient on a card goes through the host, where
+    /// Gloo's network is.
     pub fn step(&self, gradient: &mut Tensor, part: f64, loss: &Tensor, stop: Option<i32>) -> Result<Step> {
         let Some(Joined { gloo, nccl, .. }) = &self.joined else { bail!("a process alone has nothing to reduce") };
         let (by, device) = match nccl {
@@ -43,7 +44,8 @@ impl Group {
         Ok(Step { finite: beside[0].is_finite(), stopped: asked.map(|(signal, _)| signal) })
     }
 
-    /// Makes each row the sum of that row on all ranks, the values that a rank has none of being 0. All have as many rows.
+    /// Makes each row the sum of that row on all ranks, the values that a rank has none of being 0. All have as many
+    /// rows.
     pub fn sum(&self, rows: &mut [Vec<f64>]) -> Result<()> {
         let Some(Joined { gloo, .. }) = &self.joined else { return Ok(()) };
         if rows.is_empty() {

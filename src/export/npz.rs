@@ -1,5 +1,5 @@
-//! The weights alone as an uncompressed .npz, for numpy.load: a zip of .npy files. `Tensor::write_npz` writes in place, and
-//! says nothing where the end of its file is lost.
+//! The weights alone as an uncompressed .npz, for numpy.load: a zip of .npy files. `Tensor::write_npz` writes in place,
+//! and says nothing where the end of its file is lost.
 
 use crate::checkpoint::{Checkpoint, bytes};
 use anyhow::Result;
@@ -20,7 +20,8 @@ pub fn encode(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     Ok(zip.finish()?.into_inner())
 }
 
-/// What a .npy of f32 begins with: magic, version 1.0, and the length of a dict that ends with a line and a multiple of 64 bytes.
+/// What a .npy of f32 begins with: magic, version 1.0, and the length of a dict that ends with a line and a multiple of
+/// 64 bytes.
 fn header(shape: &[usize]) -> Vec<u8> {
     let shape: String = shape.iter().map(|size| format!("{size}, ")).collect();
     let dict = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");

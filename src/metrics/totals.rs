@@ -128,8 +128,8 @@ impl Work for Adding<'_> {
     }
 }
 
-/// The sum of -log sigmoid(+-logit), from the logits: max(z, 0) - z y + log(1 + exp(-|z|)), one logarithm for the product of many
-/// 1 + exp(-|z|), each at most 2. In nats, right to 1e-7 of it and 1e-16 an output.
+/// The sum of -log sigmoid(+-logit), from the logits: max(z, 0) - z y + log(1 + exp(-|z|)), one logarithm for the
+/// product of many 1 + exp(-|z|), each at most 2. In nats, right to 1e-7 of it and 1e-16 an output.
 #[inline(always)]
 fn cross_entropy<A: Arch>(logits: &[f32], targets: &[f32]) -> f64 {
     const TOGETHER: usize = 8;
@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn an_end_marker_is_counted_apart_from_the_bits_but_spoils_an_exact_sequence() {
-        // one sequence, T 2, Y 2, the second channel the marker: one wrong bit and one wrong marker; then a wrong marker
+        // one sequence, T 2, Y 2, the second channel the marker: one wrong bit and one wrong marker; then a wrong
+        // marker
         let one = Batch { steps: 2, lengths: vec![2], targets: vec![0.0; 4], mask: vec![1.0; 2], ..Batch::default() };
         let mut totals = Totals::default();
         totals.add(Scoring::BitsAndMarker, &[1.0, -1.0, -1.0, 1.0], &one);

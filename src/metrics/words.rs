@@ -63,8 +63,8 @@ pub fn axis(metric: &str) -> String {
     }
 }
 
-/// A mean for a table: four digits after the point, and of squares, which may have any scale, three that count where these would
-/// be zeros or too many.
+/// A mean for a table: four digits after the point, and of squares, which may have any scale, three that count where
+/// these would be zeros or too many.
 pub fn shown(metric: &str, value: f64) -> String {
     let of_any_scale = metric == "squared_error" && value != 0.0 && !(5e-3..1e6).contains(&value);
     if of_any_scale { format!("{value:.2e}") } else { format!("{value:.4}") }

@@ -110,10 +110,10 @@ pub enum WeightingStart {
 pub enum KeyStart {
     /// Every head's weights are drawn for themselves.
     Independent,
-    /// Each head's weights of the key start as a write head's weights of the add vector: a write head's as its own, read head
-    /// i's as those of write head i, counted modulo W; where addressing starts as `tape`, all as those of the first. So from the
-    /// first step on a head that sees again what was written asks for the row it was written to, and content addressing has
-    /// something to improve on.
+    /// Each head's weights of the key start as a write head's weights of the add vector: a write head's as its own,
+    /// read head i's as those of write head i, counted modulo W; where addressing starts as `tape`, all as those of the
+    /// first. So from the first step on a head that sees again what was written asks for the row it was written to, and
+    /// content addressing has something to improve on.
     Aligned,
 }
 
@@ -122,8 +122,9 @@ pub enum KeyStart {
 pub enum AddressingStart {
     /// Every head's gate and shifts are drawn, near the middle.
     Free,
-    /// The first write head starts as that of a tape, which keeps its place and goes on by a row each step, from where its
-    /// weighting starts; the other heads look up by content, with aligned keys and some strength what that one writes.
+    /// The first write head starts as that of a tape, which keeps its place and goes on by a row each step, from where
+    /// its weighting starts; the other heads look up by content, with aligned keys and some strength what that one
+    /// writes.
     Tape,
 }
 

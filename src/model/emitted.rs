@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-/// Where a head's values lie in what it emits: key (M), strength, gate, shift (S), sharpening; a write head's erase (M), add (M).
+/// Where a head's values lie in what it emits: key (M), strength, gate, shift (S), sharpening; a write head's erase
+/// (M), add (M).
 #[derive(Clone, Copy)]
 pub struct Emitted {
     m: usize,

@@ -1,5 +1,6 @@
 //! The Neural Turing Machine as Graves, Wayne and Danihelka 2014 (arXiv 1410.5401) define it, composed of tch's nn
-//! primitives and the two operations of `crate::ops`. This is the definition; `crate::fused` is the same function, fast.
+//! primitives and the two operations of `crate::ops`. This is the definition; `crate::fused` is the same function,
+//! fast.
 //!
 //! Letters, here and in the fused engine (words everywhere else):
 //!

@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn the_notebooks_machine_has_the_weights_of_its_sizes() {
-        // LSTM 400 x (29 + 100 + 2), heads 26 and 66 x 101, output 8 x 121; starts h, c 2 x 100, read 20, weightings 2 x 128
+        // LSTM 400 x (29 + 100 + 2), heads 26 and 66 x 101, output 8 x 121; starts h, c 2 x 100, read 20, weightings 2
+        // x 128
         assert_eq!(layout().size(), 400 * 131 + (26 + 66) * 101 + 8 * 121 + 200 + 20 + 256);
     }
 

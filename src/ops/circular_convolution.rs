@@ -17,8 +17,8 @@ mod tests {
     use super::*;
     use tch::{Device, Kind};
 
-    /// The notebook's indices: circulant(arange(N)).T[arange(-(S // 2), S // 2 + 1)][::-1], where
-    /// circulant(c)[i][j] = c[(i - j) mod N], so its transpose has (j - i) mod N at [i][j]; a negative row index counts from the end.
+    /// The notebook's indices: circulant(arange(N)).T[arange(-(S // 2), S // 2 + 1)][::-1], where circulant(c)[i][j] =
+    /// c[(i - j) mod N], so its transpose has (j - i) mod N at [i][j]; a negative row index counts from the end.
     fn notebook_indices(rows: i64, taps: i64) -> Vec<Vec<i64>> {
         let half = taps / 2;
         (-half..=half).rev().map(|row| (0..rows).map(|j| (j - row).rem_euclid(rows)).collect()).collect()

@@ -105,7 +105,8 @@ impl Config {
 
 /// `Optimizer::update_later` by kernels of an engine's device.
 pub trait DeviceUpdate {
-    /// Queues the update; `vectors` are theta and then the state, in the order of `Optimizer::state_names`. Returns the norm, a scalar.
+    /// Queues the update; `vectors` are theta and then the state, in the order of `Optimizer::state_names`. Returns the
+    /// norm, a scalar.
     fn update(
         &mut self,
         clip: &Clip,
@@ -125,7 +126,8 @@ pub struct Optimizer {
     clip: Clip,
     /// Named vectors of theta's length; zeros at the start.
     pub state: Vec<(&'static str, Tensor)>,
-    /// A scalar on the device: 0, and not a number from the first `update_later` on that was given something not finite.
+    /// A scalar on the device: 0, and not a number from the first `update_later` on that was given something not
+    /// finite.
     broken: Option<Tensor>,
     kernels: Option<Box<dyn DeviceUpdate>>,
 }
@@ -157,9 +159,9 @@ impl Optimizer {
         }
     }
 
-    /// Updates theta in place by the clipped gradient; `step` counts from 1, `factor` multiplies the learning rate. Returns
-    /// the gradient's norm before the clip; if that is not finite, nothing is updated. NaN if theta or the state was finite
-    /// and is so no longer.
+    /// Updates theta in place by the clipped gradient; `step` counts from 1, `factor` multiplies the learning rate.
+    /// Returns the gradient's norm before the clip; if that is not finite, nothing is updated. NaN if theta or the
+    /// state was finite and is so no longer.
     pub fn update(&mut self, factor: f64, theta: &mut Tensor, gradient: &Tensor, step: u64) -> f64 {
         let _guard = tch::no_grad_guard();
         let on_host = flat::values(gradient);
@@ -185,9 +187,9 @@ impl Optimizer {
         }
     }
 
-    /// As `update`, by operations that a device does in its time: nothing here waits for it. Returns the norm, a scalar. From
-    /// the first norm or logit on that is not finite nothing is updated any more, so that theta stays what it was before, and
-    /// the norm is NaN.
+    /// As `update`, by operations that a device does in its time: nothing here waits for it. Returns the norm, a
+    /// scalar. From the first norm or logit on that is not finite nothing is updated any more, so that theta stays what
+    /// it was before, and the norm is NaN.
     pub fn update_later(
         &mut self,
         factor: f64,
@@ -268,7 +270,8 @@ mod tests {
     fn two_steps_of_rmsprop_by_hand() {
         // square 2, mean 1, deviation sqrt(2 - 1 + 0.01) = 1.00498756, delta -0.1 * 2 / 1.00498756 = -0.19900744
         close(updated(&RMSPROP, &Clip::None {}, &[&[2.0]]), &[0.80099256]);
-        // square 3, mean 1.5, deviation sqrt(0.76) = 0.87177979, delta 0.9 * -0.19900744 - 0.2 / 0.87177979 = -0.40852243
+        // square 3, mean 1.5, deviation sqrt(0.76) = 0.87177979, delta 0.9 * -0.19900744 - 0.2 / 0.87177979 =
+        // -0.40852243
         close(updated(&RMSPROP, &Clip::None {}, &[&[2.0], &[2.0]]), &[0.39247013]);
     }
 

@@ -1,4 +1,5 @@
-//! The equations of the optimizers, twice: as tensor operations for any device, and as one pass over vectors on the CPU.
+//! The equations of the optimizers, twice: as tensor operations for any device, and as one pass over vectors on the
+//! CPU.
 
 use super::Config;
 use crate::simd::{self, Arch, Float, Level, Work};

@@ -4,14 +4,15 @@ use crate::limits::in_range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// The `training.schedule` section of a recipe. Fractions are of the run's updates, so a run that is made longer decays later.
+/// The `training.schedule` section of a recipe. Fractions are of the run's updates, so a run that is made longer decays
+/// later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Schedule {
     /// The optimizer's learning rate throughout.
     Constant {},
-    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it at the fraction `until` (1:
-    /// just after the last update), where it stays.
+    /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it at the fraction
+    /// `until` (1: just after the last update), where it stays.
     Linear { hold: f64, until: f64, end: f64 },
 }
 
@@ -41,8 +42,8 @@ impl Schedule {
     }
 }
 
-/// How far `step`, which counts from 1, of `updates` lies on a straight line between two fractions of them: 0 up to `from`, 1
-/// from `to` on.
+/// How far `step`, which counts from 1, of `updates` lies on a straight line between two fractions of them: 0 up to
+/// `from`, 1 from `to` on.
 pub fn between(step: u64, updates: u64, from: f64, to: f64) -> f64 {
     let done = (step - 1) as f64 / updates as f64;
     ((done - from) / (to - from).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0)

@@ -114,7 +114,8 @@ impl<'a> Stage<'a> {
         (self.window.first + row) % self.shown.shape.rows
     }
 
-    /// Where the weighting of a head is drawn: those of read heads left of the memory, those of write heads right of it.
+    /// Where the weighting of a head is drawn: those of read heads left of the memory, those of write heads right of
+    /// it.
     fn strip(&self, head: usize) -> Rect {
         let reads = self.shown.shape.read_heads;
         let x = if head < reads {

@@ -38,8 +38,8 @@ struct Curve {
 }
 
 impl LearningCurves {
-    /// The curves of a metric, and which groups have none, in words. Without a name it is the loss: bits, or squared errors where
-    /// no run counts bits.
+    /// The curves of a metric, and which groups have none, in words. Without a name it is the loss: bits, or squared
+    /// errors where no run counts bits.
     pub fn new(
         groups: &[Group],
         metric: Option<&str>,
@@ -87,8 +87,8 @@ impl Curve {
         if runs.is_empty() {
             return None;
         }
-        // each run's last report by then, for runs that begin anew do not report at the same places; a median over other runs at
-        // every point would jump, so only where all have reported, and go on or have come to their end
+        // each run's last report by then, for runs that begin anew do not report at the same places; a median over
+        // other runs at every point would jump, so only where all have reported, and go on or have come to their end
         let at = |(values, ended): &(BTreeMap<u64, f64>, bool), at: u64| {
             let goes_on = values.last_key_value().is_some_and(|(last, _)| at <= *last);
             values.range(..=at).next_back().filter(|_| goes_on || *ended).map(|(_, value)| *value)
@@ -211,7 +211,8 @@ impl LearningCurves {
     }
 }
 
-/// Where a logarithmic axis begins that is to show `least` to `most` and has a number on it, which only powers of ten have.
+/// Where a logarithmic axis begins that is to show `least` to `most` and has a number on it, which only powers of ten
+/// have.
 fn numbered(least: f64, most: f64) -> f64 {
     let below = 10f64.powf(least.log10().floor());
     if below * 10.0 <= most { least } else { below }

@@ -26,8 +26,8 @@ pub struct Logged {
     pub ended: bool,
 }
 
-/// The runs in these directories, or in the directories and studies in them, each once, in groups; and what was left out, in
-/// words.
+/// The runs in these directories, or in the directories and studies in them, each once, in groups; and what was left
+/// out, in words.
 pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
     let (mut groups, mut left_out, mut seen) = (Vec::<Group>::new(), vec![], HashSet::new());
     for directory in directories {
@@ -120,8 +120,8 @@ fn read_recipe(path: &Path) -> Result<(Value, String)> {
     Ok((recipe, seed.map_or(String::new(), |seed| seed.to_string())))
 }
 
-/// The name of a run's directory without its seed: that of the recipe, unless the user named it otherwise. Of a run of a
-/// seed study, the name of the study.
+/// The name of a run's directory without its seed: that of the recipe, unless the user named it otherwise. Of a run of
+/// a seed study, the name of the study.
 fn name(run: &Path, seed: &str) -> String {
     let run = run.canonicalize().unwrap_or(run.to_path_buf());
     let named = run.parent().filter(|parent| Study::is_in(parent)).unwrap_or(&run);

@@ -1,5 +1,5 @@
-//! The engine of torch.distributed, c10d: what the processes of a job share. Every call here waits for the others at most as
-//! long as the time-out of its store, but for the first sum of NCCL.
+//! The engine of torch.distributed, c10d: what the processes of a job share. Every call here waits for the others at
+//! most as long as the time-out of its store, but for the first sum of NCCL.
 
 use super::{check, take, text};
 use anyhow::{Context, Result, bail};
@@ -60,8 +60,8 @@ unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
-/// What a call comes to, in a thread of its own: c10d reads what a store answers without a deadline, and the machine that keeps
-/// it may be frozen or cut off. None if it takes longer.
+/// What a call comes to, in a thread of its own: c10d reads what a store answers without a deadline, and the machine
+/// that keeps it may be frozen or cut off. None if it takes longer.
 fn within<T: Send + 'static>(time: Duration, call: impl FnOnce() -> Result<T> + Send + 'static) -> Option<Result<T>> {
     let (done, answer) = mpsc::channel();
     match thread::Builder::new().spawn(move || done.send(call())) {

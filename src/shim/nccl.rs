@@ -1,4 +1,5 @@
-//! NCCL's process group, from a library of its own that the binary contains where it was built with a libtorch for CUDA.
+//! NCCL's process group, from a library of its own that the binary contains where it was built with a libtorch for
+//! CUDA.
 
 use super::{ProcessGroup, Store, check, text};
 use anyhow::{Context, Result, bail};
@@ -44,8 +45,8 @@ impl Nccl {
         }
     }
 
-    /// For tensors on cards, a card a process. `prefix`: what its keys in the store start with. The first sum connects the cards,
-    /// for which NCCL has no time-out.
+    /// For tensors on cards, a card a process. `prefix`: what its keys in the store start with. The first sum connects
+    /// the cards, for which NCCL has no time-out.
     pub fn group(&self, store: &Store, prefix: &str, (rank, size): (usize, usize)) -> Result<ProcessGroup> {
         let (prefix, mut made) = (text(prefix)?, null_mut());
         let (rank, size, timeout) = (rank as c_int, size as c_int, store.timeout.as_millis() as u64);

@@ -117,7 +117,8 @@ impl Level {
     }
 }
 
-/// Whether `best` rounds a multiply-add once. Elementwise work and sums in a fixed order give the same bits on all that do.
+/// Whether `best` rounds a multiply-add once. Elementwise work and sums in a fixed order give the same bits on all that
+/// do.
 pub fn has_fma() -> bool {
     Level::best() != Level::Plain
 }

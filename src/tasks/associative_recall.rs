@@ -104,8 +104,9 @@ impl Generator for AssociativeRecall {
 
 type Item = Vec<Vec<f32>>;
 
-/// Makes half of the items after the first equal to one before them but for a bit, which a head that looks up by content confuses
-/// and uniform bits seldom show. One that would then equal another stays as it is: the query must mean one item.
+/// Makes half of the items after the first equal to one before them but for a bit, which a head that looks up by
+/// content confuses and uniform bits seldom show. One that would then equal another stays as it is: the query must mean
+/// one item.
 fn make_alike(items: &mut [Item], rng: &mut impl Rng) {
     for index in 1..items.len() {
         if rng.random::<f64>() < 0.5 {
@@ -176,7 +177,8 @@ mod tests {
             Task::AssociativeRecall(AssociativeRecall { alike, min_items: 6, max_items: 6, ..Default::default() })
         };
         assert!(near(Drawn::training(&with(0.0), 1000)) < 0.002); // 19 of 2^18
-        // the second is the first with a bit changed in 1/2, the third the second in 1/4, ... the sixth the fifth in 1/10
+        // the second is the first with a bit changed in 1/2, the third the second in 1/4, ... the sixth the fifth in
+        // 1/10
         let alike = near(Drawn::training(&with(1.0), 4000));
         let neighbours = (1..6).map(|index| 0.5 / index as f64).sum::<f64>() / 5.0;
         assert!((alike - neighbours).abs() < 0.015, "{alike}, {neighbours}");

@@ -13,7 +13,8 @@ use std::ops::RangeInclusive;
 pub enum Curriculum {
     /// The task's own ranges throughout.
     None {},
-    /// The upper end of every range grows in a straight line from the axis's least value to its own over the fraction `over`.
+    /// The upper end of every range grows in a straight line from the axis's least value to its own over the fraction
+    /// `over`.
     Grow { over: f64 },
     /// The ranges grow by success: by one value each time that the last `updates` updates cost at most `at_most`
     /// bits an output.
@@ -47,7 +48,8 @@ impl Curriculum {
         }
     }
 
-    /// How far the ranges reach at a step, which counts from 0, of `updates`: from 0, the least values, to 1, all of them.
+    /// How far the ranges reach at a step, which counts from 0, of `updates`: from 0, the least values, to 1, all of
+    /// them.
     pub fn reach(&self, step: u64, updates: u64, lesson: &Lesson, axes: impl FnOnce() -> Vec<Varying>) -> f64 {
         match self {
             Curriculum::Mastered { .. } => {

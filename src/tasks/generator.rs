@@ -34,8 +34,8 @@ pub trait Generator {
     fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column);
 }
 
-/// The sequences of a `slice` of the batch of training step `step`, each drawn from (seed, step) and its place in the batch
-/// alone, its shape as far as `reach` goes (see `Curriculum`).
+/// The sequences of a `slice` of the batch of training step `step`, each drawn from (seed, step) and its place in the
+/// batch alone, its shape as far as `reach` goes (see `Curriculum`).
 pub fn training_batch(
     task: &dyn Generator,
     seed: u64,

@@ -31,8 +31,8 @@ impl fmt::Display for Wrong {
 }
 
 impl Line {
-    /// Reads a line whose widths, if they are known, must be these. `loss`: what the targets are for; none where the inputs
-    /// alone are wanted, and what stands beside them is passed over.
+    /// Reads a line whose widths, if they are known, must be these. `loss`: what the targets are for; none where the
+    /// inputs alone are wanted, and what stands beside them is passed over.
     pub fn parse(text: &[u8], loss: Option<Loss>, widths: Option<(usize, usize)>) -> Result<Line, Wrong> {
         let mut json = serde_json::Deserializer::from_slice(text);
         let line = (&mut json).deserialize_any(Whole { loss, widths }).and_then(|line| json.end().map(|()| line));
@@ -235,8 +235,8 @@ impl Visitor<'_> for Value {
 /// The bytes of the longest line that is read.
 const LONGEST: u64 = 1 << 28;
 
-/// Reads line `number`, with its end, in place of what `text` holds; nothing at the end of a file. An error where it is so long that
-/// no sequence can be meant.
+/// Reads line `number`, with its end, in place of what `text` holds; nothing at the end of a file. An error where it is
+/// so long that no sequence can be meant.
 pub fn read_line(reader: &mut dyn BufRead, number: usize, text: &mut Vec<u8>) -> Result<usize> {
     text.clear();
     let read = reader.take(LONGEST).read_until(b'\n', text)?;

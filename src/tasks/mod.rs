@@ -1,5 +1,5 @@
-//! Tasks: where sequences come from. A batch of training step k is a pure function of (seed, k), and of how far a curriculum
-//! has come.
+//! Tasks: where sequences come from. A batch of training step k is a pure function of (seed, k), and of how far a
+//! curriculum has come.
 
 mod associative_recall;
 mod axes;

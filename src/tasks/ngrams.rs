@@ -7,7 +7,8 @@
 //!     target  bit     .  0  1  0  1  ...         the next bit of the input
 //!     mask            .  1  1  1  1  ...         only where the context is whole
 //!
-//! At the paper's sizes, 200 bits and order 6, that makes 195 predictions; the paper's cost counts the first five bits too.
+//! At the paper's sizes, 200 bits and order 6, that makes 195 predictions; the paper's cost counts the first five bits
+//! too.
 
 use super::{Axis, Batch, Channels, Column, Generator, MOST, Point, Scoring, Varying};
 use crate::limits::in_range;

@@ -95,9 +95,9 @@ impl Generator for PrioritySort {
     }
 }
 
-/// Makes half of the priorities after the first one before them, moved by up to 0.02 but not beyond 1 or -1. Of 20 uniform ones two
-/// neighbours in eleven are that near each other; a machine that keeps no account of what it has written, but looks for the
-/// next lower priority, confuses them.
+/// Makes half of the priorities after the first one before them, moved by up to 0.02 but not beyond 1 or -1. Of 20
+/// uniform ones two neighbours in eleven are that near each other; a machine that keeps no account of what it has
+/// written, but looks for the next lower priority, confuses them.
 fn make_alike(vectors: &mut [(f32, Vec<f32>)], rng: &mut impl Rng) {
     for t in 1..vectors.len() {
         if rng.random::<f64>() < 0.5 {

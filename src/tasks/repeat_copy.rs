@@ -151,9 +151,9 @@ impl Generator for RepeatCopy {
     }
 }
 
-/// Makes of the vectors after the first half equal to one before them, or different from it in one bit, and draws a quarter of
-/// them, and three quarters of first ones, with few ones (a bit is 1 once in ten). Vectors that a head confuses when it looks up
-/// by content are rare among uniform bits.
+/// Makes of the vectors after the first half equal to one before them, or different from it in one bit, and draws a
+/// quarter of them, and three quarters of first ones, with few ones (a bit is 1 once in ten). Vectors that a head
+/// confuses when it looks up by content are rare among uniform bits.
 fn make_alike(vectors: &mut [Vec<f32>], rng: &mut impl Rng) {
     for t in 0..vectors.len() {
         let kind = rng.random::<f64>();
@@ -227,8 +227,8 @@ mod tests {
         assert_eq!(RepeatCopy { max_repeats: 3, ..task }.normalised(3), 0.0);
     }
 
-    /// Of sequences of 8 vectors: the share of ones, that of ones in first vectors, and that of neighbours that differ in at most
-    /// one bit.
+    /// Of sequences of 8 vectors: the share of ones, that of ones in first vectors, and that of neighbours that differ
+    /// in at most one bit.
     fn likeness(alike: f64, training: bool) -> [f64; 3] {
         let task = RepeatCopy { alike, min_length: 8, max_length: 8, max_repeats: 2, ..RepeatCopy::default() };
         let mut source = Source::open(&Task::RepeatCopy(task)).unwrap();

@@ -60,7 +60,8 @@ impl Look<'_> {
         pictures
     }
 
-    /// For each head the means over the steps of its strength, gate and sharpening, and of the entropy of its weighting.
+    /// For each head the means over the steps of its strength, gate and sharpening, and of the entropy of its
+    /// weighting.
     pub fn heads(&self) -> Vec<(String, [(&'static str, f64); 4])> {
         let Some((shape, _)) = &self.memory else { return vec![] };
         let (steps, names, rows) = (self.batch.steps, names(*shape), shape.rows);
@@ -84,8 +85,8 @@ fn entropy_bits(weighting: &[f32]) -> f64 {
     weighting.iter().map(|&w| w as f64).filter(|&w| w > 0.0).map(|w| -w * w.log2()).sum()
 }
 
-/// Values (columns, rows) as grey, black for the least and white for the most, each a block of pixels. Where there are more values
-/// than pixels, a pixel has the largest of its own, so that a head on one row of many is seen.
+/// Values (columns, rows) as grey, black for the least and white for the most, each a block of pixels. Where there are
+/// more values than pixels, a pixel has the largest of its own, so that a head on one row of many is seen.
 fn picture(tag: &str, columns: usize, values: &[f32]) -> Picture {
     let rows = values.len() / columns;
     let (least, most) =

@@ -69,8 +69,8 @@ impl Events {
         self.add(summaries, 0)
     }
 
-    /// That the run came to its end, for the HPARAMS tab, which keeps the first end that it reads: where a run is stopped,
-    /// nothing is said.
+    /// That the run came to its end, for the HPARAMS tab, which keeps the first end that it reads: where a run is
+    /// stopped, nothing is said.
     pub fn finished(&mut self) -> Result<()> {
         let mut summaries = Summaries::default();
         summaries.finished(seconds());
@@ -122,8 +122,8 @@ impl Events {
     }
 }
 
-/// A file of its own. Readers take files in the order of their names: by the second, then by a number. Where the clock has been
-/// set back, the second is that of the last file.
+/// A file of its own. Readers take files in the order of their names: by the second, then by a number. Where the clock
+/// has been set back, the second is that of the last file.
 fn create(directory: &Path) -> Result<(PathBuf, File)> {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let names = || fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.file_name());

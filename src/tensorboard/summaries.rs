@@ -77,8 +77,8 @@ impl Summaries {
         self.0.push(value);
     }
 
-    /// Every number, word and yes or no of a recipe's task, model and training by its path, but for those that change. What a
-    /// run is measured at makes no other run of it, and would fill the columns that HPARAMS shows first.
+    /// Every number, word and yes or no of a recipe's task, model and training by its path, but for those that change.
+    /// What a run is measured at makes no other run of it, and would fill the columns that HPARAMS shows first.
     pub fn parameters(&mut self, recipe: &Value, now: f64) {
         let mut start = SessionStartInfo::new();
         let mut leaves = vec![];

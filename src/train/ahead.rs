@@ -1,5 +1,6 @@
-//! Starts ahead of their turn: while one is trained, those that would follow it, each in a thread of its own. A start is a
-//! function of the seed and its number alone, so the run is the one that has them one after the other, only sooner.
+//! Starts ahead of their turn: while one is trained, those that would follow it, each in a thread of its own. A start
+//! is a function of the seed and its number alone, so the run is the one that has them one after the other, only
+//! sooner.
 
 use super::{Clock, StepOutcome, Trainer, host};
 use crate::checkpoint::Checkpoint;
@@ -20,7 +21,8 @@ use tch::Device;
 /// Makes what a start is trained with, in the thread that trains it.
 pub type Parts = dyn Fn(&Recipe) -> Result<(Source, Box<dyn Engine>)> + Send + Sync;
 
-/// Numbers of a start, 16 MB of them, that are kept for pictures of what it was at its evaluations; later ones have none.
+/// Numbers of a start, 16 MB of them, that are kept for pictures of what it was at its evaluations; later ones have
+/// none.
 const PICTURED: usize = 1 << 22;
 /// How many numbers all starts of a run together keep for pictures, while they wait for their turn.
 const ALL_PICTURED: usize = 1 << 26;
@@ -106,7 +108,8 @@ struct State {
 }
 
 impl Ahead {
-    /// Trains the starts after number `start`, each while it has a job that nobody else needs. The run itself has one of `jobs`.
+    /// Trains the starts after number `start`, each while it has a job that nobody else needs. The run itself has one
+    /// of `jobs`.
     pub fn of(recipe: &Recipe, start: u32, jobs: &Jobs, parts: Box<Parts>) -> Result<Ahead> {
         let last = recipe.training.restart.times();
         let count = (jobs.count - 1).min(last.saturating_sub(start) as usize);
@@ -195,8 +198,8 @@ impl Shared {
         }
     }
 
-    /// A start until it has come to its end, or its turn has come. An error where the run itself should find out what is wrong:
-    /// among others, a number that is not finite, which may be in its weights by then.
+    /// A start until it has come to its end, or its turn has come. An error where the run itself should find out what
+    /// is wrong: among others, a number that is not finite, which may be in its weights by then.
     fn train(&self, start: u32) -> Result<Start> {
         let (source, engine) = (self.parts)(&self.recipe)?;
         let theta = self.recipe.layout().initial_theta_of(self.recipe.training.seed, start);

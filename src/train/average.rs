@@ -1,5 +1,5 @@
-//! The moving average of the weights. A machine whose weights move on while its loss stays is right now and wrong then; their
-//! average is right more often (Polyak and Juditsky 1992, SIAM J. Control Optim. 30).
+//! The moving average of the weights. A machine whose weights move on while its loss stays is right now and wrong then;
+//! their average is right more often (Polyak and Juditsky 1992, SIAM J. Control Optim. 30).
 
 use super::Trainer;
 use tch::Tensor;
@@ -10,8 +10,9 @@ impl Trainer {
         self.average.as_ref().unwrap_or(&self.theta)
     }
 
-    /// Takes the weights after an update of this start, which counts from 1, into their average, if there is one. `norm`: that of
-    /// the gradient where a device has yet to compute it; if it will not be finite, the average stays as it is.
+    /// Takes the weights after an update of this start, which counts from 1, into their average, if there is one.
+    /// `norm`: that of the gradient where a device has yet to compute it; if it will not be finite, the average stays
+    /// as it is.
     pub(super) fn update_average(&mut self, step: u64, norm: Option<&Tensor>) {
         let (Some(average), Some(decay)) = (&mut self.average, self.recipe.training.average_decay(step)) else {
             return;

@@ -25,8 +25,8 @@ pub struct Protocol<'a> {
     pub seed: u64,
 }
 
-/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `done` is told of the sequences that have
-/// been gone through.
+/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `done` is told of the sequences
+/// that have been gone through.
 pub fn evaluate(
     group: &Group,
     engine: &mut dyn Engine,
@@ -86,7 +86,8 @@ impl Trainer {
         Ok((scores, best))
     }
 
-    /// Whether more sequences than those of the evaluation say too that the run is solved; the first that do not end it.
+    /// Whether more sequences than those of the evaluation say too that the run is solved; the first that do not end
+    /// it.
     pub(super) fn confirmed(&mut self, points: &[Point]) -> Result<bool> {
         let confirm = self.recipe.solved.confirm;
         for (round, first) in (0..confirm).step_by(CONFIRMATION_ROUND).enumerate() {

@@ -25,8 +25,8 @@ impl Trainer {
         self.log_of(run, display, happened, evaluated.as_ref())
     }
 
-    /// Logs what happened at an earlier moment, whose weights and last gradient are given if there is to be a picture; keeps no
-    /// machine.
+    /// Logs what happened at an earlier moment, whose weights and last gradient are given if there is to be a picture;
+    /// keeps no machine.
     pub(super) fn log_of(
         &mut self,
         run: &mut Run,
@@ -50,8 +50,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Logs what a machine does with the first sequence of the first point where that is not too long to look at, its weights and
-    /// the last gradient.
+    /// Logs what a machine does with the first sequence of the first point where that is not too long to look at, its
+    /// weights and the last gradient.
     fn look(&mut self, run: &mut Run, scores: &[Score], theta: &[f32], gradient: &[f32]) -> Result<()> {
         let shape = MemoryShape::of(&self.recipe.model);
         let weights = shape.map_or(0, |shape| shape.rows * shape.heads());

@@ -32,8 +32,8 @@ impl Trainer {
         Err(NotFinite(format!("the input is {} {} ({value})", batch.inputs[at], self.place(batch))).into())
     }
 
-    /// The error of an update in which a number was not finite, which names the first of them: a weight, the optimizer's
-    /// state, a gradient, the loss, or the gradient's norm, whose square a device has in 32 bits.
+    /// The error of an update in which a number was not finite, which names the first of them: a weight, the
+    /// optimizer's state, a gradient, the loss, or the gradient's norm, whose square a device has in 32 bits.
     pub(super) fn not_finite(&self, batch: &Batch, loss_is_finite: bool) -> Error {
         let sum = if loss_is_finite { "the gradient's norm" } else { "the loss" };
         let what = self.first_not_finite().unwrap_or_else(|| sum.to_string());
@@ -78,8 +78,8 @@ impl Trainer {
     }
 
     /// Goes back to the last checkpoint of `checkpoint_every`, to go on from there with half the learning rate. Not to
-    /// `latest`, which a stop may have saved anywhere: so an interrupted run goes back to where an uninterrupted one does.
-    /// What was measured stays: `best` is still the machine in its file.
+    /// `latest`, which a stop may have saved anywhere: so an interrupted run goes back to where an uninterrupted one
+    /// does. What was measured stays: `best` is still the machine in its file.
     pub(super) fn go_back(&mut self, run: Option<&mut Run>, display: &Display, error: &Error) -> Result<()> {
         let read = || {
             let run = run.as_deref().context("the rank that leads has a run")?;

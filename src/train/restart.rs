@@ -44,9 +44,9 @@ impl Trainer {
             && self.recipe.training.restart.asks_after(self.progress.step_of_start(), self.recipe.updates())
     }
 
-    /// Begins anew from other weights, to be saved by the caller; where that start has been trained ahead, and those after it,
-    /// from the first of them that has not been given up. Updates and sequences are counted on; `best` is still the machine in
-    /// its file.
+    /// Begins anew from other weights, to be saved by the caller; where that start has been trained ahead, and those
+    /// after it, from the first of them that has not been given up. Updates and sequences are counted on; `best` is
+    /// still the machine in its file.
     pub(super) fn restart(&mut self, mut run: Option<&mut Run>, display: &mut Display, why: &str) -> Result<()> {
         let mut given_up = Some(why.to_string());
         while let Some(why) = given_up {
@@ -73,8 +73,8 @@ impl Trainer {
         self.group.wait_for_leader(run.map_or(Ok(()), |run| run.log_restart(step, &said)))
     }
 
-    /// Goes on from where the start that has just begun stands, which was trained ahead, and logs what has happened there. Why it
-    /// was given up, if it was.
+    /// Goes on from where the start that has just begun stands, which was trained ahead, and logs what has happened
+    /// there. Why it was given up, if it was.
     fn adopt(&mut self, ahead: Start, mut run: Option<&mut Run>, display: &mut Display) -> Result<Option<String>> {
         let begun = self.progress.clone();
         let mut given_up = None;

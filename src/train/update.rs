@@ -19,14 +19,14 @@ pub(super) struct Waiting {
 }
 
 impl Trainer {
-    /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when `settle`
-    /// has returned. An error of either names what is not finite.
+    /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when
+    /// `settle` has returned. An error of either names what is not finite.
     pub fn update(&mut self) -> Result<()> {
         self.update_with(None).map(drop)
     }
 
-    /// An update where a signal has perhaps asked this rank to stop. Returns what the step came to on all ranks; none in a process
-    /// alone.
+    /// An update where a signal has perhaps asked this rank to stop. Returns what the step came to on all ranks; none
+    /// in a process alone.
     pub(super) fn update_with(&mut self, asked: Option<i32>) -> Result<Option<Step>> {
         let step = self.progress.step_of_start();
         if self.recipe.training.curriculum.asks(step) {
@@ -85,8 +85,8 @@ impl Trainer {
         Ok(all)
     }
 
-    /// The all-reduce of a step: makes the gradient of a slice that of the batch. In a process alone it does nothing, and
-    /// gives none.
+    /// The all-reduce of a step: makes the gradient of a slice that of the batch. In a process alone it does nothing,
+    /// and gives none.
     fn reduce(&mut self, slice: &Batch, asked: Option<i32>, loss: impl FnOnce() -> Tensor) -> Result<Option<Step>> {
         if self.group.is_alone() {
             return Ok(None);
@@ -104,8 +104,8 @@ impl Trainer {
         }
     }
 
-    /// Waits for the updates on a device and for the other ranks, and counts what they have come to. An error if the loss or
-    /// the gradient of one was not finite: the weights, and the progress, are then those before it.
+    /// Waits for the updates on a device and for the other ranks, and counts what they have come to. An error if the
+    /// loss or the gradient of one was not finite: the weights, and the progress, are then those before it.
     pub fn settle(&mut self) -> Result<()> {
         self.read_waiting()?;
         let mut rows: Vec<Vec<f64>> = self.unreduced.iter().map(|(totals, _)| totals.to_row()).collect();

@@ -1,5 +1,5 @@
-//! Disks that are full, read-only or gone: an error that names the file, whole checkpoints, and a run that goes on once the
-//! cause is gone.
+//! Disks that are full, read-only or gone: an error that names the file, whole checkpoints, and a run that goes on once
+//! the cause is gone.
 
 use crate::common::{Ran, TINY, assert_same_tensors, command, ntm, refused, succeeds, tiny_run, wait_for_reports};
 use ntm::checkpoint::Checkpoint;

@@ -52,8 +52,8 @@ fn assert_checkpoints_are_whole(run: &Path) {
     }
 }
 
-/// Begins a run, kills it at a random moment within `time`, goes on with it, and so on; after `most` kills it is left alone.
-/// How often it was killed.
+/// Begins a run, kills it at a random moment within `time`, goes on with it, and so on; after `most` kills it is left
+/// alone. How often it was killed.
 fn train_under_fire(here: &Path, (begin, again): (&str, &str), time: Duration, most: usize, random: &mut u64) -> usize {
     let run = here.join("run");
     let _ = fs::remove_dir_all(&run);

@@ -4,8 +4,8 @@ use crate::common::{Ran, assert_same_tensors, json_of, lines, ntm, progress, ref
 use std::fs;
 use std::path::Path;
 
-/// Own data with one sequence of large targets, and a recipe of plain gradient descent (a `decay` of 0 leaves no variance to
-/// scale by). A third of its rate is harmless.
+/// Own data with one sequence of large targets, and a recipe of plain gradient descent (a `decay` of 0 leaves no
+/// variance to scale by). A third of its rate is harmless.
 pub fn diverging() -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let line = |i: i32| {

@@ -144,7 +144,8 @@ fn info_describes_a_recipe_by_its_shapes_and_counts() {
     assert_eq!(keys(&found), ["recipe", "progress", "parameters", "tensors"]);
     assert_eq!(found["recipe"]["model"]["memory"], json!({ "rows": 128, "width": 20 }));
     assert_eq!(found["progress"], Value::Null);
-    // LSTM 400 x (9 + 20 + 100 + 2), heads 26 and 66 x 101, output 8 x 121; starts h, c 2 x 100, read 20, weightings 2 x 128
+    // LSTM 400 x (9 + 20 + 100 + 2), heads 26 and 66 x 101, output 8 x 121; starts h, c 2 x 100, read 20, weightings 2
+    // x 128
     assert_eq!(found["parameters"], 400 * 131 + (26 + 66) * 101 + 8 * 121 + 200 + 20 + 256);
     let text = succeeds(here, "info copy").stdout;
     for tensor in found["tensors"].as_array().unwrap() {

@@ -9,7 +9,8 @@ const SUBCOMMANDS: [&str; 8] = ["train", "eval", "predict", "plot", "export", "i
 
 const EVAL: &str = "eval --checkpoint run/checkpoints/latest.safetensors --threads 1 --sequences 3";
 
-/// What a terminal of so many columns shows of a command after these words to `env`: another variable, perhaps a program that runs it.
+/// What a terminal of so many columns shows of a command after these words to `env`: another variable, perhaps a
+/// program that runs it.
 fn on_a_terminal(columns: usize, line: &str, before: &str) -> String {
     let words = format!("tests/terminal.py {columns} /usr/bin/env TERM=xterm {before}");
     let words =

@@ -11,8 +11,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Flags of a training run that takes a fraction of a second; reports, evaluations and checkpoints come often. The rate is
-/// constant, so that a run that is made longer goes on as one that was as long from the start.
+/// Flags of a training run that takes a fraction of a second; reports, evaluations and checkpoints come often. The rate
+/// is constant, so that a run that is made longer goes on as one that was as long from the start.
 pub const TINY: &str = "--threads 1 --set training.schedule.kind=constant --set task.width=3 --set task.max_length=3 \
     --set model.memory.rows=8 --set model.memory.width=4 --set model.controller.hidden=8 \
     --set training.report_every=5 --set training.eval_every=10 --set training.checkpoint_every=10 \

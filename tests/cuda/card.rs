@@ -1,5 +1,5 @@
-//! On a card, where there is one; else each test says why it did nothing. `cuda on_the_card --nocapture` prints what differs
-//! by how much; the test binary needs no repository for these.
+//! On a card, where there is one; else each test says why it did nothing. `cuda on_the_card --nocapture` prints what
+//! differs by how much; the test binary needs no repository for these.
 
 use crate::machines::compare::{LENGTHS, compare, composed, difference, narrow};
 use crate::machines::{MACHINES, batch, recipe, weights};

@@ -30,8 +30,8 @@ struct Library {
 }
 
 impl Library {
-    /// The kernels with `float` or `double` for real, compiled at the first call. `few_rows`: with room for four rows a lane, as
-    /// on a card with 128 rows, which makes a warp work on four columns at once.
+    /// The kernels with `float` or `double` for real, compiled at the first call. `few_rows`: with room for four rows a
+    /// lane, as on a card with 128 rows, which makes a warp work on four columns at once.
     fn of(kind: Kind, few_rows: bool) -> &'static Library {
         static LIBRARIES: [OnceLock<Library>; 4] = [const { OnceLock::new() }; 4];
         let double = kind == Kind::Double;

@@ -1,5 +1,5 @@
-//! The fused engine of CUDA without a card: its kernels, compiled as C++, are the definition, with one thread a block and with
-//! several in any order; and NVRTC compiles them for every card. Where there is a card, the same on the card.
+//! The fused engine of CUDA without a card: its kernels, compiled as C++, are the definition, with one thread a block
+//! and with several in any order; and NVRTC compiles them for every card. Where there is a card, the same on the card.
 #![allow(clippy::unwrap_used)]
 
 mod card;
@@ -234,7 +234,8 @@ fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
     assert!(message.contains("bytes of shared memory, this card has 232448"), "{message}");
 }
 
-/// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is none.
+/// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is
+/// none.
 fn has_nvrtc() -> bool {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = std::fs::read_dir(root.join(".venv-test/lib")).into_iter().flatten();

@@ -1,4 +1,5 @@
-//! What goes wrong among several ranks: all end within the time-out, each with a message that says what, and the run goes on.
+//! What goes wrong among several ranks: all end within the time-out, each with a message that says what, and the run
+//! goes on.
 
 use crate::common::{assert_same_tensors, command, steps, succeeds, wait_for_reports};
 use crate::{as_rank, assert_failed, ended, free_port, start, together, train};

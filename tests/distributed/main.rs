@@ -1,4 +1,5 @@
-//! Several processes that train together, started as torchrun starts them: by RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+//! Several processes that train together, started as torchrun starts them: by RANK, WORLD_SIZE, MASTER_ADDR and
+//! MASTER_PORT.
 #![allow(clippy::unwrap_used)] // helpers of tests are no tests to clippy
 
 #[path = "../common/mod.rs"]
@@ -15,7 +16,8 @@ use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// A batch that four ranks share unevenly: 2, 2, 1 and 1 sequences. A rank waits for another 20 s, unless the flags say.
+/// A batch that four ranks share unevenly: 2, 2, 1 and 1 sequences. A rank waits for another 20 s, unless the flags
+/// say.
 pub fn train(flags: &str, run: &str) -> String {
     let timeout = if flags.contains("--peer-timeout") { "" } else { "--peer-timeout 20" };
     format!("train {TINY} --set training.batch_size=6 --run-dir {run} {flags} {timeout}")

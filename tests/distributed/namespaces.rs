@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-/// Above 127.0.0.1: of two ranks Gloo lets that of the higher address call the other, so that a loopback among them does harm.
+/// Above 127.0.0.1: of two ranks Gloo lets that of the higher address call the other, so that a loopback among them
+/// does harm.
 const FIRST: &str = "192.168.77.1";
 
 /// Three machines 192.168.77.1 to 192.168.77.3, taken down at the end.

@@ -1,4 +1,5 @@
-//! A study under torchrun: every rank trains its seeds without the others, and the one that leads gathers how they went.
+//! A study under torchrun: every rank trains its seeds without the others, and the one that leads gathers how they
+//! went.
 
 use crate::distributed::{Board, Group};
 use crate::study::{Outcome, Study};
@@ -33,8 +34,8 @@ pub enum Gathered {
     Stopped(i32),
 }
 
-/// Does this rank's work, and all the while gives signs of life and passes on what asks one rank to stop: a study may take hours
-/// in which no rank needs another. The work sees the signal that stops all.
+/// Does this rank's work, and all the while gives signs of life and passes on what asks one rank to stop: a study may
+/// take hours in which no rank needs another. The work sees the signal that stops all.
 pub fn beating<T>(
     group: &Group,
     stop: impl Fn() -> Option<i32> + Sync,
@@ -99,8 +100,8 @@ pub fn outcomes(
     Ok(stopped.map_or(Gathered::All(all), Gathered::Stopped))
 }
 
-/// How the seeds of another rank ended: as it posts it, or all failed if it is lost. One that has not answered soon after all were
-/// asked to stop counts as stopped.
+/// How the seeds of another rank ended: as it posts it, or all failed if it is lost. One that has not answered soon
+/// after all were asked to stop counts as stopped.
 fn await_rank(board: &Board, rank: usize, seeds: Vec<u64>, stop: impl Fn() -> Option<i32>) -> Result<Ended> {
     let (mut beat, mut alive, mut asked) = (vec![], Instant::now(), None);
     loop {

@@ -1,5 +1,6 @@
 //! The methods of each module as TorchScript source: the machine of `crate::model` once more, all heads side by side.
-//! (TorchScript's source knows no types but its own, no loop over modules, and reaches a module named `0` by `getattr`.)
+//! (TorchScript's source knows no types but its own, no loop over modules, and reaches a module named `0` by
+//! `getattr`.)
 
 use super::super::state_names;
 use crate::model::{

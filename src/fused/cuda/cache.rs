@@ -1,4 +1,5 @@
-//! Compiled kernels in files, so that a machine compiles them once. A cache that cannot be read or written costs a second.
+//! Compiled kernels in files, so that a machine compiles them once. A cache that cannot be read or written costs a
+//! second.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};

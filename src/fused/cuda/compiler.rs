@@ -4,8 +4,8 @@ use super::kernels::{Sizes, source};
 use super::nvrtc;
 use anyhow::{Context, Result};
 
-/// The options for machines of these sizes on cards of an architecture, `sm_90` for instance; and those of the environment, for
-/// who looks into the kernels: NTM_NVRTC_OPTIONS, with spaces between them.
+/// The options for machines of these sizes on cards of an architecture, `sm_90` for instance; and those of the
+/// environment, for who looks into the kernels: NTM_NVRTC_OPTIONS, with spaces between them.
 pub fn options(sizes: &Sizes, architecture: &str) -> Vec<String> {
     let own = [
         format!("--gpu-architecture={architecture}"),

@@ -67,8 +67,8 @@ impl CudaFused {
         Ok(fields)
     }
 
-    /// What the kernels of a forward pass take, but for `segment`, `keep` and the output layer. `first_memory` is (M, N),
-    /// `first_weighting` (R + W, N).
+    /// What the kernels of a forward pass take, but for `segment`, `keep` and the output layer. `first_memory` is (M,
+    /// N), `first_weighting` (R + W, N).
     pub(super) fn buffers(
         &self,
         theta: &Tensor,

@@ -73,8 +73,8 @@ pub trait Launcher {
     ///
     /// # Safety
     ///
-    /// The addresses are those of fields as `sizes` has them, on this launcher's device, which nothing else uses until the kernel
-    /// has run: libtorch's, which frees memory in the order of its stream.
+    /// The addresses are those of fields as `sizes` has them, on this launcher's device, which nothing else uses until
+    /// the kernel has run: libtorch's, which frees memory in the order of its stream.
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()>;
 
     /// Makes ready what kernels of these sizes need, or says why it cannot.
@@ -82,7 +82,8 @@ pub trait Launcher {
         Ok(())
     }
 
-    /// Queues `Norm` or `Update`, with no more threads a block than `blocks` ever gives: all kernels are compiled for that many.
+    /// Queues `Norm` or `Update`, with no more threads a block than `blocks` ever gives: all kernels are compiled for
+    /// that many.
     ///
     /// # Safety
     ///
@@ -106,7 +107,8 @@ pub struct Blocks {
 }
 
 impl Blocks {
-    /// What measured best on an H100, for a card of so many multiprocessors, with `shared` bytes of shared memory for a block.
+    /// What measured best on an H100, for a card of so many multiprocessors, with `shared` bytes of shared memory for a
+    /// block.
     pub fn on_card(sequences: usize, multiprocessors: usize, shared: usize) -> Blocks {
         match sequences.div_ceil(multiprocessors) {
             0 | 1 => Blocks { threads: 384, together: 1, at_once: 1, shared },
@@ -132,7 +134,8 @@ pub struct Sizes {
     pub recurrent: i32,
     pub key_tanh: i32,
     pub add_tanh: i32,
-    /// How blocks run it, see `Blocks`; forward and backward the memories and the weights that one has in shared memory.
+    /// How blocks run it, see `Blocks`; forward and backward the memories and the weights that one has in shared
+    /// memory.
     pub threads: i32,
     pub blocks: i32,
     pub together: i32,

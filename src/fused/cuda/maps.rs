@@ -15,8 +15,8 @@ impl Slot {
     }
 }
 
-/// The flat vector holds d_W of the controller's layers, the heads (where there are any) and the output, then the gradients
-/// of the first state as `Sizes::start` in machine.cu orders them, then a 0 for what is not learned.
+/// The flat vector holds d_W of the controller's layers, the heads (where there are any) and the output, then the
+/// gradients of the first state as `Sizes::start` in machine.cu orders them, then a 0 for what is not learned.
 pub struct Maps {
     /// For each packed weight its place in theta or -1 for a 0, and that of what is added to it or -1.
     pub pack_first: Vec<i32>,

@@ -1,5 +1,6 @@
-//! The fused engine on a CUDA card: one launch forward, one backward, small ones for weights and loss, and libtorch's matrix
-//! products for the output layer and the weight gradients. Everything stays on the card until somebody asks for it.
+//! The fused engine on a CUDA card: one launch forward, one backward, small ones for weights and loss, and libtorch's
+//! matrix products for the output layer and the weight gradients. Everything stays on the card until somebody asks for
+//! it.
 
 mod batch;
 mod cache;
@@ -32,7 +33,8 @@ use std::rc::Rc;
 use tape::Tape;
 use tch::{Device, Kind, Tensor};
 
-/// Bytes of memories that a batch may keep, one a step; if it needs more, only every sqrt(T)-th is kept, the others replayed.
+/// Bytes of memories that a batch may keep, one a step; if it needs more, only every sqrt(T)-th is kept, the others
+/// replayed.
 const SNAPSHOT_BYTES: usize = 1 << 30;
 
 pub struct CudaFused {
@@ -83,8 +85,8 @@ impl CudaFused {
         CudaFused::new(spec, Rc::new(card), (Kind::Float, Device::Cuda(index)))
     }
 
-    /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not fit its
-    /// shared memory.
+    /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not
+    /// fit its shared memory.
     pub fn new(spec: Spec, launcher: Rc<dyn Launcher>, options: (Kind, Device)) -> Result<CudaFused> {
         let plan = Plan::new(spec);
         launcher.prepare(&shape(&plan, &*launcher, 1, options.0)?.sizes)?;
@@ -179,7 +181,8 @@ impl CudaFused {
     fn launch(&self, kernel: Kernel, blocks: usize, values: usize, shape: &Shape, buffers: &Buffers) -> Result<()> {
         let shared = values * self.options.0.elt_size_in_bytes();
         let grid = Grid { blocks, threads: shape.sizes.threads as usize, shared };
-        // SAFETY: the buffers are fields of this pass's tape, laid out by these sizes, and tensors that it holds or borrows.
+        // SAFETY: the buffers are fields of this pass's tape, laid out by these sizes, and tensors that it holds or
+        // borrows.
         unsafe { self.launcher.launch(kernel, grid, &shape.sizes, buffers) }
     }
 
@@ -224,8 +227,8 @@ impl CudaFused {
         self.launch(Kernel::Backward, blocks, pass.shape.shared[1], &pass.shape, &buffers)
     }
 
-    /// d_W = sum over all sequences and steps of d_out z^T, for every matrix; then the gradients of the first state, and all
-    /// of them to their places in theta's gradient.
+    /// d_W = sum over all sequences and steps of d_out z^T, for every matrix; then the gradients of the first state,
+    /// and all of them to their places in theta's gradient.
     fn parameter_gradients(&mut self, pass: &Pass, gradient: &mut Tensor) -> Result<()> {
         let (plan, fields, tape) = (&self.plan, &pass.fields, &self.tape);
         let (z, gates, shown) = (tape.view(fields.z), tape.view(fields.gates), tape.view(fields.shown));

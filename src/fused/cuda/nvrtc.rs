@@ -1,5 +1,5 @@
-//! NVRTC, CUDA's compiler as a library, opened by us: cudarc would take the first `libnvrtc.so` that the system knows, of whatever
-//! version, before the one that came with libtorch.
+//! NVRTC, CUDA's compiler as a library, opened by us: cudarc would take the first `libnvrtc.so` that the system knows,
+//! of whatever version, before the one that came with libtorch.
 
 use anyhow::{Context, Result, bail};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -34,8 +34,8 @@ struct Output {
     get: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
 }
 
-/// NVRTC: the one of `folder`, else of libtorch's environment or beside it, else the system's. A later call gives what the first one
-/// found.
+/// NVRTC: the one of `folder`, else of libtorch's environment or beside it, else the system's. A later call gives what
+/// the first one found.
 pub fn open(folder: Option<&Path>) -> Result<&'static Nvrtc> {
     static FOUND: OnceLock<Option<Nvrtc>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {

@@ -5,7 +5,8 @@ use crate::fused::plan::{Dense, Plan};
 use crate::model::Spec;
 use tch::Kind;
 
-/// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in values.
+/// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in
+/// values.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
     pub sizes: Sizes,
@@ -18,8 +19,9 @@ impl Shape {
         Shape::new(&Plan::new(spec), blocks, blocks, Kind::Float)
     }
 
-    /// The best one: blocks as `wanted`, with fewer sequences together, down to two, until memories fit into shared memory; else two
-    /// sequences with the room of a `single` block, else one. Where that does not fit either, the bytes that it needs.
+    /// The best one: blocks as `wanted`, with fewer sequences together, down to two, until memories fit into shared
+    /// memory; else two sequences with the room of a `single` block, else one. Where that does not fit either, the
+    /// bytes that it needs.
     pub(super) fn new(plan: &Plan, wanted: Blocks, single: Blocks, kind: Kind) -> Result<Shape, usize> {
         let size = kind.elt_size_in_bytes();
         let with = |blocks: Blocks| Shape::with(plan, blocks, blocks.shared / size);

@@ -64,7 +64,8 @@ impl DeviceUpdate for UpdateKernels {
         self.turn = !self.turn;
         let shared = 2 * THREADS * theta.kind().elt_size_in_bytes(); // enough where a warp is one thread
         let grid = |blocks| Grid { blocks, threads: THREADS, shared };
-        // SAFETY: theta, gradient and states are as long as theta, as `new` and `Optimizer` have made them; the rest is ours.
+        // SAFETY: theta, gradient and states are as long as theta, as `new` and `Optimizer` have made them; the rest is
+        // ours.
         unsafe {
             self.launcher.launch_update(Kernel::Norm, grid(NORM_BLOCKS), &update)?;
             self.launcher.launch_update(Kernel::Update, grid(theta.numel().div_ceil(THREADS)), &update)?;

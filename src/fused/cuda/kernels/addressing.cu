@@ -109,7 +109,8 @@ struct Kept {
 
 // Eq. 5-9 for one head, on M_{t-1} (M, N). `gated` (N) is scratch in shared memory, `weighting` (N) the previous one on entry,
 // the new one on return.
-DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, real *gated, real *weighting, real shift_kept, real mixed, bool keep, const Kept &kept) {
+DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, real *gated, real *weighting,
+                    real shift_kept, real mixed, bool keep, const Kept &kept) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
     // Eq. 6: K = k . M_i / (|k| |M_i|)
     Rows similarity, square, value;
@@ -188,7 +189,8 @@ struct Staged {
 // Eq. 9-5 backwards for one head. `d_weighting` (N) receives the gradient of the previous weighting, `d_w` holds that of the
 // weighting; `inverse_key` is 1 / |k|. `d` (emitted, G) receives the gradients of the head's scalars, that of the shift before
 // its softmax. Returns what the key is multiplied by in its own gradient, through |k|.
-DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &at, const Rows &d_w, real inverse_key, real kept, real mixed, real *d_weighting, real *d) {
+DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &at, const Rows &d_w,
+                             real inverse_key, real kept, real mixed, real *d_weighting, real *d) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
     const real *shift = head + p.shift();
     real *d_shifted = at.shifted;

@@ -121,13 +121,15 @@ DEVICE void head_backward(const Sizes &p, const Buffers &b, const Backward &at, 
     }
     real key_square = COSINE_EPSILON;
     if (head < p.reads) {
-        read_backward_rows(p, team, memory, at.d_reads + (s * p.reads + head) * p.m, at.d_shown + s * (p.shown() - 1) + p.h + head * p.m, values, d_w, key_square);
+        read_backward_rows(p, team, memory, at.d_reads + (s * p.reads + head) * p.m,
+                           at.d_shown + s * (p.shown() - 1) + p.h + head * p.m, values, d_w, key_square);
     } else {
         write_backward_rows(p, team, memory, at.d_memory + s * p.cells(), head, emitted, weightings, d_w, key_square);
     }
     const Staged staged = {at.similarity + part, at.content + part, at.shifted + part, at.inverse_norm + s * p.n,
                            at.weighting(p, t - 1) + part, at.weighting(p, t) + part};
-    const real through = address_backward(p, team, values, staged, d_w, inverse_root(key_square), b.kept, b.mixed, at.d_weighting + part, at.d + p.head_at(head) * p.together + s);
+    const real through = address_backward(p, team, values, staged, d_w, inverse_root(key_square), b.kept, b.mixed,
+                                          at.d_weighting + part, at.d + p.head_at(head) * p.together + s);
     if (team.lane == 0) {
         at.through_norm[s * p.heads() + head] = through;
     }
@@ -185,7 +187,8 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
     }
     // Eq. 2: d_M_i += sum_reads w(i) d_r
     for (int head = 0; head < p.reads; head++) {
-        const real *d_read = at.d_reads + (s * p.reads + head) * p.m + begin, *d_shown = at.d_shown + s * (p.shown() - 1) + p.h + head * p.m + begin;
+        const real *d_read = at.d_reads + (s * p.reads + head) * p.m + begin;
+        const real *d_shown = at.d_shown + s * (p.shown() - 1) + p.h + head * p.m + begin;
         EACH_ROW(p, q, i) {
             const real w = weightings[head * p.n + i];
             EACH_COLUMN(p, columns, begin, c) {

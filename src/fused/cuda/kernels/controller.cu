@@ -20,7 +20,8 @@ DEVICE real lstm(const Sizes &p, const Sums &sums, int s, int j, real *c, bool k
 
 // From d_h, and d_c from step t + 1, to the gradients before the gates' activation, in `d_gates` (4H, G) of this sequence and
 // in `kept` (4H); d_c becomes the gradient of prev_c.
-DEVICE void lstm_backward(const Sizes &p, int j, const real *gates, real prev_c, real tanh_c, real d_h, real *d_c, real *d_gates, real *kept) {
+DEVICE void lstm_backward(const Sizes &p, int j, const real *gates, real prev_c, real tanh_c, real d_h, real *d_c,
+                          real *d_gates, real *kept) {
     const real i = gates[j], f = gates[p.h + j], g = gates[2 * p.h + j], o = gates[3 * p.h + j];
     const real d_o = d_h * tanh_c; // h = o tanh(c)
     const real d_cell = *d_c + d_h * o * (1 - tanh_c * tanh_c);

@@ -129,7 +129,8 @@ DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, int t) {
         const long long row = at.all.row(s, t), kept = (row * p.heads() + head) * p.n;
         address(p, team, at.emitted + s * p.emitted() + p.head_at(head), at.memory + s * p.cells(), at.gated + part, at.weighting + part,
                 b.kept, b.mixed, b.keep && at.all.active(s, t),
-                Kept{b.similarity + kept, b.content + kept, b.shifted + kept, b.weightings + kept, head == 0 ? b.inverse_norms + row * p.n : nullptr,
+                Kept{b.similarity + kept, b.content + kept, b.shifted + kept, b.weightings + kept,
+                     head == 0 ? b.inverse_norms + row * p.n : nullptr,
                      b.heads + row * p.emitted() + p.head_at(head) + p.shift()});
     }
     __syncthreads();

@@ -32,7 +32,8 @@ DEVICE void store(const Sizes &p, const Columns &columns, int begin, real *memor
 }
 
 // Eq. 2 backwards: d_w(i) += d_r . M_i, by rows. d_r comes from the controller and from the output.
-DEVICE void read_backward_rows(const Sizes &p, const Team &team, const real *memory, const real *d_read, const real *d_shown, const real *key, Rows &d_w, real &key_square) {
+DEVICE void read_backward_rows(const Sizes &p, const Team &team, const real *memory, const real *d_read,
+                               const real *d_shown, const real *key, Rows &d_w, real &key_square) {
 #pragma unroll 4
     for (int m = 0; m < p.m; m++) {
         const real d = d_read[m] + d_shown[m];
@@ -45,7 +46,8 @@ DEVICE void read_backward_rows(const Sizes &p, const Team &team, const real *mem
 
 // Eq. 3, 4 backwards: d_w(i) += d_M'_i . (a - e M_i), by rows, for one write head: M as it found it, M' as the heads after it
 // left it. `d_memory` is the gradient after all writes.
-DEVICE void write_backward_rows(const Sizes &p, const Team &team, const real *memory, const real *d_memory, int head, const real *emitted, const real *weightings, Rows &d_w, real &key_square) {
+DEVICE void write_backward_rows(const Sizes &p, const Team &team, const real *memory, const real *d_memory, int head,
+                                const real *emitted, const real *weightings, Rows &d_w, real &key_square) {
     const real *key = emitted + p.head_at(head);
 #pragma unroll 4
     for (int m = 0; m < p.m; m++) {
