@@ -1,10 +1,10 @@
 //! Signals and pipes, as a terminal and a shell make them.
 
-use crate::common::{Ran, TINY, command, lines, send, start, wait_for_reports};
+use crate::common::{Ran, TINY, command, lines, send, start, stops, wait_for_reports};
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 #[test]
 fn each_signal_that_asks_to_stop_saves_and_ends_with_its_number() {
@@ -67,17 +67,6 @@ fn a_signal_in_the_last_update_finds_the_run_finished() {
     let ran = Ran::new(child.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stderr.contains("trained 100 sequences"), "{}", ran.stderr);
-}
-
-/// Whether the system has stopped a process, within a second.
-fn stops(child: &Child) -> bool {
-    let stat = format!("/proc/{}/stat", child.id());
-    let stopped = || fs::read_to_string(&stat).is_ok_and(|text| text.contains(") T "));
-    let deadline = Instant::now() + Duration::from_secs(1);
-    while !stopped() && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    stopped()
 }
 
 #[test]

@@ -113,6 +113,18 @@ pub fn send(child: &Child, signal: i32) {
     unsafe { libc::kill(child.id() as i32, signal) };
 }
 
+/// Whether the system has stopped a process, all of its threads, within a second.
+pub fn stops(child: &Child) -> bool {
+    let threads = format!("/proc/{}/task", child.id());
+    let is_stopped = |stat: &Path| fs::read_to_string(stat).is_ok_and(|text| text.contains(") T "));
+    let stopped = || fs::read_dir(&threads).unwrap().all(|thread| is_stopped(&thread.unwrap().path().join("stat")));
+    let deadline = Instant::now() + Duration::from_secs(1);
+    while !stopped() && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    stopped()
+}
+
 /// Waits until a run that is going on has written so many reports, at most a minute.
 pub fn wait_for_reports(run: &Path, count: usize) {
     let metrics = run.join("metrics.jsonl");

@@ -1,6 +1,8 @@
 //! Seed studies dealt to ranks.
 
-use crate::common::{Ran, TINY, assert_same_tensors, json_of, lines, send, succeeds, wait_for_file, wait_for_reports};
+use crate::common::{
+    Ran, TINY, assert_same_tensors, json_of, lines, send, stops, succeeds, wait_for_file, wait_for_reports,
+};
 use crate::{ended, start, together};
 use serde_json::Value;
 use std::path::Path;
@@ -84,6 +86,7 @@ fn a_rank_without_its_leader_ends_when_its_seeds_are_trained_or_it_is_told_to_st
         let here = directory.path();
         let mut all = two_ranks_at_work(here, if asked { 1_000_000_000 } else { 4000 });
         send(&all[0], libc::SIGSTOP); // as a machine that is frozen, or cut off: its connections stay open
+        assert!(stops(&all[0]));
         if asked {
             send(&all[1], libc::SIGTERM);
         } else {
