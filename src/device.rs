@@ -5,6 +5,7 @@ mod failure;
 pub use failure::{caught, guarded};
 
 use anyhow::{Result, bail};
+use std::ffi::{CStr, c_void};
 use tch::{Cuda, Device};
 
 /// The device a flag names, and for `auto` a word on why: a card if every process of this machine has one. `own`: the
@@ -64,9 +65,15 @@ fn why_no_cuda() -> &'static str {
     }
 }
 
-fn opened(library: &std::ffi::CStr) -> bool {
-    // SAFETY: a valid C string; loading libtorch's own libraries runs no code of a stranger.
-    unsafe { !libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL).is_null() }
+fn opened(library: &CStr) -> bool {
+    open_library(library).is_some()
+}
+
+/// A library of CUDA's by its name or path, for the whole process; none where it cannot be opened.
+pub fn open_library(library: &CStr) -> Option<*mut c_void> {
+    // SAFETY: a valid C string; loading libraries of libtorch and CUDA runs no code of a stranger.
+    let opened = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+    (!opened.is_null()).then_some(opened)
 }
 
 /// What devices have that compute alike.

@@ -287,13 +287,12 @@ impl Trainer {
         self.progress.seconds = clock.seconds();
         let training = &self.recipe.training;
         let (step, last) = (self.progress.step_of_start(), self.finished());
-        let falls_due = |every: u64| every > 0 && step.is_multiple_of(every);
-        let due = |every: u64| !closing && falls_due(every);
-        let at_end = |every: u64| every > 0 && last && !(closing && falls_due(every));
-        let logged = closing && falls_due(training.eval_every);
+        let due = |every: u64| every > 0 && step.is_multiple_of(every);
+        let logged = closing && due(training.eval_every);
         let wanted = self.threshold_due(); // or else it begins anew
-        let measured = wanted.is_some() || at_end(training.eval_every) || due(training.eval_every);
-        let reported = wanted.is_some() || at_end(training.report_every) || due(training.report_every);
+        let evaluated = !logged && (training.eval_every > 0 && last || due(training.eval_every));
+        let measured = wanted.is_some() || evaluated;
+        let reported = wanted.is_some() || last || due(training.report_every);
         let saved = due(training.checkpoint_every);
         let mut happened = StepOutcome { stopped, regular: saved, ..StepOutcome::default() };
         if measured || reported || saved || stopped.is_some() {

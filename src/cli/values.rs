@@ -50,14 +50,20 @@ pub fn sequences(text: &str) -> Result<u64, String> {
 }
 
 pub fn setting(text: &str) -> Result<String, String> {
-    let setting = Some(text.to_string()).filter(|text| text.contains('='));
-    setting.ok_or("it has no `=`; for instance training.batch_size=16".to_string())
+    if text.contains('=') {
+        Ok(text.to_string())
+    } else {
+        Err("it has no `=`; for instance training.batch_size=16".to_string())
+    }
 }
 
 pub fn device(text: &str) -> Result<String, String> {
     let card = text.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
-    let device = Some(text.to_string()).filter(|_| card || ["auto", "cpu", "cuda"].contains(&text));
-    device.ok_or("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...".to_string())
+    if card || ["auto", "cpu", "cuda"].contains(&text) {
+        Ok(text.to_string())
+    } else {
+        Err("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...".to_string())
+    }
 }
 
 pub fn picture(text: &str) -> Result<PathBuf, String> {
@@ -70,6 +76,9 @@ pub fn animation(text: &str) -> Result<PathBuf, String> {
 
 fn ending(text: &str, allowed: &[&str]) -> Result<PathBuf, String> {
     let is = |ending: &&str| Path::new(text).extension().is_some_and(|found| found.eq_ignore_ascii_case(ending));
-    let path = Some(PathBuf::from(text)).filter(|_| allowed.iter().any(is));
-    path.ok_or_else(|| format!("name a file that ends in .{}", allowed.join(" or .")))
+    if allowed.iter().any(is) {
+        Ok(PathBuf::from(text))
+    } else {
+        Err(format!("name a file that ends in .{}", allowed.join(" or .")))
+    }
 }

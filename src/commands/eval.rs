@@ -135,8 +135,8 @@ fn machine_of(study: &Study, seed: u64, notes: &mut Notes) -> Result<Option<(Pat
         notes.without_best.push(seed);
     }
     let checkpoint = Checkpoint::load(&file)?;
-    let parts = |recipe: &Recipe| (recipe.task.clone(), recipe.model.clone(), recipe.evaluation.clone());
-    if parts(&checkpoint.recipe) != parts(&study.recipe) {
+    let (own, of_study) = (&checkpoint.recipe, &study.recipe);
+    if (&own.task, &own.model, &own.evaluation) != (&of_study.task, &of_study.model, &of_study.evaluation) {
         say(&format!("seed {seed} has a run of another recipe in its place: left out"));
         return Ok(None);
     }

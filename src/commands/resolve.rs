@@ -12,8 +12,16 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// The recipe that the flags make, and its sequences.
-pub fn resolve_recipe(flags: &Train) -> Result<(Recipe, Source)> {
+/// A recipe, and what it names.
+pub struct Resolved {
+    pub recipe: Recipe,
+    pub source: Source,
+    /// To begin with; none where they are drawn.
+    pub weights: Option<Vec<f32>>,
+}
+
+/// The recipe that the flags make.
+pub fn resolve_recipe(flags: &Train) -> Result<Resolved> {
     let mut settings = flags.set.clone();
     settings.extend(flags.seed.map(|seed| format!("training.seed={seed}")));
     if let Some(from) = &flags.from {
@@ -30,8 +38,9 @@ pub fn resolve_recipe(flags: &Train) -> Result<(Recipe, Source)> {
     recipe.task = source.task.clone();
     recipe.validate()?;
     source.check(&points(&recipe.evaluation.grid)).with_context(|| in_recipe(flags))?;
-    recipe.training.from_content = initial_weights(&recipe)?.as_deref().map(content).unwrap_or_default();
-    Ok((recipe, source))
+    let weights = initial_weights(&recipe)?;
+    recipe.training.from_content = weights.as_deref().map(content).unwrap_or_default();
+    Ok(Resolved { recipe, source, weights })
 }
 
 /// The weights that a new run of a recipe begins with; none where they are drawn. Refuses others than the recipe was
@@ -132,7 +141,8 @@ pub fn run_directory(flags: &Train, suffix: &str) -> PathBuf {
 }
 
 /// What the ranks of a group must have been asked alike.
-pub fn asked_alike(flags: &Train, recipe: Option<&Recipe>) -> Value {
+pub fn asked_alike(flags: &Train, asked: &Option<Resolved>) -> Value {
+    let recipe = asked.as_ref().map(|asked| &asked.recipe);
     let rollback = flags.on_nonfinite.map(|choice| choice == cli::OnNonfinite::Rollback);
     json!({ "sequences": flags.sequences, "rollback": rollback, "recipe": recipe })
 }
@@ -150,8 +160,14 @@ pub fn say_of_rows(recipe: &Recipe, source: &mut Source) -> Result<()> {
     Ok(())
 }
 
+/// The sequences of a recipe: those that have been `read`, or opened now. `run`: the one that is to go on, if there is.
+pub fn sequences(recipe: &Recipe, read: Option<Source>, run: Option<&Path>) -> Result<Source> {
+    let source = read.map_or_else(|| Source::open(&recipe.task), Ok);
+    source.map_err(|error| with_moved_file_hint(error, recipe, run))
+}
+
 /// Adds what to do where a data file of a run that is to go on cannot be read.
-pub fn with_moved_file_hint(error: Error, recipe: &Recipe, run: Option<&Path>) -> Error {
+fn with_moved_file_hint(error: Error, recipe: &Recipe, run: Option<&Path>) -> Error {
     let text = format!("{error:#}");
     let (Some(run), Task::Sequences(_), true) = (run, &recipe.task, text.starts_with("cannot read data file")) else {
         return error;

@@ -4,8 +4,8 @@ mod gather;
 
 use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
-    apply_flags_of_resume, asked_alike, checksum, in_recipe, initial_weights, resolve_recipe, run_directory,
-    say_of_rows, with_moved_file_hint,
+    Resolved, apply_flags_of_resume, asked_alike, checksum, in_recipe, initial_weights, resolve_recipe, run_directory,
+    say_of_rows, sequences,
 };
 use super::signals::{STOPPING, is_answered};
 use super::tables::by_seed;
@@ -86,7 +86,7 @@ fn backend_for(wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Resul
     Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(wanted, place, recipe)
 }
 
-/// The weights that the seeds of a study begin with. None where they are drawn, or all seeds have begun.
+/// The weights that the seeds of a study that goes on begin with. None where they are drawn, or all seeds have begun.
 fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
     if study.seeds.iter().all(|&seed| Run::is_in(&study.run_directory(seed))) {
         return Ok(None);
@@ -104,8 +104,9 @@ fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
 struct Opened {
     study: Study,
     directory: PathBuf,
-    /// The sequences, where they have been read.
+    /// The sequences, and the weights that its seeds begin with, where they have been read.
     source: Option<Source>,
+    weights: Option<Vec<f32>>,
 }
 
 impl Opened {
@@ -113,12 +114,15 @@ impl Opened {
     fn new(flags: &Train, group: &Group, place: Option<&Place>, backend: &Backend, jobs: usize) -> Result<Opened> {
         let begun = flags.seeds.as_ref().filter(|_| flags.resume.is_none());
         let asked = begun.map(|seeds| ask(flags, backend, jobs.min(seeds.0.len()))).transpose();
-        let alike = |asked: &Option<(Recipe, Source)>| asked_alike(flags, asked.as_ref().map(|(recipe, _)| recipe));
-        let (asked, source) = group.agree("command line", asked, alike)?.unzip();
+        let asked = group.agree("command line", asked, |asked| asked_alike(flags, asked))?;
+        let (recipe, source, weights) = match asked {
+            Some(Resolved { recipe, source, weights }) => (Some(recipe), Some(source), weights),
+            None => (None, None, None),
+        };
         let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, "seeds"));
         let mut led = None;
         let saved = group.share(|| {
-            let study = match (asked, begun) {
+            let study = match (recipe, begun) {
                 (Some(recipe), Some(seeds)) => begin(group, &directory, recipe, &seeds.0)?,
                 _ => go_on(flags, place, &directory, jobs)?,
             };
@@ -127,18 +131,18 @@ impl Opened {
             Ok(saved)
         })?;
         let study = led.map_or_else(|| Study::parse(&directory, &saved), Ok)?;
-        Ok(Opened { study, directory, source })
+        Ok(Opened { study, directory, source, weights })
     }
 }
 
-/// The recipe of a new study, so many runs of which this process has at a time, and its sequences.
-fn ask(flags: &Train, backend: &Backend, runs: usize) -> Result<(Recipe, Source)> {
+/// The recipe of a new study, so many runs of which this process has at a time.
+fn ask(flags: &Train, backend: &Backend, runs: usize) -> Result<Resolved> {
     if let Some(setting) = flags.set.iter().find(|setting| sets_seed(setting)) {
         bail!("`--set {setting}` and `--seeds` both name seeds\nhint: leave one of them out");
     }
-    let (recipe, source) = resolve_recipe(flags)?;
-    backend.check_memory(&recipe, runs, 1).with_context(|| in_recipe(flags))?;
-    Ok((recipe, source))
+    let resolved = resolve_recipe(flags)?;
+    backend.check_memory(&resolved.recipe, runs, 1).with_context(|| in_recipe(flags))?;
+    Ok(resolved)
 }
 
 /// Whether a setting names `training.seed`, by its path or within its section.
@@ -230,18 +234,16 @@ impl<'a> Seeds<'a> {
         let backend =
             group.agree("machine", Backend::side_by_side(&Wanted::new(&flags.compute), place, 1, SEEDS), alike)?;
         let jobs = flags.jobs.map_or((cores(place) / backend.threads).max(1), usize::from);
-        let Opened { mut study, directory, source } = Opened::new(flags, group, place, &backend, jobs)?;
+        let Opened { mut study, directory, source, weights } = Opened::new(flags, group, place, &backend, jobs)?;
         let wanted = Wanted::to_go_on(&flags.compute, &study.engine, &study.device);
         let backend = backend_for(&wanted, place, &study.recipe);
         let backend = group.agree("engine", backend, alike)?;
         let first = study.seeds.first().map(|&seed| study.run_directory(seed));
         let resumed = first.as_deref().filter(|_| flags.resume.is_some());
-        let source = source
-            .map_or_else(|| Source::open(&study.recipe.task), Ok)
-            .map_err(|error| with_moved_file_hint(error, &study.recipe, resumed));
-        let mut source = group.agree("data", source, |_| Value::Null)?;
+        let mut source = group.agree("data", sequences(&study.recipe, source, resumed), |_| Value::Null)?;
         // where they are missing, seeds that have begun go on all the same
-        let weights = first_weights(&study).map_err(|error| format!("{error:#}"));
+        let weights = if weights.is_some() { Ok(weights) } else { first_weights(&study) };
+        let weights = weights.map_err(|error| format!("{error:#}"));
         (study.engine, study.device) = (backend.engine_name().to_string(), device::kind(backend.device).to_string());
         group.on_leader(|| {
             study.save()?;

@@ -1,7 +1,6 @@
 use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
-    apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory, say_of_rows,
-    with_moved_file_hint,
+    Resolved, apply_flags_of_resume, asked_alike, in_recipe, resolve_recipe, run_directory, say_of_rows, sequences,
 };
 use super::signals::stop_signal;
 use super::{study, usage};
@@ -117,9 +116,8 @@ fn hints(error: &Error, trainer: &Trainer, run: Option<&Run>) -> String {
 /// What to train and where the rank that leads logs it; none if there is nothing left to do.
 fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Option<(Trainer, Option<Run>)>> {
     let asked = if flags.resume.is_some() { Ok(None) } else { resolve_recipe(flags).map(Some) };
-    let alike = |asked: &Option<(Recipe, Source)>| asked_alike(flags, asked.as_ref().map(|(recipe, _)| recipe));
-    let asked = group.agree("command line", asked, alike)?;
-    let seed = asked.as_ref().map_or(0, |(recipe, _)| recipe.training.seed);
+    let asked = group.agree("command line", asked, |asked| asked_alike(flags, asked))?;
+    let seed = asked.as_ref().map_or(0, |asked| asked.recipe.training.seed);
     let directory = flags.resume.clone().unwrap_or_else(|| run_directory(flags, &seed.to_string()));
     let begun = Begun::in_directory(&directory, flags, &group, asked)?;
     if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| checkpoint.ended()) {
@@ -130,13 +128,12 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
         return Ok(None);
     }
     let prepared = Prepared::new(flags, place, &group, begun);
-    let Prepared { begun, mut source, engine, backend, starts, weights } =
-        group.agree("run", prepared, Prepared::alike)?;
+    let Prepared { begun, mut source, engine, backend, starts } = group.agree("run", prepared, Prepared::alike)?;
     if backend.device.is_cuda() {
         group.use_cards(backend.device)?;
     }
     group.on_leader(|| say_of_rows(&begun.recipe, &mut source))?;
-    let Begun { recipe, checkpoint, lock, .. } = begun;
+    let Begun { recipe, weights, checkpoint, lock, .. } = begun;
     let words = words(&backend, group.size, starts);
     let run = group.on_leader(|| match (&checkpoint, lock) {
         (Some(checkpoint), Some(lock)) => resume_log(flags, &directory, checkpoint, lock, &words),
@@ -156,6 +153,8 @@ struct Begun {
     recipe: Recipe,
     /// The sequences, where they have been read.
     source: Option<Source>,
+    /// What a new run begins with, where they are not drawn.
+    weights: Option<Vec<f32>>,
     /// None where the run is new.
     checkpoint: Option<Checkpoint>,
     /// On the directory of a run that goes on; the rank that leads holds it.
@@ -165,18 +164,19 @@ struct Begun {
 impl Begun {
     /// Reads the run in a directory, to go on with it, or claims the directory for a new one. `asked`: the recipe of
     /// the command line, unless that resumes.
-    fn in_directory(directory: &Path, flags: &Train, group: &Group, asked: Option<(Recipe, Source)>) -> Result<Begun> {
-        let (asked, source) = asked.unzip();
-        if let Some(recipe) = &asked {
-            // torchrun starts a job that failed again by the same command line, which goes on then
-            if !group.leader_finds(|| Ok(Run::is_in(directory) && group.goes_on_with(directory)?))? {
+    fn in_directory(directory: &Path, flags: &Train, group: &Group, asked: Option<Resolved>) -> Result<Begun> {
+        // torchrun starts a job that failed again by the same command line, which goes on then
+        let goes_on = || Ok(Run::is_in(directory) && group.goes_on_with(directory)?);
+        let asked = match asked {
+            Some(Resolved { recipe, source, weights }) if !group.leader_finds(goes_on)? => {
                 group.on_leader(|| {
                     Study::ensure_unoccupied(directory)?;
                     group.claim(directory)
                 })?;
-                return Ok(Begun { recipe: recipe.clone(), source, checkpoint: None, lock: None });
+                return Ok(Begun { recipe, source: Some(source), weights, checkpoint: None, lock: None });
             }
-        }
+            asked => asked,
+        };
         let mut lock = None;
         let saved = group.share(|| {
             let (held, saved) = Run::lock_and_read(directory)?;
@@ -185,9 +185,9 @@ impl Begun {
         })?;
         let mut checkpoint = Run::read(directory, &saved)?;
         let mut recipe = checkpoint.recipe.clone();
-        match asked {
+        match &asked {
             None => apply_flags_of_resume(&mut recipe, flags)?,
-            Some(asked) if asked == recipe => (),
+            Some(asked) if asked.recipe == recipe => (),
             Some(_) => {
                 let shown = directory.display();
                 bail!("`{shown}` holds a run of another recipe\nhint: name another directory with --run-dir")
@@ -195,7 +195,8 @@ impl Begun {
         }
         checkpoint.go_on_as(recipe.clone());
         check_total(&checkpoint)?;
-        Ok(Begun { recipe, source, checkpoint: Some(checkpoint), lock })
+        let source = asked.map(|asked| asked.source);
+        Ok(Begun { recipe, source, weights: None, checkpoint: Some(checkpoint), lock })
     }
 }
 
@@ -221,13 +222,11 @@ struct Prepared {
     backend: Backend,
     /// How many are trained at a time.
     starts: usize,
-    /// To begin with, where they are not drawn.
-    weights: Option<Vec<f32>>,
 }
 
 impl Prepared {
     fn new(flags: &Train, place: Option<&Place>, group: &Group, mut begun: Begun) -> Result<Prepared> {
-        let source = begun.source.take();
+        let read = begun.source.take();
         let Begun { recipe, checkpoint, .. } = &begun;
         let batch = recipe.training.batch_size;
         if batch < group.size {
@@ -237,8 +236,7 @@ impl Prepared {
                 group.size
             );
         }
-        let source = source.map_or_else(|| Source::open(&recipe.task), Ok);
-        let source = source.map_err(|error| with_moved_file_hint(error, recipe, flags.resume.as_deref()))?;
+        let source = sequences(recipe, read, flags.resume.as_deref())?;
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
         let before = checkpoint.as_ref().map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
@@ -255,9 +253,8 @@ impl Prepared {
         let starts = if group.is_alone() { backend.starts(jobs, cores(place), recipe)? } else { 1 };
         let backend = if starts > 1 { backend.of_several(recipe) } else { backend };
         backend.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;
-        let weights = if checkpoint.is_none() { initial_weights(recipe)? } else { None };
         let engine = backend.engine(recipe)?;
-        Ok(Prepared { begun, source, engine, backend, starts, weights })
+        Ok(Prepared { begun, source, engine, backend, starts })
     }
 
     /// What all ranks of a group must have alike.

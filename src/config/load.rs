@@ -30,10 +30,7 @@ impl Recipe {
             None if Path::new(name).is_dir() => {
                 bail!("`{name}` is a directory, not a recipe\nhint: a run's recipe is the recipe.json in it")
             }
-            None if Path::new(name).exists() => {
-                let text = read(name)?;
-                (text, format!("recipe `{name}`"))
-            }
+            None if Path::new(name).exists() => (read(name)?, format!("recipe `{name}`")),
             None => bail!(
                 "no recipe `{name}`: neither built in nor a file{}\nhint: `ntm info` lists the built-in recipes",
                 did_you_mean(name, BUILT_IN.iter().map(|(name, _)| *name))
@@ -71,7 +68,7 @@ impl Recipe {
             set(&mut user, setting)?;
         }
         let mut resolved = serde_json::to_value(Recipe::default())?;
-        choose_kinds(&mut resolved, &user, "");
+        choose_kinds(&mut resolved, &user, "")?;
         let paths = paths_of(&resolved);
         if let Some(task) = user.get("task") {
             overlay(&mut resolved["task"], task.clone(), "task", &paths)?;
@@ -111,8 +108,8 @@ fn kinds_of(path: &str) -> Vec<Value> {
     }
 }
 
-/// Replaces the defaults by what the user wrote, whose names and types must be those of the defaults.
-/// `paths`: all that the recipe has, to say which was meant.
+/// Replaces the defaults, of the kinds that the user chose, by what the user wrote, whose names and types must be
+/// theirs. `paths`: all that the recipe has, to say which was meant.
 fn overlay(defaults: &mut Value, user: Value, path: &str, paths: &[String]) -> Result<()> {
     let user = match user {
         Value::Object(user) if defaults.is_object() => user,
@@ -122,9 +119,6 @@ fn overlay(defaults: &mut Value, user: Value, path: &str, paths: &[String]) -> R
             return Ok(());
         }
     };
-    if let Some(kind) = user.get("kind").filter(|_| !kinds_of(path).is_empty()) {
-        *defaults = choose_kind(path, kind)?;
-    }
     let known = defaults.as_object_mut().expect("checked above");
     for (name, value) in user {
         let path = join(path, &name);
@@ -280,16 +274,17 @@ fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-/// Gives each section the fields of the kind that the user chose for it, where that is known.
-fn choose_kinds(defaults: &mut Value, user: &Value, path: &str) {
-    if let Some(Ok(chosen)) = user.get("kind").map(|kind| choose_kind(path, kind)) {
-        *defaults = chosen;
+/// Gives each section the defaults of the kind that the user chose for it.
+fn choose_kinds(defaults: &mut Value, user: &Value, path: &str) -> Result<()> {
+    if let Some(kind) = user.get("kind").filter(|_| !kinds_of(path).is_empty()) {
+        *defaults = choose_kind(path, kind)?;
     }
     for (name, section) in defaults.as_object_mut().into_iter().flatten() {
         if let Some(user) = user.get(name) {
-            choose_kinds(section, user, &join(path, name));
+            choose_kinds(section, user, &join(path, name))?;
         }
     }
+    Ok(())
 }
 
 /// The paths of all fields and sections of a recipe.

@@ -1,6 +1,7 @@
 //! NVRTC, CUDA's compiler as a library, opened by us: cudarc would take the first `libnvrtc.so` that the system knows,
 //! of whatever version, before the one that came with libtorch.
 
+use crate::device;
 use anyhow::{Context, Result, bail};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::path::{Path, PathBuf};
@@ -150,10 +151,7 @@ impl Drop for Destroyed<'_> {
 }
 
 fn open_library(file: &Path) -> Option<*mut c_void> {
-    let path = CString::new(file.as_os_str().as_encoded_bytes()).ok()?;
-    // SAFETY: a C string; null where there is no such library.
-    let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
-    (!library.is_null()).then_some(library)
+    device::open_library(&CString::new(file.as_os_str().as_encoded_bytes()).ok()?)
 }
 
 /// SAFETY: the library is open, and F is the type of that function.
