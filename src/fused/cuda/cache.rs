@@ -19,42 +19,46 @@ impl Cache {
     }
 
     /// The code that belongs to a key, from a whole file, or made and kept.
-    pub fn get<E>(&self, key: impl Hash, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
+    pub fn get<E>(&self, key: &str, make: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Vec<u8>, E> {
         let Some(folder) = &self.folder else { return make() };
         let file = file_of(folder, key);
-        if let Some(code) = fs::read(&file).ok().and_then(whole) {
+        if let Some(code) = fs::read(&file).ok().and_then(|file| whole(file, key)) {
             return Ok(code);
         }
         let code = make()?;
-        let _ = write(folder, &file, &code); // without it the next run compiles again
+        let _ = write(folder, &file, key, &code); // without it the next run compiles again
         Ok(code)
     }
 
     /// Forgets the code of a key.
-    pub fn forget(&self, key: impl Hash) {
+    pub fn forget(&self, key: &str) {
         if let Some(folder) = &self.folder {
             let _ = fs::remove_file(file_of(folder, key)); // which may not be there
         }
     }
 }
 
-fn file_of(folder: &Path, key: impl Hash) -> PathBuf {
+fn file_of(folder: &Path, key: &str) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     folder.join(format!("kernels-{:016x}", hasher.finish()))
 }
 
-/// A file is a checksum of 4 bytes, then the code; none if they don't belong together.
-fn whole(file: Vec<u8>) -> Option<Vec<u8>> {
+/// A file is a checksum of key and code, 4 bytes, then the code. None if it is broken, or another key's.
+fn whole(file: Vec<u8>, key: &str) -> Option<Vec<u8>> {
     let (sum, code) = file.split_first_chunk::<4>()?;
-    (crc32fast::hash(code) == u32::from_le_bytes(*sum)).then(|| code.to_vec())
+    (checksum(key, code) == u32::from_le_bytes(*sum)).then(|| code.to_vec())
 }
 
-/// Writes another file and renames it, so that who reads sees all or nothing.
-fn write(folder: &Path, file: &Path, code: &[u8]) -> std::io::Result<()> {
+fn checksum(key: &str, code: &[u8]) -> u32 {
+    crc32fast::hash(&[key.as_bytes(), code].concat())
+}
+
+/// Writes another file and renames it, so that readers see all or nothing.
+fn write(folder: &Path, file: &Path, key: &str, code: &[u8]) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
     let unfinished = file.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
-    let written = fs::write(&unfinished, [&crc32fast::hash(code).to_le_bytes()[..], code].concat());
+    let written = fs::write(&unfinished, [&checksum(key, code).to_le_bytes()[..], code].concat());
     written.and_then(|()| fs::rename(&unfinished, file)).inspect_err(|_| {
         let _ = fs::remove_file(&unfinished); // a full disk may have left half of it
     })
@@ -95,6 +99,14 @@ mod tests {
         let make = || Ok::<_, ()>(vec![1]);
         assert_eq!(cache.get("a", make), Ok(vec![1]));
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 2, "no unfinished files stay");
+    }
+
+    #[test]
+    fn a_file_of_another_key_is_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        at(folder.path()).get("a", || Ok::<_, ()>(vec![1])).unwrap();
+        fs::rename(file_of(folder.path(), "a"), file_of(folder.path(), "b")).unwrap(); // as if their hashes were alike
+        assert_eq!(at(folder.path()).get("b", || Ok::<_, ()>(vec![2])), Ok(vec![2]));
     }
 
     #[test]

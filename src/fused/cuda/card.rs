@@ -79,7 +79,8 @@ impl Card {
 
 /// The kernels from the cache or compiled; compiled again if the driver does not take what the cache has.
 fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction; Kernel::COUNT]> {
-    let (cache, key) = (Cache::of_user(), (source(), options, compiler::version()?));
+    let (major, minor) = compiler::version()?;
+    let (cache, key) = (Cache::of_user(), format!("NVRTC {major}.{minor}\n{}\n{}", options.join(" "), source()));
     let from = |code: Vec<u8>| -> Result<[CudaFunction; Kernel::COUNT]> {
         let module = context.load_module(Ptx::from_binary(code))?;
         let functions: Vec<CudaFunction> = Kernel::ALL

@@ -5,7 +5,7 @@ use super::nvrtc;
 use anyhow::{Context, Result};
 
 /// The options for machines of these sizes on cards of an architecture, `sm_90` for instance; and those of the
-/// environment, for who looks into the kernels: NTM_NVRTC_OPTIONS, with spaces between them.
+/// environment, for those who profile the kernels: NTM_NVRTC_OPTIONS, with spaces between them.
 pub fn options(sizes: &Sizes, architecture: &str) -> Vec<String> {
     let own = [
         format!("--gpu-architecture={architecture}"),
@@ -20,7 +20,7 @@ pub fn options(sizes: &Sizes, architecture: &str) -> Vec<String> {
     own.into_iter().chain(more.split_whitespace().map(str::to_string)).collect()
 }
 
-/// The version of the compiler, which another code may come from.
+/// The version of the compiler: another one may make other code of the same source.
 pub fn version() -> Result<(i32, i32)> {
     nvrtc::open(None)?.version()
 }

@@ -82,7 +82,7 @@ impl CudaFused {
             at.map_or(0, |at| theta.data_ptr() as u64 + (at * self.options.0.elt_size_in_bytes()) as u64)
         };
         let at = |field: Field| self.tape.address(field);
-        let [kept, mixed] = batch.mix(plan.s).map(|number| number as f32);
+        let [scale, floor] = batch.mix(plan.s).map(|number| number as f32);
         Buffers {
             theta: theta.data_ptr() as u64,
             packed: self.packed.data_ptr() as u64,
@@ -119,8 +119,8 @@ impl CudaFused {
             steps: batch.steps as i32,
             outputs: plan.y as i32,
             squared: (batch.loss == Loss::Squared) as i32,
-            kept,
-            mixed,
+            scale,
+            floor,
             ..Buffers::default()
         }
     }

@@ -1,7 +1,8 @@
 //! The kernels' source, and what they take.
 
 use crate::fused::plan::Plan;
-use crate::model::Activation;
+use crate::model::{Activation, SHARPEN_EPSILON};
+use crate::ops::COSINE_EPSILON;
 use anyhow::Result;
 
 /// The files of `kernels/` in order, one source.
@@ -18,9 +19,18 @@ const FILES: &[(&str, &str)] = &[
     ("update.cu", include_str!("kernels/update.cu")),
 ];
 
-/// One source of all kernels, in which the compiler's messages name the files.
+/// One source of all kernels, in which the compiler's messages name the files. Constants come from here, and structs
+/// that are here, too, must be as large.
 pub fn source() -> String {
-    FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}")).collect()
+    let constants = format!(
+        "#define COSINE_EPSILON real({COSINE_EPSILON:e})\n#define SHARPEN_EPSILON real({SHARPEN_EPSILON:e})\n\
+         #define NORM_BLOCKS {NORM_BLOCKS}\n"
+    );
+    let files = FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}"));
+    let sizes = [("Sizes", size_of::<Sizes>()), ("Buffers", size_of::<Buffers>()), ("Update", size_of::<Update>())];
+    let alike =
+        sizes.map(|(name, size)| format!("static_assert(sizeof({name}) == {size}, \"as kernels.rs has it\");\n"));
+    [constants].into_iter().chain(files).chain(alike).collect()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -188,8 +198,8 @@ pub struct Buffers {
     pub steps: i32,
     pub outputs: i32,
     pub squared: i32,
-    pub kept: f32,
-    pub mixed: f32,
+    pub scale: f32,
+    pub floor: f32,
 }
 
 /// `struct Update` of update.cu.
@@ -219,7 +229,7 @@ pub struct Update {
     pub new_square: f32,
 }
 
-/// `NORM_BLOCKS` of update.cu.
+/// Blocks that share the sum of the gradient's squares.
 pub const NORM_BLOCKS: usize = 64;
 
 impl Sizes {

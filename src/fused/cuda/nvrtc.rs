@@ -91,7 +91,7 @@ impl Nvrtc {
         }
     }
 
-    /// Which another compiled code may come from.
+    /// Another version may make other code of the same source.
     pub fn version(&self) -> Result<(i32, i32)> {
         let (mut major, mut minor) = (0, 0);
         // SAFETY: it writes two numbers.

@@ -86,7 +86,7 @@ DEVICE int turned(const Sizes &p, int i, int turn) {
 }
 
 // The softmax of a head's shift, blurred, in place: what the head emitted becomes the distribution over the S turns.
-DEVICE void shift_softmax(const Sizes &p, const Team &team, real *shift, real kept, real mixed) {
+DEVICE void shift_softmax(const Sizes &p, const Team &team, real *shift, real scale, real floor) {
     real highest = LOWEST, sum = 0;
     for (int k = 0; k < p.s; k++) {
         highest = larger(highest, shift[k]);
@@ -96,7 +96,7 @@ DEVICE void shift_softmax(const Sizes &p, const Team &team, real *shift, real ke
     }
     team.sync();
     for (int k = team.lane; k < p.s; k += team.lanes) {
-        shift[k] = kept * (exp(shift[k] - highest) / sum) + mixed;
+        shift[k] = scale * (exp(shift[k] - highest) / sum) + floor;
     }
 }
 
@@ -110,7 +110,7 @@ struct Kept {
 // Eq. 5-9 for one head, on M_{t-1} (M, N). `gated` (N) is scratch in shared memory, `weighting` (N) the previous one on entry,
 // the new one on return.
 DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, real *gated, real *weighting,
-                    real shift_kept, real mixed, bool keep, const Kept &kept) {
+                    real scale, real floor, bool keep, const Kept &kept) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
     // Eq. 6: K = k . M_i / (|k| |M_i|)
     Rows similarity, square, value;
@@ -129,7 +129,7 @@ DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, 
             square.at[q] += cell * cell;
         }
     }
-    shift_softmax(p, team, head + p.shift(), shift_kept, mixed);
+    shift_softmax(p, team, head + p.shift(), scale, floor);
     const real inverse_key = inverse_root(key_square);
     EACH_TEAM_ROW(p, team, q, i) {
         const real inverse_norm = inverse_root(square.at[q]);
@@ -190,7 +190,7 @@ struct Staged {
 // weighting; `inverse_key` is 1 / |k|. `d` (emitted, G) receives the gradients of the head's scalars, that of the shift before
 // its softmax. Returns what the key is multiplied by in its own gradient, through |k|.
 DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &at, const Rows &d_w,
-                             real inverse_key, real kept, real mixed, real *d_weighting, real *d) {
+                             real inverse_key, real scale, real floor, real *d_weighting, real *d) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
     const real *shift = head + p.shift();
     real *d_shifted = at.shifted;
@@ -227,9 +227,9 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
             d_gated.at[q] += shift[k] * by;
         }
         d_tap = team.sum(d_tap);
-        shift_mean += (shift[k] - mixed) * d_tap; // shift - mixed is a softmax, times `kept`
+        shift_mean += (shift[k] - floor) * d_tap; // shift - floor is a softmax, times `scale`
         if (team.lane == 0) {
-            d[(p.shift() + k) * p.together] = (shift[k] - mixed) * d_tap; // and less its share of the mean below
+            d[(p.shift() + k) * p.together] = (shift[k] - floor) * d_tap; // and less its share of the mean below
         }
     }
     // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
@@ -255,7 +255,7 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     d_strength = team.sum(d_strength);
     if (team.lane == 0) {
         for (int k = 0; k < p.s; k++) {
-            d[(p.shift() + k) * p.together] -= (shift[k] - mixed) * (shift_mean / kept);
+            d[(p.shift() + k) * p.together] -= (shift[k] - floor) * (shift_mean / scale);
         }
         d[p.strength() * p.together] = d_strength;
         d[p.gate() * p.together] = by_content - by_prev;

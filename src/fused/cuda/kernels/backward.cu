@@ -128,7 +128,7 @@ DEVICE void head_backward(const Sizes &p, const Buffers &b, const Backward &at, 
     }
     const Staged staged = {at.similarity + part, at.content + part, at.shifted + part, at.inverse_norm + s * p.n,
                            at.weighting(p, t - 1) + part, at.weighting(p, t) + part};
-    const real through = address_backward(p, team, values, staged, d_w, inverse_root(key_square), b.kept, b.mixed,
+    const real through = address_backward(p, team, values, staged, d_w, inverse_root(key_square), b.scale, b.floor,
                                           at.d_weighting + part, at.d + p.head_at(head) * p.together + s);
     if (team.lane == 0) {
         at.through_norm[s * p.heads() + head] = through;
@@ -246,7 +246,7 @@ DEVICE void controller_backward(const Sizes &p, const Buffers &b, const Backward
             }
             const int place = (s * p.layers + l) * p.h + j;
             const real *gates = at.gates + (s * p.layers + l) * p.outputs();
-            real *kept = b.gates + (at.all.row(s, t) * p.layers + l) * p.outputs(), d_h;
+            real *saved = b.gates + (at.all.row(s, t) * p.layers + l) * p.outputs(), d_h;
             if (l + 1 < p.layers) {
                 d_h = at.d_above[e];
             } else {
@@ -254,9 +254,9 @@ DEVICE void controller_backward(const Sizes &p, const Buffers &b, const Backward
             }
             if (p.recurrent) {
                 d_h += at.d_hidden[place]; // and on in time
-                lstm_backward(p, j, gates, at.prev_cell[place], at.tanh_cell[place], d_h, at.d_cell + place, d_gates, kept);
+                lstm_backward(p, j, gates, at.prev_cell[place], at.tanh_cell[place], d_h, at.d_cell + place, d_gates, saved);
             } else {
-                feedforward_backward(p, j, gates[j], d_h, d_gates, kept);
+                feedforward_backward(p, j, gates[j], d_h, d_gates, saved);
             }
         }
         __syncthreads();

@@ -126,10 +126,10 @@ DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, int t) {
     Team team(p, at.scratch);
     for (int e = team.number; e < p.together * p.heads(); e += team.teams) {
         const int s = e / p.heads(), head = e % p.heads(), part = e * p.n;
-        const long long row = at.all.row(s, t), kept = (row * p.heads() + head) * p.n;
+        const long long row = at.all.row(s, t), place = (row * p.heads() + head) * p.n;
         address(p, team, at.emitted + s * p.emitted() + p.head_at(head), at.memory + s * p.cells(), at.gated + part, at.weighting + part,
-                b.kept, b.mixed, b.keep && at.all.active(s, t),
-                Kept{b.similarity + kept, b.content + kept, b.shifted + kept, b.weightings + kept,
+                b.scale, b.floor, b.keep && at.all.active(s, t),
+                Kept{b.similarity + place, b.content + place, b.shifted + place, b.weightings + place,
                      head == 0 ? b.inverse_norms + row * p.n : nullptr,
                      b.heads + row * p.emitted() + p.head_at(head) + p.shift()});
     }

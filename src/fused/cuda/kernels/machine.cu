@@ -49,9 +49,6 @@ typedef REAL real;
 #define MOST_TEAM 8 // warps of a team
 #endif
 
-#define COSINE_EPSILON real(1e-6)
-#define SHARPEN_EPSILON real(1e-16)
-
 DEVICE int padded(int size) {
     return (size + 3) / 4 * 4;
 }
@@ -133,7 +130,7 @@ struct Buffers {
     int keep; // whether there is a tape; else `shown` alone is written
     int steps, outputs; // T, Y
     int squared; // the loss: squared errors instead of cross-entropy
-    float kept, mixed; // of every head's blurred shift, kept s + mixed: 1 - blur, blur / S
+    float scale, floor; // of every head's blurred shift, scale s + floor: 1 - blur, blur / S
 };
 
 DEVICE real sigmoid(real x) {

@@ -1,8 +1,6 @@
 // Clip and optimizer: the equations of `optim/rule.rs`, in two launches, the norm's partial sums first. Every block of the second
 // one adds them up in the same order.
 
-#define NORM_BLOCKS 64
-
 struct Update {
     real *theta, *states[3];
     const real *gradient, *logits;
