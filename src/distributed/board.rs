@@ -55,7 +55,7 @@ impl Board {
     /// Whether this job, in this attempt or an earlier one, has claimed a directory. torchrun's store lives as long as
     /// the job.
     pub fn has_claimed(&self, directory: &Path) -> Result<bool> {
-        self.store.has(&claimed(directory)).map_err(|error| lost(&error))
+        self.store.has(&[claimed(directory)]).map_err(|error| lost(&error))
     }
 
     /// Asks all ranks of this attempt to stop, if this one was; the signal that some rank was asked by.
@@ -64,7 +64,7 @@ impl Board {
         let told = || -> Result<Option<i32>> {
             if let Some(signal) = asked {
                 self.store.set(&key, &signal.to_le_bytes())?;
-            } else if !self.store.has(&key)? {
+            } else if !self.store.has(std::slice::from_ref(&key))? {
                 return Ok(None);
             }
             let signal = self.store.get(&key)?.try_into().map_err(|_| anyhow!("no signal in the store"))?;
@@ -80,7 +80,12 @@ impl Board {
     }
 
     pub fn posted(&self, key: &str, rank: usize) -> Result<bool> {
-        self.store.has(&self.key(key, rank)).map_err(|error| lost(&error))
+        self.all_posted(key, &[rank])
+    }
+
+    fn all_posted(&self, key: &str, ranks: &[usize]) -> Result<bool> {
+        let keys: Vec<String> = ranks.iter().map(|&rank| self.key(key, rank)).collect();
+        self.store.has(&keys).map_err(|error| lost(&error))
     }
 
     pub fn read(&self, key: &str, rank: usize) -> Result<Vec<u8>> {
@@ -91,20 +96,19 @@ impl Board {
     /// rank 0 gave them up.
     fn missing(&self, key: &str, ranks: &[usize], time: Duration) -> Result<Vec<usize>> {
         let deadline = Instant::now() + time;
-        let mut missing = ranks.to_vec();
-        loop {
-            let mut left = vec![];
-            for rank in missing {
-                if !self.posted(key, rank)? {
-                    left.push(rank);
+        while !self.all_posted(key, ranks)? {
+            if Instant::now() > deadline || self.rank != 0 && self.posted(&given_up(key), 0)? {
+                let mut missing = vec![];
+                for &rank in ranks {
+                    if !self.posted(key, rank)? {
+                        missing.push(rank);
+                    }
                 }
+                return Ok(missing);
             }
-            if left.is_empty() || Instant::now() > deadline || self.rank != 0 && self.posted(&given_up(key), 0)? {
-                return Ok(left);
-            }
-            missing = left;
             std::thread::sleep(LOOK);
         }
+        Ok(vec![])
     }
 
     /// Posts, and reads what all ranks have posted under the key, in their order.

@@ -172,6 +172,9 @@ mod tests {
             assert_eq!(reachable(all[0], all.clone()).unwrap().to_string(), reached);
         }
         let all = addresses(&["127.0.0.1", "192.0.2.1"]); // an address of no machine
-        assert!(reachable(all[0], all.clone()).map_or(true, |reached| !reached.is_loopback()));
+        match reachable(all[0], all.clone()) {
+            Ok(reached) => assert!(!reached.is_loopback(), "{reached}"),
+            Err(error) => println!("this machine has no network: {error:#}"),
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-/// What each of so many ranks comes to, in threads of this process.
+/// The result of each of so many ranks, in threads of this process.
 pub fn ranks<T: Send>(size: usize, run: impl Fn(Place) -> T + Sync) -> Vec<T> {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let host = "127.0.0.1".to_string();

@@ -38,8 +38,9 @@ char *ntm_store_set(c10::intrusive_ptr<Store> *store, const char *key, const uin
   return caught([&] { (*store)->set(key, std::vector<uint8_t>(value, value + size)); });
 }
 
-char *ntm_store_has(c10::intrusive_ptr<Store> *store, const char *key, bool *has) {
-  return caught([&] { *has = (*store)->check({key}); });
+// Whether all of `count` keys have a value.
+char *ntm_store_has(c10::intrusive_ptr<Store> *store, const char *const *keys, size_t count, bool *has) {
+  return caught([&] { *has = (*store)->check(std::vector<std::string>(keys, keys + count)); });
 }
 
 // Hands the bytes to `take`; waits for nothing longer than the store's time-out.

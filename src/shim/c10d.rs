@@ -3,7 +3,7 @@
 
 use super::{check, take, text};
 use anyhow::{Context, Result, bail};
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
@@ -22,7 +22,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn ntm_store_close(store: *mut c_void);
     fn ntm_store_set(store: *mut c_void, key: *const c_char, value: *const u8, size: usize) -> *mut c_char;
-    fn ntm_store_has(store: *mut c_void, key: *const c_char, has: *mut bool) -> *mut c_char;
+    fn ntm_store_has(store: *mut c_void, keys: *const *const c_char, count: usize, has: *mut bool) -> *mut c_char;
     fn ntm_store_get(
         store: *mut c_void,
         key: *const c_char,
@@ -60,7 +60,7 @@ unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
 
-/// What a call comes to, in a thread of its own: c10d reads what a store answers without a deadline, and the machine
+/// The result of a call, in a thread of its own: c10d reads what a store answers without a deadline, and the machine
 /// that keeps it may be frozen or cut off. None if it takes longer.
 fn within<T: Send + 'static>(time: Duration, call: impl FnOnce() -> Result<T> + Send + 'static) -> Option<Result<T>> {
     let (done, answer) = mpsc::channel();
@@ -84,7 +84,7 @@ impl Store {
         Ok(Store { handle, timeout, silent: AtomicBool::new(false) })
     }
 
-    /// What a call comes to, if the store answers in time.
+    /// The result of a call, if the store answers in time.
     fn answered<T: Send + 'static>(&self, call: impl FnOnce(&Handle) -> Result<T> + Send + 'static) -> Result<T> {
         if !self.silent.load(Ordering::Relaxed) {
             let handle = self.handle.clone();
@@ -102,12 +102,13 @@ impl Store {
         self.answered(move |store| check(unsafe { ntm_store_set(store.0, key.as_ptr(), value.as_ptr(), value.len()) }))
     }
 
-    pub fn has(&self, key: &str) -> Result<bool> {
-        let key = text(key)?;
+    /// Whether all of these keys have a value.
+    pub fn has(&self, keys: &[String]) -> Result<bool> {
+        let keys = keys.iter().map(|key| text(key)).collect::<Result<Vec<CString>>>()?;
         self.answered(move |store| {
-            let mut has = false;
-            // SAFETY: the store lives, `key` is a C string, `has` a place for a bool.
-            check(unsafe { ntm_store_has(store.0, key.as_ptr(), &mut has) })?;
+            let (pointers, mut has) = (keys.iter().map(|key| key.as_ptr()).collect::<Vec<_>>(), false);
+            // SAFETY: the store lives, the pointers are to C strings that do, and `has` is a place for a bool.
+            check(unsafe { ntm_store_has(store.0, pointers.as_ptr(), pointers.len(), &mut has) })?;
             Ok(has)
         })
     }

@@ -64,7 +64,7 @@ impl Machines {
             let ntm = command(directory, line);
             let mut inside = Command::new("ip");
             inside.args(["netns", "exec", &format!("{}n{}", self.name, rank + 1)]).arg(ntm.get_program());
-            inside.args(ntm.get_args()).current_dir(directory);
+            inside.args(ntm.get_args()).current_dir(directory).env("CUDA_VISIBLE_DEVICES", "");
             let mut inside = as_rank(inside, rank, 3, 29500);
             inside.env("MASTER_ADDR", first).spawn().unwrap()
         };

@@ -13,7 +13,7 @@ fn torchrun(here: &Path, flags: &str, line: &str) -> Child {
     let mut command = Command::new(root.join(".venv-test/bin/python"));
     command.args(["-c", program, "--no-python", "--master-port", &free_port().to_string()]);
     command.args(flags.split_whitespace()).arg(env!("CARGO_BIN_EXE_ntm")).args(line.split_whitespace());
-    command.env("PYTHONPATH", root.join("tests")).current_dir(here);
+    command.env("PYTHONPATH", root.join("tests")).env("CUDA_VISIBLE_DEVICES", "").current_dir(here);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
