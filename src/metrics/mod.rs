@@ -69,7 +69,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// None of no values.
+    /// None where there are no values.
     pub fn of(values: impl Iterator<Item = f64>) -> Option<Spread> {
         let mut values: Vec<f64> = values.collect();
         values.sort_by(f64::total_cmp);

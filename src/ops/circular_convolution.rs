@@ -1,3 +1,5 @@
+//! Eq. 8 on tensors.
+
 use tch::Tensor;
 
 /// Eq. 8: w~(i) = sum_k s_k w((i + k - S / 2) mod N): the paper's circular convolution, taps in the notebook's order.

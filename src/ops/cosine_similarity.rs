@@ -1,3 +1,5 @@
+//! Eq. 6 on tensors.
+
 use tch::{Kind, Tensor};
 
 /// Added to both squared norms: a row of zeros is like nothing (similarity 0), and its gradient is finite.

@@ -3,6 +3,8 @@
 //!
 //! Row `row(b, t)` of a field belongs to sequence b after step t; t = 0 is the state before the first step.
 //! A row holds O(N + M + H) values; of whole memories there is a snapshot every `segment` steps only.
+//!
+//! N' is N padded to whole vectors, the plan's `n_stride`; other strides are padded, too, and named by what they hold.
 
 use super::addressing::HeadTape;
 use crate::fused::plan::{Dense, Plan};
@@ -120,11 +122,11 @@ pub struct LayerTape<F: Float> {
 /// The fields of the addressing, all heads side by side.
 #[derive(Default)]
 pub struct AddressingTape<F: Float> {
-    pub inverse_norm: Field<F>, // 1 / |M_i| of M_{t-1} (N)
-    pub similarity: Field<F>,   // K, Eq. 6 (R + W, N)
-    pub content: Field<F>,      // w^c, Eq. 5
-    pub shifted: Field<F>,      // w~ + epsilon, Eq. 8
-    pub weighting: Field<F>,    // w, Eq. 9
+    pub inverse_norm: Field<F>, // 1 / |M_i| of M_{t-1} (N')
+    pub similarity: Field<F>,   // K, Eq. 6 (R + W, N')
+    pub content: Field<F>,      // w^c, Eq. 5 (R + W, N')
+    pub shifted: Field<F>,      // w~ + epsilon, Eq. 8 (R + W, N')
+    pub weighting: Field<F>,    // w, Eq. 9 (R + W, N')
 }
 
 impl<F: Float> AddressingTape<F> {
@@ -151,9 +153,9 @@ pub struct Tape<F: Float> {
     starts: Vec<usize>,
     keeps_every_step: bool,
     pub layers: Vec<LayerTape<F>>,
-    /// [1, h, r_1..R]: the input of the heads' and the output's matrix.
+    /// [1, h, r_1..R]: the input of the heads' and the output's matrix. (1 + H + R M)
     pub shown: Field<F>,
-    /// Forward: what the heads emit, after the activations. Backward: the gradient before them.
+    /// Forward: what the heads emit, after the activations. Backward: the gradient before them. (the heads' `outputs`)
     pub heads: Field<F>,
     pub addressing: AddressingTape<F>,
     /// Forward: logits. Backward: their gradient. Row start + t - 1 belongs to step t, for every step. (Y)
@@ -161,11 +163,11 @@ pub struct Tape<F: Float> {
     /// The logits as the forward pass left them, rows of Y.
     pub outputs: Vec<f32>,
     logit_starts: Vec<usize>,
-    /// M_t of each sequence at the current step, stored (M, N).
+    /// M_t of each sequence at the current step, stored (M, N').
     pub memory: Field<F>,
     /// Steps between two snapshots, about sqrt(T).
     pub segment: usize,
-    /// M_0, M_segment, M_2segment, ... of each sequence.
+    /// M_0, M_segment, M_2segment, ... of each sequence. (M, N')
     pub snapshots: Field<F>,
     snapshot_starts: Vec<usize>,
     pub scratch: Scratch<F>,
@@ -175,18 +177,18 @@ pub struct Tape<F: Float> {
 #[derive(Default)]
 pub struct Scratch<F: Float> {
     pub hidden: Vec<F>,        // (H)
-    pub gated: Vec<F>,         // w^g, Eq. 7, a ring buffer (N + S - 1)
-    pub d_weighting: Field<F>, // from step t + 1 through Eq. 7, by sequence (R + W, N)
-    pub d_memory: Field<F>,    // of M_t, by sequence (M, N)
+    pub gated: Vec<F>,         // w^g, Eq. 7, a ring buffer (N' + S - 1)
+    pub d_weighting: Field<F>, // from step t + 1 through Eq. 7, by sequence (R + W, N')
+    pub d_memory: Field<F>,    // of M_t, by sequence (M, N')
     pub d_reads: Field<F>,     // by sequence (R, M)
     pub d_shown: Field<F>,     // by sequence (1 + H + R M)
     pub d_z: Vec<Field<F>>,    // of each layer, by sequence: [r or the h below, prev_h] (K - passed)
     pub d_cell: Vec<Field<F>>, // of each layer, by sequence (H)
-    pub replayed: Field<F>,    // memories of the current segment, by sequence and step (M, N)
-    pub between: Field<F>,     // memories between the write heads of one step (M, N)
-    pub d_shifted: Vec<F>,     // a ring buffer (N + S - 1)
-    pub row_factor: Vec<F>,    // (N)
-    pub d_dots: Vec<F>,        // of key . M_i, then the read weightings (R + W + R, N)
+    pub replayed: Field<F>,    // memories of the current segment, by sequence and step (M, N')
+    pub between: Field<F>,     // memories between the write heads of one step (M, N')
+    pub d_shifted: Vec<F>,     // a ring buffer (N' + S - 1)
+    pub row_factor: Vec<F>,    // (N')
+    pub d_dots: Vec<F>,        // of key . M_i, then the read weightings (R + W + R, N')
     pub factors: Vec<F>,       // keys, then d_reads (R + W + R, M)
     pub d_heads: Vec<F>,       // of what the heads emit, after the activations
 }

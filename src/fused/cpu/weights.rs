@@ -106,9 +106,9 @@ pub struct Weights<F> {
     pub hidden: Vec<F>,    // (L, H)
     pub cell: Vec<F>,      // (L, H)
     pub read: Vec<F>,      // (R, M)
-    pub memory: Vec<F>,    // (M, N)
-    pub weighting: Vec<F>, // (R + W, N)
-    /// 0 for a row, the lowest number beyond N: added before a softmax, it keeps the padding out. (n_stride)
+    pub memory: Vec<F>,    // (M, N'), N' the plan's n_stride
+    pub weighting: Vec<F>, // (R + W, N')
+    /// 0 for a row, the lowest number beyond N: added before a softmax, it keeps the padding out. (N')
     pub padding: Vec<F>,
 }
 
