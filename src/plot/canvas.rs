@@ -7,6 +7,7 @@ use image::{ColorType, ImageFormat};
 use plotters::backend::{BitMapBackend, DrawingBackend, SVGBackend};
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
+use plotters::element::PathElement;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{Color, FontStyle, FontTransform, IntoFont, RGBColor, TextStyle, WHITE, register_font};
 use std::io::Cursor;
@@ -85,6 +86,12 @@ pub fn text(size: i32, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
 pub fn coloured(size: i32, horizontal: HPos, vertical: VPos, colour: RGBColor) -> TextStyle<'static> {
     let style = TextStyle::from((FONT, size).into_font()).pos(Pos::new(horizontal, vertical));
     TextStyle { color: colour.to_backend_color(), ..style }
+}
+
+/// A line through points, piece by piece: a thick one in one piece has spikes at sharp bends, and tapers where they are
+/// rounded to pixels.
+pub fn line_of(points: &[(f64, f64)], colour: RGBColor) -> impl Iterator<Item = PathElement<(f64, f64)>> {
+    points.windows(2).map(move |ends| PathElement::new(ends.to_vec(), colour.stroke_width(2)))
 }
 
 /// Text that reads upwards, its middle at the point.

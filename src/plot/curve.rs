@@ -1,15 +1,14 @@
 //! Loss and errors of an evaluation against the axis that the task varies in.
 
-use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, line_of, text};
 use super::colour::{FAINT, INK, series};
-use super::learning::tidy;
 use super::legend::{self, legend};
+use super::numbers::tidy;
 use crate::metrics::{self, Score};
 use crate::tasks::{Axis, Point};
 use plotters::backend::DrawingBackend;
 use plotters::chart::ChartBuilder;
 use plotters::element::{Circle, Rectangle};
-use plotters::series::LineSeries;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
 use std::ops::RangeInclusive;
@@ -72,7 +71,7 @@ impl Curve {
             .draw()?;
         for (index, (_, points)) in lines.iter().enumerate() {
             let colour = series(index);
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?;
+            chart.draw_series(line_of(points, colour))?;
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 4, colour.filled())))?;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::canvas::{Area, Drawn, NORMAL, SMALL, text, upwards};
 use super::colour::{INK, Scale};
+use super::numbers::short;
 use plotters::backend::DrawingBackend;
 use plotters::element::{BitMapElement, PathElement, Rectangle};
 use plotters::style::RGBColor;
@@ -146,15 +147,6 @@ pub fn colour_bar<DB: DrawingBackend>(area: &Area<DB>, at: Rect, scale: Scale) -
     area.draw_text(&short(low), &text(SMALL, HPos::Left, VPos::Bottom), (right, at.y + at.height + 2))
 }
 
-/// A number in few characters.
-pub fn short(value: f32) -> String {
-    let text = match value.abs() {
-        large if large >= 10.0 => format!("{value:.0}"),
-        _ => format!("{value:.1}"),
-    };
-    text.strip_suffix(".0").unwrap_or(&text).replace('-', "−")
-}
-
 /// A step of 1, 2 or 5 times a power of ten that makes at most `labels` labels of `count` values.
 pub fn round_step(count: usize, labels: usize) -> usize {
     let least = count.div_ceil(labels.max(1)).max(1);
@@ -196,6 +188,5 @@ mod tests {
     #[test]
     fn ticks_are_round_numbers() {
         assert_eq!([round_step(8, 3), round_step(128, 5), round_step(242, 8), round_step(3, 0)], [5, 50, 50, 5]);
-        assert_eq!([short(1.0), short(-1.83), short(12.4), short(0.25)], ["1", "−1.8", "12", "0.2"]);
     }
 }

@@ -1,8 +1,9 @@
 //! Learning curves: a metric of training against the sequences seen, of one or many runs.
 
-use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, text};
+use super::canvas::{Area, Drawn, LARGE, NORMAL, Picture, SMALL, line_of, text};
 use super::colour::{FAINT, INK, series};
 use super::legend::{self, legend};
+use super::numbers::tidy;
 use super::runs::{Group, Logged};
 use crate::metrics::{self, Spread};
 use anyhow::{Result, bail};
@@ -10,7 +11,7 @@ use plotters::backend::DrawingBackend;
 use plotters::chart::ChartBuilder;
 use plotters::coord::combinators::IntoLogRange;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
-use plotters::element::{Circle, PathElement, Polygon};
+use plotters::element::{Circle, Polygon};
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, WHITE};
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,7 @@ impl LearningCurves {
             .flat_map(|report| report.iter().filter(|(_, value)| value.is_number()).map(|(name, _)| name.as_str()))
             .collect();
         let metric = metric.unwrap_or(if known.contains(BITS) { BITS } else { SQUARES });
+        let metric = metric.strip_prefix("train/").unwrap_or(metric); // as TensorBoard has it
         if !known.contains(metric) {
             let mut known: Vec<&str> = known.into_iter().filter(|name| !["step", "sequences"].contains(name)).collect();
             known.sort_by_key(|name| name.contains('/')); // those of evaluations last
@@ -199,10 +201,8 @@ impl LearningCurves {
                 let around: Vec<(f64, f64)> = line(0).chain(line(2).collect::<Vec<_>>().into_iter().rev()).collect();
                 chart.draw_series([Polygon::new(around, series(index).mix(0.2))])?;
             }
-            // piece by piece, since a thick line with sharp bends would have spikes at its joints
             let median: Vec<(f64, f64)> = line(1).collect();
-            let piece = |ends: &[(f64, f64)]| PathElement::new(ends.to_vec(), series(index).stroke_width(2));
-            chart.draw_series(median.windows(2).map(piece))?;
+            chart.draw_series(line_of(&median, series(index)))?;
             if let [alone] = median[..] {
                 chart.draw_series([Circle::new(alone, 4, series(index).filled())])?;
             }
@@ -218,27 +218,9 @@ fn numbered(least: f64, most: f64) -> f64 {
     if below * 10.0 <= most { least } else { below }
 }
 
-/// A number of an axis in few characters.
-pub fn tidy(value: f64) -> String {
-    let digits = match value.abs() {
-        0.0 => 0,
-        small if small < 1e-3 => return format!("{value:.0e}").replace('-', "−"),
-        value => (2.0 - value.log10().floor()).clamp(0.0, 5.0) as usize,
-    };
-    let text = format!("{value:.digits$}");
-    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
-    text.replace('-', "−")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_of_an_axis_are_short() {
-        let numbers = [0.0, 1.0, 12.5, 1200.0, 0.25, -3.0, 0.0003].map(tidy);
-        assert_eq!(numbers, ["0", "1", "12.5", "1200", "0.25", "−3", "3e−4"]);
-    }
 
     #[test]
     fn a_curve_goes_over_each_runs_last_report_as_far_as_all_go() {

@@ -2,7 +2,8 @@
 
 use super::canvas::{Area, Drawn, NORMAL, SMALL, coloured, text, upwards};
 use super::colour::{FAINT, INK, series};
-use super::heat::{Rect, frame, short, time_ticks};
+use super::heat::{Rect, frame, time_ticks};
+use super::numbers::short;
 use plotters::backend::DrawingBackend;
 use plotters::element::{Circle, PathElement};
 use plotters::style::Color;

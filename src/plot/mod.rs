@@ -12,6 +12,7 @@ mod heat;
 mod learning;
 mod legend;
 mod lines;
+mod numbers;
 mod runs;
 mod scatter;
 mod sequence;

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 pub struct Group {
     pub name: String,
     pub runs: Vec<Logged>,
+    /// The directory of the first of them.
+    first: PathBuf,
     recipe: Value,
     seeds: Vec<String>,
 }
@@ -27,7 +29,7 @@ pub struct Logged {
 }
 
 /// The runs in these directories, or in the directories and studies in them, each once, in groups; and what was left
-/// out, in words.
+/// out, in words. A run that is named itself must be readable.
 pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
     let (mut groups, mut left_out, mut seen) = (Vec::<Group>::new(), vec![], HashSet::new());
     for directory in directories {
@@ -36,38 +38,43 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 continue;
             }
             let shown = run.display();
-            let (recipe, seed) = read_recipe(&run.join(RECIPE))?;
-            let mut reports: Vec<Map<String, Value>> = read_lines(&run.join(METRICS))?;
-            if reports.is_empty() {
+            let read = read_recipe(&run.join(RECIPE)).and_then(|(recipe, seed)| Ok((read_log(&run)?, recipe, seed)));
+            let (logged, recipe, seed) = match read {
+                Err(error) if run != *directory => {
+                    left_out.push(format!("{error:#}"));
+                    continue;
+                }
+                read => read?,
+            };
+            if logged.reports.is_empty() {
                 left_out.push(format!("`{shown}` has no report yet"));
                 continue;
             }
-            let batch = recipe["training"]["batch_size"].as_u64().unwrap_or(1);
-            for report in &mut reports {
-                report.entry("restarts").or_insert(0.into()); // which a report leaves out
-            }
-            reports.extend(read_lines(&run.join(EVALUATIONS))?.iter().map(|evaluation| as_report(evaluation, batch)));
-            let ended = Run::latest_of(&run).is_ok_and(|checkpoint| checkpoint.ended());
-            let logged = Logged { reports, ended };
             match groups.iter_mut().find(|group| group.recipe == recipe) {
                 Some(group) if group.seeds.contains(&seed) => {
-                    left_out.push(format!("`{shown}` is seed {seed} of `{}` again", group.name));
+                    left_out.push(format!(
+                        "`{shown}` has the recipe of `{}`, and seed {seed} again",
+                        group.first.display()
+                    ));
                 }
                 Some(group) => {
                     group.runs.push(logged);
                     group.seeds.push(seed);
                 }
                 None => {
-                    let short = name(&run, &seed);
-                    let taken = groups.iter().any(|group| group.name == short);
-                    let name = if taken { name(&run, "") } else { short };
-                    groups.push(Group { name, runs: vec![logged], recipe, seeds: vec![seed] });
+                    let (name, runs, first) = (String::new(), vec![logged], run);
+                    groups.push(Group { name, runs, first, recipe, seeds: vec![seed] });
                 }
             }
         }
     }
     if groups.is_empty() {
         bail!("{}\nhint: a run reports every `training.report_every` updates", left_out.join(", "));
+    }
+    let first = |group: &Group| (group.first.clone(), group.seeds[0].clone(), group.runs.len());
+    let names = names(&groups.iter().map(first).collect::<Vec<_>>());
+    for (group, name) in groups.iter_mut().zip(names) {
+        group.name = name;
     }
     Ok((groups, left_out))
 }
@@ -111,25 +118,69 @@ fn counted(name: &str) -> String {
     parts.map(|part| if number(&part) { format!("{:03}{part}", part.len()) } else { part.to_string() }).collect()
 }
 
-/// A recipe without its seed, and the seed. One of an earlier version has the fields that it did not know.
+/// What the run in a directory has logged.
+fn read_log(run: &Path) -> Result<Logged> {
+    let mut reports: Vec<Map<String, Value>> = read_lines(&run.join(METRICS))?;
+    for report in &mut reports {
+        report.entry("restarts").or_insert(0.into()); // which a report leaves out
+    }
+    if reports.is_empty() {
+        return Ok(Logged { reports, ended: false });
+    }
+    reports.extend(read_lines(&run.join(EVALUATIONS))?.iter().map(as_report));
+    let ended = Run::is_in(run) && Run::latest_of(run)?.ended();
+    Ok(Logged { reports, ended })
+}
+
+/// A recipe without its seed, and the seed.
 fn read_recipe(path: &Path) -> Result<(Value, String)> {
     let text = read(path)?;
-    let recipe = Recipe::parse_saved(&text, &[]).with_context(|| format!("in `{}`", path.display()))?;
+    let recipe = Recipe::parse(&text, &[]).with_context(|| format!("in `{}`", path.display()))?;
     let mut recipe = serde_json::to_value(recipe)?;
     let seed = recipe.get_mut("training").and_then(|training| training.as_object_mut()?.remove("seed"));
     Ok((recipe, seed.map_or(String::new(), |seed| seed.to_string())))
 }
 
-/// The name of a run's directory without its seed: that of the recipe, unless the user named it otherwise. Of a run of
-/// a seed study, the name of the study.
-fn name(run: &Path, seed: &str) -> String {
-    let run = run.canonicalize().unwrap_or(run.to_path_buf());
-    let named = run.parent().filter(|parent| Study::is_in(parent)).unwrap_or(&run);
-    let name = named.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
-    match name.strip_suffix(seed).and_then(|name| name.strip_suffix('-')) {
-        Some(recipe) if !recipe.is_empty() && !seed.is_empty() => recipe.to_string(),
-        _ => name,
-    }
+/// Names for groups by the directory and seed of the first of so many runs: the directory's name without the seed, or
+/// that of the study it is in. Where two would be alike, more of the path.
+fn names(groups: &[(PathBuf, String, usize)]) -> Vec<String> {
+    let whole = |run: &Path| run.canonicalize().unwrap_or(run.to_path_buf());
+    let study = |run: &Path| whole(run).parent().filter(|parent| Study::is_in(parent)).map(Path::to_path_buf);
+    let studies: Vec<Option<PathBuf>> = groups.iter().map(|(run, ..)| study(run)).collect();
+    let paths: Vec<PathBuf> = (groups.iter().zip(&studies))
+        .map(|((run, ..), study)| match study {
+            Some(directory) if studies.iter().filter(|other| *other == study).count() == 1 => directory.clone(),
+            _ => whole(run),
+        })
+        .collect();
+    let named = |path: &Path| path.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
+    let stem = |name: &str, seed: &str| -> Option<String> {
+        let stem = name.strip_suffix(seed)?.strip_suffix('-')?;
+        (!stem.is_empty() && !seed.is_empty()).then(|| stem.to_string())
+    };
+    let numbered = |name: &str, stem: &str| {
+        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+        number.is_some_and(|number| number.parse::<u64>().is_ok())
+    };
+    // without its seed, unless the seed is the number of one of several, as in rate-1 and rate-2
+    let short = |index: usize| {
+        let (name, (_, seed, runs)) = (named(&paths[index]), &groups[index]);
+        let others = || (0..paths.len()).filter(|&other| other != index).map(|other| named(&paths[other]));
+        let of_several = |stem: &String| *runs == 1 && others().any(|other| other != name && numbered(&other, stem));
+        stem(&name, seed).filter(|stem| !of_several(stem)).unwrap_or(name)
+    };
+    let tail = |index: usize, parents: usize| {
+        let above: Vec<String> = paths[index].ancestors().skip(1).take(parents).map(named).collect();
+        above.into_iter().rev().chain([short(index)]).collect::<Vec<_>>().join("/")
+    };
+    let longest = paths.iter().map(|path| path.components().count()).max().unwrap_or(1);
+    let unique = |index: usize| {
+        let alone = |parents: &usize| {
+            (0..paths.len()).all(|other| other == index || tail(other, *parents) != tail(index, *parents))
+        };
+        tail(index, (0..longest).find(alone).unwrap_or(longest - 1))
+    };
+    (0..paths.len()).map(unique).collect()
 }
 
 /// The objects of a log; of a run that goes on, the last line may be half written.
@@ -149,13 +200,11 @@ fn read_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     Ok(reports)
 }
 
-/// An evaluation of a run with this batch size.
-fn as_report(evaluation: &Evaluation, batch: u64) -> Map<String, Value> {
-    let sequences = evaluation.sequences.unwrap_or(evaluation.step * batch);
+fn as_report(evaluation: &Evaluation) -> Map<String, Value> {
     let named = |(group, means): (String, Vec<(&str, f64)>)| {
         means.into_iter().map(move |(name, mean)| (format!("{group}/{name}"), Value::from(mean))).collect::<Vec<_>>()
     };
-    evaluation.scalars().flat_map(named).chain([("sequences".to_string(), sequences.into())]).collect()
+    evaluation.scalars().flat_map(named).chain([("sequences".to_string(), evaluation.sequences.into())]).collect()
 }
 
 fn read(path: &Path) -> Result<String> {
@@ -174,15 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_named_as_its_runs_without_their_seeds() {
-        for (directory, seed, expected) in [
-            ("runs/copy-12", "12", "copy"),
-            ("runs/copy-12", "2", "copy-12"),
-            ("runs/copy-12", "", "copy-12"),
-            ("try", "1", "try"),
-            ("-1", "1", "-1"),
+    fn a_group_is_named_as_its_runs_without_their_seeds_and_no_two_alike() {
+        for (firsts, expected) in [
+            (&[("runs/copy-12", "12")][..], &["copy"][..]),
+            (&[("runs/copy-12", "2")], &["copy-12"]),
+            (&[("try", "1")], &["try"]),
+            (&[("-1", "1")], &["-1"]),
+            (&[("rate-1", "1"), ("rate-2", "1"), ("rate-3", "1")], &["rate-1", "rate-2", "rate-3"]),
+            (&[("runs/copy-1", "1"), ("runs/ngrams-1", "1")], &["copy", "ngrams"]),
+            (&[("a/copy-1", "1"), ("b/copy-1", "1")], &["a/copy", "b/copy"]),
+            (&[("a/x/copy-1", "1"), ("b/x/copy-1", "1"), ("ngrams-1", "1")], &["a/x/copy", "b/x/copy", "ngrams"]),
         ] {
-            assert_eq!(name(Path::new(directory), seed), expected, "{directory} {seed}");
+            let group = |(run, seed): &(&str, &str)| (PathBuf::from(run), seed.to_string(), 1);
+            assert_eq!(names(&firsts.iter().map(group).collect::<Vec<_>>()), expected);
         }
     }
 }

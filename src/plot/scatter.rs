@@ -3,8 +3,9 @@
 
 use super::canvas::{Area, Drawn, NORMAL, SMALL, text, upwards};
 use super::colour::{FAINT, series};
-use super::heat::{Rect, frame, round_step, short};
+use super::heat::{Rect, frame, round_step};
 use super::legend::legend;
+use super::numbers::short;
 use super::window::Window;
 use plotters::backend::DrawingBackend;
 use plotters::element::{Circle, PathElement};

@@ -159,6 +159,23 @@ fn a_picture_that_cannot_be_written_does_not_take_the_figures_with_it() {
 }
 
 #[test]
+fn a_run_that_cannot_be_read_is_left_out_of_a_picture_unless_it_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    for seed in 1..=3 {
+        succeeds(here, &format!("train copy {TINY} --sequences 20 --seed {seed}"));
+    }
+    fs::write(here.join("runs/copy-1/recipe.json"), "{").unwrap();
+    fs::write(here.join("runs/copy-2/metrics.jsonl"), "no line of ours\n").unwrap();
+    let ran = succeeds(here, "plot runs --output all.svg");
+    for words in ["in `runs/copy-1/recipe.json`: not valid JSON", "`runs/copy-2/metrics.jsonl`, line 1"] {
+        assert!(ran.stderr.lines().any(|line| line.contains(words) && line.ends_with(": left out")), "{}", ran.stderr);
+    }
+    let message = refused(here, "plot runs/copy-1 runs/copy-3", 1);
+    assert!(message.contains("in `runs/copy-1/recipe.json`"), "{message}");
+}
+
+#[test]
 fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
@@ -194,7 +211,11 @@ fn runs_that_differ_in_their_seed_become_one_curve_and_a_file_is_written_over() 
     // a seed counts once, too, and an evaluation has its name in TensorBoard
     succeeds(here, &format!("train copy {TINY} --sequences 20 --seed 1 --run-dir again"));
     let ran = succeeds(here, "plot runs again --metric eval/length_4/bit_errors --output again.svg");
-    assert!(ran.stderr.contains("`again` is seed 1 of `copy` again: left out"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("`again` has the recipe of `runs/copy-1`, and seed 1 again: left out"),
+        "{}",
+        ran.stderr
+    );
     let text = fs::read_to_string(here.join("again.svg")).unwrap();
     for words in ["wrong bits in evaluation, length 4", "wrong bits (per sequence)", "median and range of 2 seeds"] {
         assert!(text.contains(words), "no `{words}` in\n{text}");
