@@ -9,7 +9,7 @@
 use ntm::checkpoint::Checkpoint;
 use ntm::composed::Composed;
 use ntm::config::Recipe;
-use ntm::device;
+use ntm::device::{self, DeviceChoice};
 use ntm::engine::{Engine, Logits};
 use ntm::fused::{CudaFused, Fused};
 use ntm::optim::Optimizer;
@@ -30,7 +30,9 @@ fn main() -> ExitCode {
 
     let recipe = Recipe::load("copy", &[]).expect("a built-in recipe");
     let mut source = Source::open(&recipe.task).expect("it has no files");
-    let device = match device::choose(numbers.get(4).map_or("cpu", String::as_str), Some(0), 1) {
+    let choice = numbers.get(4).map_or(Ok(DeviceChoice::Cpu), |text| text.parse());
+    let device = choice.map_err(anyhow::Error::msg).and_then(|choice| device::choose(choice, Some(0), 1));
+    let device = match device {
         Ok((device, _)) => device,
         Err(error) => return refused(&format!("error: {error:#}")),
     };

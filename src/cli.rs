@@ -1,15 +1,16 @@
-//! The command line; imports nothing of ours.
+//! The command line; imports nothing of ours but what a flag is read into.
 
 mod values;
 
 pub use values::Seeds;
 
+use crate::device::DeviceChoice;
 use clap::builder::RangedU64ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use std::path::{Path, PathBuf};
-use values::{animation, count, device, picture, seed, sequences, setting};
+use values::{animation, count, picture, seed, sequences, setting};
 
 /// Trains, evaluates and exports Neural Turing Machines
 #[derive(Parser)]
@@ -31,7 +32,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// The command line of this process; where it is wrong, ends it with a word on why.
+    /// The command line of this process; where it is wrong, ends it with the reason.
     pub fn read() -> Cli {
         Cli::try_parse().unwrap_or_else(|mut error| {
             if error.kind() == ErrorKind::ArgumentConflict {
@@ -45,8 +46,13 @@ impl Cli {
     }
 }
 
-/// What to write instead of an argument that there is not, where that is known and clap does not say it.
+/// What to write instead of arguments that do not go, where that is known and clap does not say it.
 fn tip(error: &clap::Error) -> Option<String> {
+    let conflicts = error.kind() == ErrorKind::ArgumentConflict;
+    if conflicts && std::env::args_os().any(|argument| argument.to_string_lossy().starts_with("--resume")) {
+        let cure = "ntm train RUN/recipe.json --from RUN --run-dir DIR --set KEY=VALUE";
+        return Some(format!("a run keeps its recipe; `{cure}` begins another one with its weights"));
+    }
     let (ErrorKind::UnknownArgument, Some(ContextValue::String(argument)), None) =
         (error.kind(), error.get(ContextKind::InvalidArg), error.get(ContextKind::SuggestedArg))
     else {
@@ -198,6 +204,9 @@ pub struct Trained {
     /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
+    /// Of a run or a study: the machine where training stands, instead of the best one
+    #[arg(long)]
+    pub latest: bool,
     /// Number of memory rows [default: as trained]
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub rows: Option<usize>,
@@ -207,16 +216,16 @@ pub struct Trained {
 #[derive(Args, Clone)]
 pub struct Axes {
     /// Lengths of sequences (copy, repeat-copy, ngrams)
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count)]
     pub lengths: Vec<usize>,
     /// Numbers of repeats (repeat-copy)
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count)]
     pub repeats: Vec<usize>,
     /// Numbers of items (associative-recall)
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count)]
     pub items: Vec<usize>,
     /// Numbers of vectors (priority-sort)
-    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count())]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count)]
     pub vectors: Vec<usize>,
 }
 
@@ -384,8 +393,8 @@ pub struct Man {
 #[derive(Args, Clone)]
 pub struct Compute {
     /// auto (a GPU if there is one; the CPU for seeds or starts in parallel), cpu, cuda, or cuda:N
-    #[arg(long, default_value = "auto", value_parser = device)]
-    pub device: String,
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
     /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,

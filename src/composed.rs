@@ -1,6 +1,6 @@
 //! The definition as an engine: the network under libtorch's autograd.
 
-use crate::engine::{Engine, Logits, Trace};
+use crate::engine::{Engine, EngineKind, Logits, Trace};
 use crate::flat::upload;
 use crate::model::{Config, Layout, Network, Parameters, Spec};
 use crate::tasks::{Batch, Loss};
@@ -74,8 +74,8 @@ fn tensor(values: &[f32], batch: &Batch, width: i64, beside: &Tensor) -> Tensor 
 }
 
 impl Engine for Composed {
-    fn name(&self) -> &'static str {
-        "composed"
+    fn kind(&self) -> EngineKind {
+        EngineKind::Composed
     }
 
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {

@@ -1,19 +1,63 @@
-//! Where tensors live: parses `--device` and finds out what this machine has.
+//! Where tensors live: the device that is asked for, and what this machine has.
 
 mod failure;
 
-pub use failure::{caught, guarded};
+pub use failure::{guarded, isolated};
 
 use anyhow::{Result, bail};
+use serde::{Deserialize, Serialize};
 use std::ffi::{CStr, c_void};
+use std::str::FromStr;
 use tch::{Cuda, Device};
 
-/// The device a flag names, and for `auto` a word on why: a card if every process of this machine has one. `own`: the
-/// number of this process among the `processes`, if it is known, and of its card where the flag names none.
-pub fn choose(flag: &str, own: Option<usize>, processes: usize) -> Result<(Device, &'static str)> {
-    match flag {
-        "cpu" => Ok((Device::Cpu, "as asked")),
-        "auto" => Ok(match (cuda_devices(), own) {
+/// What `--device` can ask for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum DeviceChoice {
+    Auto,
+    Cpu,
+    /// The card of this process.
+    Cuda,
+    Card(usize),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<DeviceChoice, String> {
+        let card = |number: &str| number.parse::<u16>().ok();
+        match text {
+            "auto" => Ok(DeviceChoice::Auto),
+            "cpu" => Ok(DeviceChoice::Cpu),
+            "cuda" => Ok(DeviceChoice::Cuda),
+            _ => match text.strip_prefix("cuda:").and_then(card) {
+                Some(index) => Ok(DeviceChoice::Card(index.into())),
+                None => Err("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...".to_string()),
+            },
+        }
+    }
+}
+
+/// What devices have that compute alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    #[default]
+    Cpu,
+    Cuda,
+}
+
+impl DeviceKind {
+    pub fn of(device: Device) -> DeviceKind {
+        if device.is_cuda() { DeviceKind::Cuda } else { DeviceKind::Cpu }
+    }
+}
+
+/// The device that is asked for, with the reason: for `auto` a card if every process of this machine has one. `own`: the
+/// number of this process among the `processes`, if it is known, and of its card where none is named.
+pub fn choose(choice: DeviceChoice, own: Option<usize>, processes: usize) -> Result<(Device, &'static str)> {
+    match choice {
+        DeviceChoice::Cpu => Ok((Device::Cpu, "as asked")),
+        DeviceChoice::Auto => Ok(match (cuda_devices(), own) {
             (0, _) if !opened(c"libcuda.so.1") => (Device::Cpu, "there is no NVIDIA driver"),
             (0, _) => (Device::Cpu, why_no_cuda()),
             (_, None) => (Device::Cpu, "LOCAL_RANK does not say which card"),
@@ -22,17 +66,14 @@ pub fn choose(flag: &str, own: Option<usize>, processes: usize) -> Result<(Devic
             }
             (_, Some(own)) => (Device::Cuda(own), "a card was found"),
         }),
-        "cuda" => match own {
+        DeviceChoice::Cuda => match own {
             Some(own) => cuda(own),
             None => bail!(
                 "`--device cuda` is the card LOCAL_RANK, which is not set\n\
                  hint: set it, as torchrun does, or name a card: `--device cuda:I`"
             ),
         },
-        _ => match flag.strip_prefix("cuda:").and_then(|index| index.parse().ok()) {
-            Some(index) => cuda(index),
-            None => bail!("`--device {flag}` is not a device\nhint: auto, cpu, cuda, or cuda:I with I = 0, 1, ..."),
-        },
+        DeviceChoice::Card(index) => cuda(index),
     }
 }
 
@@ -76,11 +117,6 @@ pub fn open_library(library: &CStr) -> Option<*mut c_void> {
     (!opened.is_null()).then_some(opened)
 }
 
-/// What devices have that compute alike.
-pub fn kind(device: Device) -> &'static str {
-    if device.is_cuda() { "cuda" } else { "cpu" }
-}
-
 /// The name users give a device.
 pub fn name(device: Device) -> String {
     match device {
@@ -95,8 +131,8 @@ mod tests {
 
     #[test]
     fn no_card_is_taken_for_a_process_that_does_not_know_its_number_on_this_machine() {
-        let message = choose("cuda", None, 2).unwrap_err().to_string();
+        let message = choose(DeviceChoice::Cuda, None, 2).unwrap_err().to_string();
         assert!(message.starts_with("`--device cuda` is the card LOCAL_RANK, which is not set\nhint: "), "{message}");
-        assert_eq!(choose("auto", None, 2).unwrap().0, Device::Cpu);
+        assert_eq!(choose(DeviceChoice::Auto, None, 2).unwrap().0, Device::Cpu);
     }
 }

@@ -3,12 +3,30 @@
 use crate::optim::DeviceUpdate;
 use crate::tasks::Batch;
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
+
+/// The two engines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    #[default]
+    Fused,
+    Composed,
+}
+
+impl EngineKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            EngineKind::Fused => "fused",
+            EngineKind::Composed => "composed",
+        }
+    }
+}
 
 /// A network's function and its gradient. The weights are theta, flat, in the order of the network's `Layout`.
 pub trait Engine {
-    /// `composed` or `fused`.
-    fn name(&self) -> &'static str;
+    fn kind(&self) -> EngineKind;
 
     /// The logits (T, B, Y) of a batch, on the host.
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]>;

@@ -26,7 +26,7 @@ impl<'de> Visitor<'de> for Unique {
         let mut names = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if names.contains(&name) {
-                return Err(A::Error::custom(format!("`{name}` is there twice")));
+                return Err(A::Error::custom(format!("`{name}` appears twice")));
             }
             names.insert(name);
             map.next_value::<Unique>()?;
@@ -107,8 +107,8 @@ mod tests {
     fn a_key_that_stands_twice_is_named_with_its_place_however_deep() {
         for (text, expected) in [
             (r#"{"a": {"b": [1, -2, 0.5, "x", null, true]}, "b": {}}"#, None),
-            (r#"{"a": 1, "a": 2}"#, Some("`a` is there twice at line 1 column")),
-            (r#"[{"b": {"c": [{"d": 1, "e": 2, "d": 3}]}}]"#, Some("`d` is there twice")),
+            (r#"{"a": 1, "a": 2}"#, Some("`a` appears twice at line 1 column")),
+            (r#"[{"b": {"c": [{"d": 1, "e": 2, "d": 3}]}}]"#, Some("`d` appears twice")),
         ] {
             let error = serde_json::from_str::<Unique>(text).err().map(|error| error.to_string());
             assert_eq!(error.is_some(), expected.is_some(), "{text}: {error:?}");

@@ -12,7 +12,7 @@ pub mod config;
 // what a batch is made of
 pub mod tasks;
 
-// the machine: its definition in the paper's words, and what an engine is: that one under libtorch's autograd
+// the machine: its definition in the paper's words, what an engine is, and the definition as one
 pub mod composed;
 pub mod engine;
 pub mod model;
@@ -22,8 +22,9 @@ pub mod ops;
 pub mod fused;
 pub mod simd;
 
-// learning: the loop, its optimizer, and many seeds or processes of it
+// learning: the loop, its optimizer, what it takes, and many seeds or processes of it
 pub mod distributed;
+pub mod memory;
 pub mod optim;
 pub mod study;
 pub mod train;

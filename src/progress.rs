@@ -1,6 +1,8 @@
 //! How far a run has come: counts, the best evaluation, where it was solved, and what the next report will sum.
 
-use crate::config::{MOST_RESTARTS, Recipe};
+use crate::config::{MOST_RESTARTS, MOST_ROLLBACKS, Recipe};
+use crate::device::DeviceKind;
+use crate::engine::EngineKind;
 use crate::metrics::Totals;
 use crate::optim::Clip;
 use crate::tasks::Lesson;
@@ -19,32 +21,30 @@ pub struct Progress {
     /// The best evaluation so far, of any start.
     pub best: Option<Best>,
     /// The first evaluation of this start within the recipe's `solved` threshold.
-    #[serde(default)]
     pub solved: Option<SolvedAt>,
     /// How often it has begun anew, from other weights.
-    #[serde(default)]
     pub restarts: u32,
     /// The updates of the starts before this one.
-    #[serde(default)]
     pub given_up: u64,
     /// How often this start went back to a good checkpoint, each time with half the learning rate.
-    #[serde(default)]
     pub rollbacks: u32,
-    /// The engine that trained up to the checkpoint: a resumed run goes on with it.
-    pub engine: String,
-    /// What it trained on, `cpu` or `cuda`, where that is known: a resumed run goes on there unless a flag says
-    /// otherwise.
-    #[serde(default)]
-    pub device: String,
+    #[serde(flatten)]
+    pub trained_by: TrainedBy,
     /// What has been summed since the last report.
     pub window: Window,
     /// How far a curriculum by success has come.
-    #[serde(default)]
     pub lesson: Lesson,
     /// Where a stopped run has been given the total that it has seen: the total it had before, until what is due at an
     /// end is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closing: Option<u64>,
+}
+
+/// What trained up to a checkpoint. A resumed run goes on with it, unless a flag says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrainedBy {
+    pub engine: EngineKind,
+    pub device: DeviceKind,
 }
 
 impl Progress {
@@ -107,15 +107,21 @@ impl Progress {
         Progress { step, sequences, seconds, solved, best, given_up: begun.step, ..self }
     }
 
-    /// Refuses numbers that no run can have come to, and that others would overflow with.
+    /// Refuses numbers that no run can have, with which others would overflow.
     pub fn check(&self, recipe: &Recipe) -> Result<()> {
         let seen = self.step as u128 * recipe.training.batch_size as u128;
-        let Progress { step, given_up, restarts, .. } = *self;
+        let Progress { step, given_up, restarts, rollbacks, closing, .. } = *self;
         if given_up > step || step - given_up > recipe.updates() || restarts > MOST_RESTARTS || seen >= 1 << 62 {
             let updates = recipe.updates();
             bail!(
                 "its progress is impossible: {step} updates, {given_up} of them given up in {restarts} restarts, with {updates} from a start"
             );
+        }
+        if rollbacks > MOST_ROLLBACKS {
+            bail!("its progress is impossible: {rollbacks} rollbacks");
+        }
+        if closing == Some(0) {
+            bail!("its progress is impossible: it was to see 0 sequences");
         }
         Ok(())
     }
@@ -131,33 +137,25 @@ impl Progress {
     }
 }
 
-/// What an evaluation has come to: bits of a sequence, or squared errors.
+/// The best evaluation of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     pub step: u64,
-    /// The geometric mean over its points. Files of earlier versions have none.
-    #[serde(default)]
-    pub mean: Option<f64>,
-    /// The sum over its points.
-    #[serde(alias = "loss_bits")]
-    pub loss: f64,
+    /// What it is judged by (`Recipe::judged_by`), the geometric mean over its points.
+    pub mean: f64,
 }
 
 impl Best {
-    /// What is kept of an evaluation after `step` updates, with this loss at each point; all below `least` are alike.
-    pub fn of(step: u64, losses: &[f64], least: f64) -> Best {
-        let logarithms: f64 = losses.iter().map(|loss| loss.max(least).ln()).sum();
-        let mean = Some((logarithms / losses.len() as f64).exp());
-        Best { step, mean, loss: losses.iter().sum() }
+    /// Of an evaluation after `step` updates, with this figure at each point; all below `least` are alike.
+    pub fn of(step: u64, figures: &[f64], least: f64) -> Best {
+        let logarithms: f64 = figures.iter().map(|figure| figure.max(least).ln()).sum();
+        Best { step, mean: (logarithms / figures.len() as f64).exp() }
     }
 
-    /// Whether it is better than another. By the geometric mean, since the sum would say that a machine is best before
-    /// it learns, where a point is beyond its memory and what it has learned is wrong there with certainty.
-    pub fn beats(&self, other: &Best) -> bool {
-        match (self.mean, other.mean) {
-            (Some(mine), Some(theirs)) => mine < theirs,
-            _ => self.loss < other.loss,
-        }
+    /// Whether it is better than an earlier one. By the geometric mean, in which a point that is beyond what a machine
+    /// can do does not drown the others. The later of equals is better: it has learned longer, at a lower rate.
+    pub fn beats(&self, earlier: &Best) -> bool {
+        self.mean <= earlier.mean
     }
 }
 
@@ -175,8 +173,7 @@ pub struct Window {
     pub totals: Totals,
     pub updates: u64,
     pub grad_norms: f64,
-    /// After the clip; 0 where that is not known.
-    #[serde(default)]
+    /// After the clip.
     pub clipped_norms: f64,
 }
 
@@ -185,14 +182,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_evaluation_has_the_lowest_geometric_mean_over_its_points() {
-        let (learned, before) = (Best::of(2, &[0.08, 5606.0], 1e-9), Best::of(1, &[160.0, 960.0], 1e-9));
-        assert!((learned.mean.unwrap() - (0.08 * 5606.0f64).sqrt()).abs() < 1e-9 && learned.loss == 5606.08);
-        assert!(learned.beats(&before) && !before.beats(&learned), "sure and wrong at one of two lengths");
-        assert!(!learned.beats(&learned), "the first of equals stays");
+    fn the_best_evaluation_has_the_lowest_geometric_mean_over_its_points_and_is_the_later_of_equals() {
+        let (learned, before) = (Best::of(2, &[0.5, 490.0], 1e-3), Best::of(1, &[30.0, 480.0], 1e-3));
+        assert!((learned.mean - (0.5 * 490.0f64).sqrt()).abs() < 1e-9);
+        assert!(learned.beats(&before) && !before.beats(&learned), "lost at one of two lengths, as before");
+        assert!(Best::of(3, &[0.5, 490.0], 1e-3).beats(&learned), "the later of equals");
         assert!(Best::of(2, &[5e-10], 1e-300).beats(&Best::of(1, &[8e-10], 1e-300)), "squares may have any scale");
-        assert!(Best::of(0, &[0.0, 3.0], 1e-9).mean.unwrap() > 0.0, "a loss of 0 does not end all comparison");
-        let of_an_earlier_version = Best { mean: None, ..before };
-        assert!(!learned.beats(&of_an_earlier_version) && of_an_earlier_version.beats(&learned));
+        assert!(Best::of(0, &[0.0, 3.0], 1e-9).mean > 0.0, "a figure of 0 does not end all comparison");
     }
 }

@@ -34,8 +34,8 @@ fn checkpoints(directory: &Path) -> PathBuf {
 #[derive(Serialize, Deserialize)]
 pub struct Evaluation {
     pub step: u64,
-    /// That training had seen by then. Files of earlier versions have none.
-    pub sequences: Option<u64>,
+    /// That training had seen by then.
+    pub sequences: u64,
     pub results: Vec<Score>,
 }
 
@@ -136,12 +136,6 @@ impl Run {
         Run::latest_in(directory).exists()
     }
 
-    /// Whether a run wrote this recipe file.
-    pub fn wrote(recipe: &Path) -> bool {
-        let of_run = |directory: &Path| Run::checkpoint_in(directory).is_some();
-        recipe.ends_with(RECIPE) && of_run(recipe.parent().unwrap_or(Path::new("")))
-    }
-
     /// Keeps other processes from the run in a directory, and gives the bytes of its last checkpoint, for `read`.
     pub fn lock_and_read(directory: &Path) -> Result<(Lock, Vec<u8>)> {
         let shown = directory.display();
@@ -172,11 +166,11 @@ impl Run {
     /// resumed run may change can differ, where one was killed before it wrote it.
     fn check_recipe(directory: &Path, kept: &Recipe) -> Result<()> {
         let path = directory.join(RECIPE);
-        let text = fs::read_to_string(&path).unwrap_or_default();
-        if text.is_empty() {
-            return Ok(()); // it is written anew
-        }
-        let mut edited = Recipe::parse_saved(&text, &[]).with_context(|| {
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()), // it is written anew
+            read => read.with_context(|| format!("cannot read `{}`", path.display()))?,
+        };
+        let mut edited = Recipe::parse(&text, &[]).with_context(|| {
             format!(
                 "in `{}`, which a run does not read but keeps (move it away, and it is written anew)",
                 path.display()
@@ -251,6 +245,13 @@ impl Run {
         &self.directory
     }
 
+    /// Saves a checkpoint of the run, after what it has logged so far, so that a loss of power leaves no gap before it.
+    pub fn save(&self, checkpoint: &Checkpoint) -> Result<()> {
+        let synced = self.logs.metrics.sync_data().and_then(|()| self.logs.evaluations.sync_data());
+        synced.with_context(|| format!("cannot write the logs in `{}`", self.directory.display()))?;
+        checkpoint.save(&self.latest())
+    }
+
     /// Where the checkpoint of the last save is.
     pub fn latest(&self) -> PathBuf {
         Run::latest_in(&self.directory)
@@ -260,11 +261,11 @@ impl Run {
         checkpoints(directory).join(LATEST)
     }
 
-    /// The machine of the run in a directory: its best, or its latest where none was evaluated; none before its first
-    /// checkpoint.
-    pub fn checkpoint_in(directory: &Path) -> Option<PathBuf> {
-        let files = [BEST, LATEST].map(|name| checkpoints(directory).join(name));
-        files.into_iter().find(|file| file.exists())
+    /// The machine of the run in a directory: its best, or its latest if that is wanted or none was evaluated; none
+    /// before its first checkpoint.
+    pub fn checkpoint_in(directory: &Path, latest: bool) -> Option<PathBuf> {
+        let names = if latest { &[LATEST][..] } else { &[BEST, LATEST] };
+        names.iter().map(|name| checkpoints(directory).join(name)).find(|file| file.exists())
     }
 
     /// Where the checkpoint is that a number which is not finite sends the run back to, if its recipe says so.
@@ -290,7 +291,7 @@ impl Run {
     }
 
     pub fn log_evaluation(&mut self, step: u64, sequences: u64, scores: &[Score]) -> Result<()> {
-        let evaluation = Evaluation { step, sequences: Some(sequences), results: scores.to_vec() };
+        let evaluation = Evaluation { step, sequences, results: scores.to_vec() };
         for (group, means) in evaluation.scalars() {
             self.logs.events.scalars(&group, means, step)?;
         }
@@ -336,9 +337,8 @@ fn drop_from(path: &Path, from: u64) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         read => read.with_context(|| format!("cannot read `{}`", path.display()))?,
     };
-    let stands = |line: &&[u8]| {
-        serde_json::from_slice::<Value>(line).is_ok_and(|value| value["step"].as_u64().is_some_and(|at| at < from))
-    };
+    let before = |value: Value| value["step"].as_u64().is_some_and(|at| at < from);
+    let stands = |line: &&[u8]| line.ends_with(b"\n") && serde_json::from_slice(line).is_ok_and(before);
     let kept = bytes.split_inclusive(|byte| *byte == b'\n').filter(stands).collect::<Vec<_>>().concat();
     if kept == bytes { Ok(()) } else { write_atomically(path, &kept) }
 }

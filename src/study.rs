@@ -6,7 +6,7 @@ use crate::display::Display;
 use crate::files::{clear_unfinished, remove, write_atomically};
 use crate::lock::{Lock, occupied};
 use crate::metrics::{Score, Spread};
-use crate::progress::{Progress, SolvedAt};
+use crate::progress::{Progress, SolvedAt, TrainedBy};
 use crate::run::Run;
 use crate::train::{Ended, Jobs, Trainer};
 use anyhow::{Context, Result, bail};
@@ -28,13 +28,9 @@ pub struct Study {
     /// Totals of `training.sequences` that it had earlier: a seed with one of them has not been told of the present one
     /// yet.
     pub sequences_before: Vec<u64>,
-    /// What it was last trained with, as `Progress` has them; empty where that is not known.
-    pub engine: String,
-    pub device: String,
-    /// Of a study of an earlier version, whose recipe does not say it: the checksum of the weights that its seeds begin
-    /// with.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weights: Option<u32>,
+    /// What it was last trained with; none before it is.
+    #[serde(flatten)]
+    pub trained_by: Option<TrainedBy>,
     #[serde(skip)]
     directory: PathBuf,
     /// Held by the rank that leads.
@@ -57,7 +53,6 @@ pub struct Outcome {
     pub sequences: u64,
     pub seconds: f64,
     /// How often it has begun anew.
-    #[serde(default)]
     pub restarts: u32,
     /// The last evaluation, as evaluations.jsonl has it.
     pub results: Vec<Score>,
@@ -96,9 +91,8 @@ impl Study {
     }
 
     fn of(directory: &Path, recipe: Recipe, seeds: Vec<u64>) -> Study {
-        let (engine, device) = (String::new(), String::new());
         let (sequences_before, directory) = (vec![], directory.to_path_buf());
-        Study { recipe, seeds, sequences_before, engine, device, weights: None, directory, _lock: None }
+        Study { recipe, seeds, sequences_before, trained_by: None, directory, _lock: None }
     }
 
     /// Adds seeds to those that it has.
@@ -155,14 +149,11 @@ impl Study {
     /// A study that another process, which shares its `study.json`, leads.
     pub fn parse(directory: &Path, saved: &[u8]) -> Result<Study> {
         let mut saved: Value = serde_json::from_slice(saved)?;
-        let recipe = Recipe::parse_saved(&saved["recipe"].to_string(), &[])?;
+        let recipe = Recipe::parse(&saved["recipe"].to_string(), &[])?;
         let seeds = serde_json::from_value(saved["seeds"].take())?;
-        let word = |name: &str| saved[name].as_str().unwrap_or_default().to_string(); // files of earlier versions have none
-        let before = saved["sequences_before"].as_array().into_iter().flatten();
-        let sequences_before = before.filter_map(Value::as_u64).collect();
-        let (engine, device) = (word("engine"), word("device"));
-        let weights = saved["weights"].as_u64().map(|checksum| checksum as u32);
-        Ok(Study { sequences_before, engine, device, weights, ..Study::of(directory, recipe, seeds) })
+        let sequences_before = serde_json::from_value(saved["sequences_before"].take())?;
+        let trained_by = serde_json::from_value(saved).ok(); // which has no fields yet where it was stopped so early
+        Ok(Study { sequences_before, trained_by, ..Study::of(directory, recipe, seeds) })
     }
 
     pub fn run_directory(&self, seed: u64) -> PathBuf {
@@ -250,7 +241,7 @@ impl Study {
             outcome = Outcome { seed, solved, sequences, seconds, restarts, results, error: None };
             ended
         };
-        match device::caught(&mut train) {
+        match device::isolated(&mut train) {
             Ok(ended) => (Some(ended), outcome),
             Err(error) => (None, Outcome { error: Some(format!("{error:#}")), ..outcome }),
         }

@@ -10,14 +10,14 @@ mod update;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{ITERATE, Recipe};
-use crate::device::kind;
+use crate::device::DeviceKind;
 use crate::display::Display;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{Report, Score, Totals};
 use crate::model::Layout;
 use crate::optim::Optimizer;
-use crate::progress::{Progress, Window};
+use crate::progress::{Progress, TrainedBy, Window};
 use crate::run::Run;
 use crate::tasks::Source;
 pub use ahead::{Ahead, Jobs};
@@ -196,12 +196,12 @@ impl Trainer {
     }
 
     pub fn checkpoint(&self) -> Checkpoint {
-        let (engine, device) = (self.engine.name().to_string(), kind(self.theta.device()).to_string());
+        let trained_by = TrainedBy { engine: self.engine.kind(), device: DeviceKind::of(self.theta.device()) };
         let state = |(name, vector): &(&str, Tensor)| (name.to_string(), host(vector));
         let iterate = self.average.as_ref().map(|_| (ITERATE.to_string(), host(&self.theta)));
         Checkpoint {
             recipe: self.recipe.clone(),
-            progress: Progress { engine, device, ..self.progress.clone() },
+            progress: Progress { trained_by, ..self.progress.clone() },
             theta: host(self.evaluated_weights()),
             optimizer: self.optimizer.state.iter().map(state).chain(iterate).collect(),
         }
@@ -326,7 +326,7 @@ impl Trainer {
         if self.most_rollbacks() > 0 && regular {
             checkpoint.save(&run.rollback())?; // first: it may be ahead of `latest`, and must not be behind
         }
-        checkpoint.save(&run.latest())
+        run.save(&checkpoint)
     }
 
     /// The means since the last report.

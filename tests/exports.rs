@@ -99,10 +99,11 @@ fn export(checkpoint: &Checkpoint, folder: &Path, flags: &str) {
     }
 }
 
-/// Compares all machines of a directory in one Python, and prints the table of differences.
-fn compare(directory: &Path) -> Value {
+/// Compares all machines of a directory, this many, in one Python, and prints the table of differences.
+fn compare(directory: &Path, machines: usize) -> Value {
     let found = python([Path::new("tests/check_exports.py"), directory]);
     let found: Value = serde_json::from_str(found.trim()).unwrap_or_else(|error| panic!("{error} in\n{found}"));
+    assert_eq!(found.as_object().unwrap().len(), machines);
     for (name, checks) in found.as_object().unwrap() {
         println!("{name:40} {checks}");
         let figure = |check: &str| checks[check].as_f64().unwrap();
@@ -126,7 +127,7 @@ fn every_recipe_exports_through_the_program_to_what_pytorch_and_onnxruntime_run(
         export(&checkpoint, &folder, "");
         write_cases(&checkpoint, &folder);
     }
-    for (name, checks) in compare(directory.path()).as_object().unwrap() {
+    for (name, checks) in compare(directory.path(), BUILT_IN.len()).as_object().unwrap() {
         if name == "notebook" {
             continue; // all its rows are alike, so only rounding reaches the addressing: tests/model.rs
         }
@@ -146,7 +147,7 @@ fn a_machine_exports_with_more_memory_rows_as_it_is_evaluated_with_them() {
     (checkpoint.recipe.model, checkpoint.theta) = with_rows(Spec::new(&before, x, y), &theta, 14).unwrap();
     assert!(checkpoint.theta.len() > theta.len(), "the learned first weighting grows");
     write_cases(&checkpoint, &folder);
-    compare(directory.path());
+    compare(directory.path(), 1);
 }
 
 #[test]
@@ -159,7 +160,7 @@ fn machines_of_odd_sizes_export_to_what_pytorch_and_onnxruntime_run() {
         write_exports(&checkpoint, &folder);
         write_cases(&checkpoint, &folder);
     }
-    compare(directory.path());
+    compare(directory.path(), MACHINES.len());
 }
 
 #[test]

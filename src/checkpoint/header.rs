@@ -21,7 +21,7 @@ pub fn metadata(data: &[u8]) -> Result<HashMap<String, String>> {
             bail!("its format is `{other}`, this program reads `{FORMAT}`\nhint: use the version of ntm that wrote it")
         }
         _ => bail!(
-            "it has weights alone, and no recipe of ntm beside them\n\
+            "it is no checkpoint of ntm: its metadata has no `format`\n\
              hint: of an export of ntm, name the checkpoint that it was made from"
         ),
     }

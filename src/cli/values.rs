@@ -1,6 +1,5 @@
 //! Values of flags, from what was typed.
 
-use clap::builder::RangedU64ValueParser;
 use std::path::{Path, PathBuf};
 
 /// Several seeds: ranges with both ends, and single ones, separated by commas.
@@ -31,13 +30,14 @@ impl std::str::FromStr for Seeds {
         }
         seeds.sort_unstable();
         seeds.dedup();
-        if seeds.len() < count { Err("a seed stands here twice".to_string()) } else { Ok(Seeds(seeds)) }
+        if seeds.len() < count { Err("a seed appears twice".to_string()) } else { Ok(Seeds(seeds)) }
     }
 }
 
 /// How many of something an axis has.
-pub fn count() -> RangedU64ValueParser<usize> {
-    RangedU64ValueParser::new().range(1..=1_000_000)
+pub fn count(text: &str) -> Result<usize, String> {
+    let number = text.trim().parse().ok().filter(|number| (1..=1_000_000).contains(number));
+    number.ok_or("expected a whole number from 1 to 1000000, or several as in 10,20,50".to_string())
 }
 
 pub fn seed(text: &str) -> Result<u64, String> {
@@ -54,15 +54,6 @@ pub fn setting(text: &str) -> Result<String, String> {
         Ok(text.to_string())
     } else {
         Err("it has no `=`; for instance training.batch_size=16".to_string())
-    }
-}
-
-pub fn device(text: &str) -> Result<String, String> {
-    let card = text.strip_prefix("cuda:").is_some_and(|number| number.parse::<u16>().is_ok());
-    if card || ["auto", "cpu", "cuda"].contains(&text) {
-        Ok(text.to_string())
-    } else {
-        Err("allowed: auto, cpu, cuda, cuda:0, cuda:1, ...".to_string())
     }
 }
 

@@ -5,10 +5,12 @@ use crate::checkpoint::Checkpoint;
 use crate::cli::{Compute, EngineChoice};
 use crate::composed::Composed;
 use crate::config::Recipe;
-use crate::device;
+use crate::device::{self, DeviceChoice, DeviceKind};
 use crate::distributed::Place;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineKind};
 use crate::fused::{self, CudaFused, Fused};
+use crate::memory;
+use crate::progress::TrainedBy;
 use crate::tasks::Source;
 use crate::terminal::say;
 use crate::train::{Ahead, Jobs, Trainer};
@@ -18,35 +20,34 @@ use tch::Device;
 /// What is wanted of a backend.
 #[derive(Clone)]
 pub struct Wanted {
-    device: String,
+    device: DeviceChoice,
     engine: EngineChoice,
     threads: Option<usize>,
-    /// `cpu` or `cuda`, of what goes on, where that is known. It counts where `device` is auto.
-    began_on: String,
+    /// Of what goes on. It counts where `device` is auto.
+    began_on: Option<DeviceKind>,
 }
 
 impl Wanted {
     /// By the flags.
     pub fn new(flags: &Compute) -> Wanted {
         let threads = flags.threads.map(usize::from);
-        Wanted { device: flags.device.clone(), engine: flags.engine, threads, began_on: String::new() }
+        Wanted { device: flags.device, engine: flags.engine, threads, began_on: None }
     }
 
-    /// By the flags, and where they leave it open by the engine and the kind of device that a run began with, so that
-    /// it goes on bit for bit. Empty words where these are not known.
-    pub fn to_go_on(flags: &Compute, engine: &str, device: &str) -> Wanted {
-        let composed = flags.engine == EngineChoice::Auto && engine == "composed";
-        let engine = if composed { EngineChoice::Composed } else { flags.engine };
-        Wanted { engine, began_on: device.to_string(), ..Wanted::new(flags) }
+    /// By the flags, and where they leave it open by what a run began with, so that it goes on bit for bit.
+    pub fn to_go_on(flags: &Compute, began: Option<TrainedBy>) -> Wanted {
+        let composed = began.is_some_and(|began| began.engine == EngineKind::Composed);
+        let engine = if composed && flags.engine == EngineChoice::Auto { EngineChoice::Composed } else { flags.engine };
+        Wanted { engine, began_on: began.map(|began| began.device), ..Wanted::new(flags) }
     }
 }
 
-/// What the wishes come to on this machine.
+/// What is there for them on this machine.
 #[derive(Clone)]
 pub struct Backend {
     pub device: Device,
     why: &'static str,
-    pub fused: bool,
+    engine: EngineKind,
     pub threads: usize,
     /// Of this job on this machine.
     processes: usize,
@@ -56,31 +57,33 @@ impl Backend {
     /// `threads`: as many as there are where none are wanted by number.
     pub fn new(wanted: &Wanted, place: Option<&Place>, threads: usize) -> Result<Backend> {
         let (own, processes) = place.map_or((Some(0), 1), |place| (place.local_rank, place.local_size));
-        let (device, why) = match (wanted.device.as_str(), wanted.began_on.as_str()) {
-            ("auto", "cpu") => (Device::Cpu, "where it began"),
-            _ => device::choose(&wanted.device, own, processes)?,
+        let (device, why) = match (wanted.device, wanted.began_on) {
+            (DeviceChoice::Auto, Some(DeviceKind::Cpu)) => (Device::Cpu, "where it began"),
+            _ => device::choose(wanted.device, own, processes)?,
         };
-        let fused = wanted.engine != EngineChoice::Composed;
+        let engine = match wanted.engine {
+            EngineChoice::Composed => EngineKind::Composed,
+            EngineChoice::Auto | EngineChoice::Fused => EngineKind::Fused,
+        };
         let threads = wanted.threads.unwrap_or(threads);
-        Ok(Backend { device, why, fused, threads, processes }.with_threads())
+        Ok(Backend { device, why, engine, threads, processes })
     }
 
     /// The backend for what, in words, goes side by side: many small machines at once are what cores are for, and a
     /// card only if it is asked for, or was.
     pub fn side_by_side(wanted: &Wanted, place: Option<&Place>, threads: usize, why: &'static str) -> Result<Backend> {
-        if wanted.device != "auto" || wanted.began_on == "cuda" {
+        if wanted.device != DeviceChoice::Auto || wanted.began_on == Some(DeviceKind::Cuda) {
             return Backend::new(wanted, place, threads);
         }
-        let on_cores = Wanted { device: "cpu".to_string(), ..wanted.clone() };
+        let on_cores = Wanted { device: DeviceChoice::Cpu, ..*wanted };
         Ok(Backend { why, ..Backend::new(&on_cores, place, threads)? })
     }
 
     /// The backend for a recipe: where the fused engine cannot run it on a card, the CPU if that is left open, else
     /// composed unless fused is wanted. One rank of a group says so.
     pub fn for_recipe(mut self, wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
-        let (true, Device::Cuda(_), Err(error)) = (self.fused, self.device, self.engine(recipe)) else {
-            return Ok(self);
-        };
+        let (EngineKind::Fused, Device::Cuda(index)) = (self.engine, self.device) else { return Ok(self) };
+        let Err(error) = CudaFused::on_card(recipe.network(), index) else { return Ok(self) };
         let device = device::name(self.device);
         if wanted.engine == EngineChoice::Fused {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
@@ -88,24 +91,22 @@ impl Backend {
         if place.is_none_or(|place| place.rank == 0) {
             say(&format!("no fused engine on {device}: {error:#}"));
         }
-        match wanted.device.as_str() {
-            "auto" => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
-            _ => self.fused = false,
+        match wanted.device {
+            DeviceChoice::Auto => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
+            _ => self.engine = EngineKind::Composed,
         }
-        Ok(self.with_threads())
+        Ok(self)
     }
 
-    /// The fused engine has threads of its own, and libtorch's would only wait beside them.
-    fn with_threads(self) -> Backend {
-        tch::set_num_threads(if self.fused { 1 } else { self.threads as i32 });
-        self
-    }
-
+    /// An engine for a recipe. Of libtorch's threads the process has as many as it needs: the fused engine has its own,
+    /// and they would only wait beside them.
     pub fn engine(&self, recipe: &Recipe) -> Result<Box<dyn Engine>> {
-        Ok(match (self.fused, self.device) {
-            (true, Device::Cuda(index)) => Box::new(CudaFused::on_card(recipe.network(), index)?),
-            (true, _) => Box::new(Fused::<f32>::new(recipe.network(), self.threads)?),
-            (false, _) => Box::new(Composed::new(recipe.network())),
+        let network = recipe.network();
+        tch::set_num_threads(if self.engine == EngineKind::Fused { 1 } else { self.threads as i32 });
+        Ok(match (self.engine, self.device) {
+            (EngineKind::Fused, Device::Cuda(index)) => Box::new(CudaFused::on_card(network, index)?),
+            (EngineKind::Fused, _) => Box::new(Fused::<f32>::new(network, self.threads)?),
+            (EngineKind::Composed, _) => Box::new(Composed::new(network)),
         })
     }
 
@@ -115,13 +116,13 @@ impl Backend {
         let sequences = recipe.training.batch_size.div_ceil(ranks);
         let (steps, widths) = (recipe.task.max_steps(), recipe.task.widths());
         let in_batches = |values: u128| values * steps as u128 * sequences as u128;
-        let activations = match (self.device, self.fused) {
-            (Device::Cpu, true) => fused::activations(recipe.network(), steps, sequences, self.threads),
-            (Device::Cpu, false) => in_batches(recipe.model.activations()),
+        let activations = match (self.device, self.engine) {
+            (Device::Cpu, EngineKind::Fused) => fused::activations(recipe.network(), steps, sequences, self.threads),
+            (Device::Cpu, EngineKind::Composed) => in_batches(recipe.model.activations()),
             _ => 0, // they are on the card, which says itself when it is full
         };
         let batch = in_batches((widths.0 + 2 * widths.1 + 1) as u128); // with its logits
-        recipe.check_memory(runs, self.processes, activations + batch)
+        memory::check(recipe, runs, self.processes, activations + batch)
     }
 
     /// Why starts of a run cannot be trained side by side, and the cure; none if they can.
@@ -159,7 +160,7 @@ impl Backend {
 
     /// The backend for one of several starts at a time: no more threads than sequences in a batch.
     pub fn of_several(self, recipe: &Recipe) -> Backend {
-        Backend { threads: self.threads.min(recipe.training.batch_size), ..self }.with_threads()
+        Backend { threads: self.threads.min(recipe.training.batch_size), ..self }
     }
 
     /// What trains a recipe, from its beginning or from a checkpoint of it. Jobs that are left train starts ahead.
@@ -188,14 +189,14 @@ impl Backend {
         Ahead::of(recipe, start, jobs, Box::new(parts))
     }
 
-    /// `fused` or `composed`.
-    pub fn engine_name(&self) -> &'static str {
-        if self.fused { "fused" } else { "composed" }
+    /// What a checkpoint will say of it.
+    pub fn trains_as(&self) -> TrainedBy {
+        TrainedBy { engine: self.engine, device: DeviceKind::of(self.device) }
     }
 
     pub fn words(&self) -> String {
-        let engine = self.engine_name();
-        format!("{engine} engine on {} ({}), threads: {}", device::name(self.device), self.why, self.threads)
+        let (engine, device) = (self.engine.name(), device::name(self.device));
+        format!("{engine} engine on {device} ({}), threads: {}", self.why, self.threads)
     }
 }
 

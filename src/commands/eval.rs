@@ -1,3 +1,5 @@
+//! `ntm eval`: figures of a trained machine, or of each seed of a study, as a table or JSON; pictures.
+
 use super::tables::{by_seed, points_table, positions, ranges, spreads};
 use super::{backend, grid, pictures, sized, too_few_rows, trained, usage};
 use crate::checkpoint::Checkpoint;
@@ -23,6 +25,8 @@ use tch::Tensor;
 #[derive(Serialize)]
 struct Results {
     checkpoint: String,
+    /// The updates that have made it.
+    step: u64,
     task: &'static str,
     /// The file of sequences of the user's own; null where they are drawn.
     data: Option<String>,
@@ -79,7 +83,7 @@ fn run_study(flags: &Eval) -> Result<()> {
     let mut notes = Notes::default();
     let mut runs = vec![];
     for &seed in &study.seeds {
-        let Some((file, checkpoint)) = machine_of(&study, seed, &mut notes)? else { continue };
+        let Some((file, checkpoint)) = machine_of(&study, seed, flags.trained.latest, &mut notes)? else { continue };
         let machine = sized(checkpoint, &flags.trained)?;
         runs.push(measure(flags, (file, machine), runs.is_empty())?.told);
     }
@@ -117,9 +121,9 @@ impl Notes {
 }
 
 /// The machine of one seed of a study, and its file; none where there is none of the study's recipe yet.
-fn machine_of(study: &Study, seed: u64, notes: &mut Notes) -> Result<Option<(PathBuf, Checkpoint)>> {
+fn machine_of(study: &Study, seed: u64, latest: bool, notes: &mut Notes) -> Result<Option<(PathBuf, Checkpoint)>> {
     let directory = study.run_directory(seed);
-    let Some(file) = Run::checkpoint_in(&directory) else {
+    let Some(file) = Run::checkpoint_in(&directory, latest) else {
         notes.missing.push(seed);
         return Ok(None);
     };
@@ -131,7 +135,7 @@ fn machine_of(study: &Study, seed: u64, notes: &mut Notes) -> Result<Option<(Pat
     if !Run::latest_of(&directory).is_ok_and(has_ended) {
         notes.unfinished.push(seed);
     }
-    if file == Run::latest_in(&directory) {
+    if !latest && file == Run::latest_in(&directory) {
         notes.without_best.push(seed);
     }
     let checkpoint = Checkpoint::load(&file)?;
@@ -153,7 +157,7 @@ fn seeds_table(runs: &[Results], metric: Metric) -> String {
 
 /// Measures a machine of a file. `says`: tells first what measures.
 fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> Result<Measured> {
-    let Checkpoint { mut recipe, theta, .. } = machine;
+    let Checkpoint { mut recipe, theta, progress, .. } = machine;
     match (&flags.data, &mut recipe.task) {
         (None, _) => {}
         (Some(data), Task::Sequences(task)) => task.eval = data.clone(),
@@ -189,6 +193,7 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
     drop(bar);
     let told = Results {
         checkpoint: file.display().to_string(),
+        step: progress.step,
         task: recipe.task.name(),
         data: match &recipe.task {
             Task::Sequences(sequences) => Some(sequences.eval.clone()),
@@ -197,7 +202,7 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         seed: flags.seed,
         training_seed: recipe.training.seed,
         rows: MemoryShape::of(&recipe.model).map(|shape| shape.rows),
-        engine: engine.name(),
+        engine: engine.kind().name(),
         device: device::name(backend.device),
         results: scores,
     };

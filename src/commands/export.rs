@@ -1,3 +1,5 @@
+//! `ntm export`: a trained machine in a format that other programs read.
+
 use super::{trained, usage};
 use crate::cli::{Export, Format, OnnxGraph};
 use crate::export::{npz, onnx, safetensors, torchscript};
@@ -14,7 +16,7 @@ pub fn run(flags: Export) -> Result<()> {
     }
     let output = &flags.output;
     can_be_written(output, "--output")?;
-    if output.exists() && !flags.force {
+    if output.is_file() && !flags.force {
         bail!("`{}` exists already\nhint: --force overwrites it", output.display());
     }
     let (file, checkpoint) = trained(&flags.trained)?;

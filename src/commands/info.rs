@@ -1,8 +1,10 @@
-use super::{checkpoint_file, grid, load_recipe, usage};
+//! `ntm info`: the recipes, one of them, a sequence of its task, or what is in a checkpoint.
+
+use super::{checkpoint_file, grid, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
-use crate::metrics::shown;
+use crate::metrics::{column, shown};
 use crate::progress::Progress;
 use crate::tasks::{Source, picture, points};
 use crate::terminal::{heading, print, terminal_columns};
@@ -23,7 +25,7 @@ pub fn run(flags: Info) -> Result<()> {
         (None, None) => list(flags.json, &mut text),
         (Some(name), _) => describe(&resolved(name, &flags.set)?, None, flags.json, &mut text),
         (None, Some(path)) => {
-            let checkpoint = Checkpoint::load(&checkpoint_file(path)?)?;
+            let checkpoint = Checkpoint::load(&checkpoint_file(path, false)?)?;
             describe(&checkpoint.recipe, Some(&checkpoint.progress), flags.json, &mut text)
         }
     }?;
@@ -32,14 +34,14 @@ pub fn run(flags: Info) -> Result<()> {
 
 /// A recipe, with what the files of its task hold.
 fn resolved(name: &str, settings: &[String]) -> Result<Recipe> {
-    let mut recipe = load_recipe(name, settings)?;
+    let mut recipe = Recipe::load(name, settings)?;
     recipe.task = Source::open(&recipe.task)?.task;
     Ok(recipe)
 }
 
 /// A sequence for each point that the flags name, drawn as rows of text.
 fn sample(name: &str, flags: &Info) -> Result<String> {
-    let mut source = Source::open(&load_recipe(name, &flags.set)?.task)?;
+    let mut source = Source::open(&Recipe::load(name, &flags.set)?.task)?;
     let task = source.task.clone();
     let small = task.axes().iter().map(|axis| (axis.axis, vec![axis.sample])).collect();
     let mut text = String::new();
@@ -116,9 +118,9 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.step_of_start())?;
         }
         if let Some(best) = &progress.best {
-            let (what, loss) = best.mean.map_or(("sum", best.loss), |mean| ("geometric mean", mean));
-            let loss = shown("squared_error", loss);
-            writeln!(out, "best evaluation: {what} of the losses {loss} at update {}", best.step)?;
+            let (metric, mean) = (recipe.judged_by().to_string(), shown("squared_error", best.mean));
+            let points = if recipe.evaluation.grid.is_empty() { "" } else { ", the geometric mean over its points" };
+            writeln!(out, "best evaluation: {} {mean}{points}, at update {}", column(&metric), best.step)?;
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;

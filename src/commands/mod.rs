@@ -45,18 +45,13 @@ pub fn run(command: Command) -> Result<ExitCode> {
     })
 }
 
-/// A recipe by its name or its file, with `KEY=VALUE` settings on top.
-fn load_recipe(name: &str, settings: &[String]) -> Result<Recipe> {
-    if Run::wrote(Path::new(name)) { Recipe::load_saved(name, settings) } else { Recipe::load(name, settings) }
-}
-
-/// The file that `--checkpoint` names: itself, or the best machine of a run directory, its latest where none was
-/// evaluated.
-fn checkpoint_file(path: &Path) -> Result<PathBuf> {
+/// The file that `--checkpoint` names: itself, or of a run directory the best machine, the latest if that is wanted or
+/// none was evaluated.
+fn checkpoint_file(path: &Path, latest: bool) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    match Run::checkpoint_in(path) {
+    match Run::checkpoint_in(path, latest) {
         Some(file) => Ok(file),
         None if Study::is_in(path) => bail!(
             "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
@@ -71,11 +66,23 @@ fn checkpoint_file(path: &Path) -> Result<PathBuf> {
 
 /// The machine that the flags name, with as many memory rows as they say, and its file.
 fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
-    let file = checkpoint_file(&flags.checkpoint)?;
-    if flags.checkpoint.is_dir() && file == Run::latest_in(&flags.checkpoint) {
-        say(&format!("`{}` has no best machine: this is its latest", flags.checkpoint.display()));
+    let file = checkpoint_file(&flags.checkpoint, flags.latest)?;
+    if flags.latest && !flags.checkpoint.is_dir() {
+        bail!("`--latest` chooses one of a run's machines, `{}` is a file", file.display());
     }
     let checkpoint = Checkpoint::load(&file)?;
+    if flags.checkpoint.is_dir() {
+        let (which, more) = if flags.latest {
+            ("latest machine", "")
+        } else if file == Run::latest_in(&flags.checkpoint) {
+            ("latest machine, since it has no best", "")
+        } else if checkpoint.finished() {
+            ("best machine", "")
+        } else {
+            ("best machine", "; --latest takes the last")
+        };
+        say(&format!("`{}`: its {which}, of update {}{more}", flags.checkpoint.display(), checkpoint.progress.step));
+    }
     Ok((file, sized(checkpoint, flags)?))
 }
 

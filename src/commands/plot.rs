@@ -1,3 +1,5 @@
+//! `ntm plot`: learning curves of runs and studies.
+
 use crate::cli::Plot;
 use crate::files::can_be_written;
 use crate::plot::{LearningCurves, read_runs, save};

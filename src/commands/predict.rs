@@ -1,3 +1,5 @@
+//! `ntm predict`: a trained machine's outputs for inputs of the user's.
+
 use super::backend::open_engine;
 use super::trained;
 use crate::checkpoint::Checkpoint;

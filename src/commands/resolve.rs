@@ -1,6 +1,6 @@
-//! What the flags of `ntm train` come to: a recipe, its sequences, weights to begin with, a directory.
+//! What the flags of `ntm train` mean: a recipe, its sequences, weights to begin with, a directory.
 
-use super::{checkpoint_file, load_recipe, resize, too_few_rows};
+use super::{checkpoint_file, resize, too_few_rows};
 use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
@@ -28,7 +28,7 @@ pub fn resolve_recipe(flags: &Train) -> Result<Resolved> {
         let from = from.to_str().with_context(|| format!("`--from {}` is not UTF-8", from.display()))?;
         settings.push(format!("training.from={}", json!(from)));
     }
-    let mut recipe = load_recipe(&flags.recipe, &settings)?;
+    let mut recipe = Recipe::load(&flags.recipe, &settings)?;
     apply_flags_of_resume(&mut recipe, flags)?;
     if !recipe.training.from.is_empty() {
         let from = std::path::absolute(&recipe.training.from).context("in `training.from`")?;
@@ -50,7 +50,7 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
     if from.is_empty() {
         return Ok(None);
     }
-    let loaded = checkpoint_file(Path::new(from)).and_then(|file| Checkpoint::load(&file));
+    let loaded = checkpoint_file(Path::new(from), false).and_then(|file| Checkpoint::load(&file));
     let mut other = loaded.context("in `training.from`")?;
     if let (Config::Ntm(wanted), Config::Ntm(found)) = (&recipe.model, &other.recipe.model) {
         for ((field, wanted), (_, found)) in fixed(wanted).into_iter().zip(fixed(found)) {
@@ -122,7 +122,7 @@ pub fn apply_flags_of_resume(recipe: &mut Recipe, flags: &Train) -> Result<()> {
     let training = &mut recipe.training;
     if let Some(choice) = flags.on_nonfinite {
         training.on_nonfinite = match choice {
-            cli::OnNonfinite::Stop => OnNonfinite::Stop {},
+            cli::OnNonfinite::Stop => OnNonfinite::Stop,
             cli::OnNonfinite::Rollback if training.on_nonfinite.rollbacks() > 0 => training.on_nonfinite.clone(),
             cli::OnNonfinite::Rollback => OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS },
         };

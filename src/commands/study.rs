@@ -4,7 +4,7 @@ mod gather;
 
 use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
-    Resolved, apply_flags_of_resume, asked_alike, checksum, in_recipe, initial_weights, resolve_recipe, run_directory,
+    Resolved, apply_flags_of_resume, asked_alike, in_recipe, initial_weights, resolve_recipe, run_directory,
     say_of_rows, sequences,
 };
 use super::signals::{STOPPING, is_answered};
@@ -12,7 +12,6 @@ use super::tables::by_seed;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Train;
 use crate::config::{Metric, Recipe, Training};
-use crate::device;
 use crate::display::SideBySide;
 use crate::distributed::{Group, Place};
 use crate::metrics::{Score, Spread};
@@ -77,27 +76,17 @@ pub fn run(
     say(&format!("      tensorboard --logdir {parent}"));
     match summary.outcomes.iter().filter(|outcome| outcome.error.is_some()).count() {
         0 => Ok(ExitCode::SUCCESS),
-        failed => bail!("{failed} of {count} seeds failed\nhint: go on with them by `ntm train --resume {parent}`"),
+        failed => bail!(
+            "{failed} of {count} seeds failed\n\
+             hint: once the causes are gone, `ntm train --resume {parent}` goes on with them; where a number is not finite, \
+             `--on-nonfinite rollback` with it may help, or a new study with a lower rate"
+        ),
     }
 }
 
 /// What trains a seed of a study.
 fn backend_for(wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
     Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(wanted, place, recipe)
-}
-
-/// The weights that the seeds of a study that goes on begin with. None where they are drawn, or all seeds have begun.
-fn first_weights(study: &Study) -> Result<Option<Vec<f32>>> {
-    if study.seeds.iter().all(|&seed| Run::is_in(&study.run_directory(seed))) {
-        return Ok(None);
-    }
-    let weights = initial_weights(&study.recipe)?;
-    let now = weights.as_deref().map(checksum);
-    if study.weights.is_some() && study.weights != now {
-        let from = &study.recipe.training.from;
-        bail!("`{from}` has other weights than when this study began\nhint: put the file back, or begin a new study");
-    }
-    Ok(weights)
 }
 
 /// A study that begins or goes on.
@@ -175,7 +164,7 @@ fn go_on(flags: &Train, place: Option<&Place>, directory: &Path, jobs: usize) ->
         take_totals(&mut study, before)?;
     }
     study.add(flags.seeds.iter().flat_map(|seeds| &seeds.0));
-    let wanted = Wanted::to_go_on(&flags.compute, &study.engine, &study.device);
+    let wanted = Wanted::to_go_on(&flags.compute, study.trained_by);
     let backend = Backend::side_by_side(&wanted, place, 1, SEEDS)?;
     backend.check_memory(&study.recipe, jobs.min(study.seeds.len()), 1).with_context(|| in_recipe(flags))?;
     study.save()?;
@@ -230,21 +219,22 @@ struct Seeds<'a> {
 impl<'a> Seeds<'a> {
     /// Begins a study, or opens the one to go on with.
     fn prepare(flags: &'a Train, group: &Group, place: Option<&'a Place>) -> Result<Seeds<'a>> {
-        let alike = |backend: &Backend| json!({ "device": device::kind(backend.device), "fused": backend.fused });
+        let alike = |backend: &Backend| json!(backend.trains_as());
         let backend =
             group.agree("machine", Backend::side_by_side(&Wanted::new(&flags.compute), place, 1, SEEDS), alike)?;
         let jobs = flags.jobs.map_or((cores(place) / backend.threads).max(1), usize::from);
         let Opened { mut study, directory, source, weights } = Opened::new(flags, group, place, &backend, jobs)?;
-        let wanted = Wanted::to_go_on(&flags.compute, &study.engine, &study.device);
+        let wanted = Wanted::to_go_on(&flags.compute, study.trained_by);
         let backend = backend_for(&wanted, place, &study.recipe);
         let backend = group.agree("engine", backend, alike)?;
         let first = study.seeds.first().map(|&seed| study.run_directory(seed));
         let resumed = first.as_deref().filter(|_| flags.resume.is_some());
         let mut source = group.agree("data", sequences(&study.recipe, source, resumed), |_| Value::Null)?;
         // where they are missing, seeds that have begun go on all the same
-        let weights = if weights.is_some() { Ok(weights) } else { first_weights(&study) };
+        let begun = study.seeds.iter().all(|&seed| Run::is_in(&study.run_directory(seed)));
+        let weights = if weights.is_some() || begun { Ok(weights) } else { initial_weights(&study.recipe) };
         let weights = weights.map_err(|error| format!("{error:#}"));
-        (study.engine, study.device) = (backend.engine_name().to_string(), device::kind(backend.device).to_string());
+        study.trained_by = Some(backend.trains_as());
         group.on_leader(|| {
             study.save()?;
             study.forget_summary()
@@ -278,7 +268,7 @@ impl<'a> Seeds<'a> {
             return Ok(Todo::Finished(Box::new(checkpoint.progress)));
         }
         let Checkpoint { recipe, progress, .. } = &checkpoint;
-        let wanted = Wanted::to_go_on(&self.flags.compute, &progress.engine, &progress.device);
+        let wanted = Wanted::to_go_on(&self.flags.compute, Some(progress.trained_by));
         let backend = backend_for(&wanted, self.place, recipe)?;
         let trainer = self.trainer(&backend, recipe, Some(&checkpoint))?;
         let run = Run::resume(&directory, lock, &checkpoint, &backend.words())?;
@@ -345,7 +335,8 @@ fn summary_table(summary: &Summary, metric: Metric) -> String {
     let mut when = String::new();
     if let (Some(sequences), Some(seconds)) = (&summary.sequences, &summary.seconds) {
         let Spread { median, least, most } = sequences;
-        when = format!(", after a median of {median:.0} sequences ({least:.0} to {most:.0})");
+        let those = if summary.solved < summary.seeds { ", those" } else { "," };
+        when = format!("{those} after a median of {median:.0} sequences ({least:.0} to {most:.0})");
         let Spread { median, least, most } = seconds;
         when += &format!(" and {median:.1} s ({least:.1} to {most:.1})");
     }

@@ -1,3 +1,5 @@
+//! `ntm train`: begins a run, or goes on with one, in this process or as a rank of several.
+
 use super::backend::{Backend, Wanted, cores};
 use super::resolve::{
     Resolved, apply_flags_of_resume, asked_alike, in_recipe, resolve_recipe, run_directory, say_of_rows, sequences,
@@ -7,12 +9,12 @@ use super::{study, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::Train;
 use crate::config::Recipe;
-use crate::device;
 use crate::display::Display;
 use crate::distributed::{Group, Lost, Place, launched};
 use crate::engine::Engine;
 use crate::lock::Lock;
 use crate::optim::Schedule;
+use crate::progress::TrainedBy;
 use crate::run::Run;
 use crate::simd;
 use crate::study::Study;
@@ -122,6 +124,14 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let begun = Begun::in_directory(&directory, flags, &group, asked)?;
     if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| checkpoint.ended()) {
         let solved = checkpoint.progress.stops_solved(&checkpoint.recipe);
+        if let (true, Some(sequences), true) = (solved, flags.sequences, flags.resume.is_some()) {
+            let run = shell_path(&directory);
+            bail!(
+                "`--sequences {sequences}`: the run in `{}` is solved, and its recipe stops there\n\
+                 hint: `ntm train {run}/recipe.json --from {run} --set solved.stop=false --run-dir DIR` trains on from it",
+                directory.display()
+            );
+        }
         let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
         group.say(&format!("{shown} is finished: {seen} sequences seen; {cure}"));
@@ -239,8 +249,8 @@ impl Prepared {
         let source = sequences(recipe, read, flags.resume.as_deref())?;
         let jobs = flags.jobs.map(usize::from);
         let each = (cores(place) / jobs.unwrap_or(1)).max(1);
-        let before = checkpoint.as_ref().map_or(["", ""], |at| [&at.progress.engine, &at.progress.device]);
-        let wanted = Wanted::to_go_on(&flags.compute, before[0], before[1]);
+        let began = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.trained_by);
+        let wanted = Wanted::to_go_on(&flags.compute, began);
         // several starts have more of the cores than of a card; a run that has begun stays where it is
         let training = &recipe.training;
         let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
@@ -259,8 +269,8 @@ impl Prepared {
 
     /// What all ranks of a group must have alike.
     fn alike(&self) -> Value {
-        json!({ "recipe": self.begun.recipe, "engine": self.engine.name(), "device": device::kind(self.backend.device),
-            "fused multiply-add": simd::has_fma() })
+        let TrainedBy { engine, device } = self.backend.trains_as();
+        json!({ "recipe": self.begun.recipe, "engine": engine, "device": device, "fused multiply-add": simd::has_fma() })
     }
 }
 
@@ -302,7 +312,7 @@ fn resume_log(flags: &Train, directory: &Path, checkpoint: &Checkpoint, lock: Lo
     let Checkpoint { recipe, progress, .. } = checkpoint;
     say(&format!("going on with {} at {} sequences", directory.display(), progress.sequences));
     let longer = flags.sequences.filter(|_| flags.resume.is_some());
-    let falls = recipe.training.schedule != Schedule::Constant {} && !checkpoint.finished();
+    let falls = recipe.training.schedule != Schedule::Constant && !checkpoint.finished();
     if let (Some(sequences), true) = (longer, falls) {
         let rate = progress.learning_rate(recipe, progress.step_of_start() + 1);
         say(&format!("the learning rate falls over all of the {sequences} sequences: it goes on at {rate:.2e}"));

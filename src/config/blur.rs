@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Blur {
-    None {},
+    None,
     /// 0 for the fraction `hold`, then a straight line to `at`, which the fraction `full` reaches and the rest keeps.
     Ramp {
         at: f64,
@@ -24,7 +24,7 @@ pub enum Blur {
 impl Blur {
     /// The default of every kind.
     pub fn kinds() -> Vec<Blur> {
-        vec![Blur::None {}, Blur::Ramp { at: 0.1, hold: 0.1, full: 0.3 }]
+        vec![Blur::None, Blur::Ramp { at: 0.1, hold: 0.1, full: 0.3 }]
     }
 
     pub fn validate(&self, model: &model::Config) -> Result<()> {
@@ -41,7 +41,7 @@ impl Blur {
     /// The blur at `step`, which counts from 1, of `updates`.
     pub fn at(&self, step: u64, updates: u64) -> f64 {
         match self {
-            Blur::None {} => 0.0,
+            Blur::None => 0.0,
             Blur::Ramp { at, hold, full } => at * between(step, updates, *hold, *full),
         }
     }
@@ -57,7 +57,7 @@ mod tests {
         let at = |blur: Blur| [1, 26, 51, 76, 100].map(|step| (blur.at(step, 100) * 1e9).round() / 1e9);
         assert_eq!(at(ramp(0.25, 0.75)), [0.0, 0.0, 0.1, 0.2, 0.2]);
         assert_eq!(at(ramp(0.5, 0.5)), [0.0, 0.0, 0.0, 0.2, 0.2]);
-        assert_eq!(at(Blur::None {}), [0.0; 5]);
+        assert_eq!(at(Blur::None), [0.0; 5]);
     }
 
     #[test]

@@ -2,19 +2,22 @@
 
 mod blur;
 mod load;
-mod memory;
 mod nonfinite;
+mod overlay;
 mod restart;
+mod settings;
 mod solved;
+mod suggest;
 mod words;
 
 pub use blur::Blur;
 pub use load::BUILT_IN;
-pub use nonfinite::OnNonfinite;
+pub use nonfinite::{MOST_ROLLBACKS, OnNonfinite};
 pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{Metric, Solved, Threshold};
 
 use crate::limits::in_range;
+use crate::tasks::Scoring;
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -146,6 +149,17 @@ impl Recipe {
         sequences.div_ceil(self.training.batch_size as u64)
     }
 
+    /// What the best evaluation is chosen by: wrong bits, where bits can be right. The loss of what few sequences
+    /// show depends on luck once nearly none is wrong. Of the user's own sequences what says that they are solved.
+    pub fn judged_by(&self) -> Metric {
+        match (&self.task, self.task.scoring()) {
+            (tasks::Task::Sequences(_), _) => self.solved.threshold.metric,
+            (_, Scoring::BitsAndOptimum { .. }) => Metric::LossBits,
+            (_, Scoring::Squares) => Metric::SquaredError,
+            (_, Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition) => Metric::BitErrors,
+        }
+    }
+
     /// Checks every field; the error names the field, its value and what is allowed.
     pub fn validate(&self) -> Result<()> {
         self.task.validate()?;
@@ -159,7 +173,7 @@ impl Recipe {
         training.schedule.validate()?;
         in_range("training.average", training.average, 0.0, 0.99999)?;
         training.curriculum.validate()?;
-        if training.curriculum != (tasks::Curriculum::None {}) && self.task.axes().is_empty() {
+        if training.curriculum != (tasks::Curriculum::None) && self.task.axes().is_empty() {
             bail!(
                 "`training.curriculum` grows the sizes of drawn sequences, {} come from files\nhint: leave its kind at none",
                 self.task.name()

@@ -4,12 +4,15 @@ use crate::limits::in_range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
+/// The most rollbacks that a start may have.
+pub const MOST_ROLLBACKS: u32 = 30;
+
 /// The `training.on_nonfinite` section of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum OnNonfinite {
     /// Ends with an error; the last good checkpoint stays.
-    Stop {},
+    Stop,
     /// Goes back to the last checkpoint of `training.checkpoint_every` with half the learning rate, `at_most` times
     /// from each start.
     Rollback { at_most: u64 },
@@ -21,20 +24,22 @@ impl OnNonfinite {
 
     /// The default of every kind.
     pub fn kinds() -> Vec<OnNonfinite> {
-        vec![OnNonfinite::Stop {}, OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS }]
+        vec![OnNonfinite::Stop, OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS }]
     }
 
     pub fn validate(&self) -> Result<()> {
         match self {
-            OnNonfinite::Stop {} => Ok(()),
-            OnNonfinite::Rollback { at_most } => in_range("training.on_nonfinite.at_most", *at_most, 1, 30),
+            OnNonfinite::Stop => Ok(()),
+            OnNonfinite::Rollback { at_most } => {
+                in_range("training.on_nonfinite.at_most", *at_most, 1, MOST_ROLLBACKS as u64)
+            }
         }
     }
 
     /// How often a run may go back.
     pub fn rollbacks(&self) -> u32 {
         match self {
-            OnNonfinite::Stop {} => 0,
+            OnNonfinite::Stop => 0,
             OnNonfinite::Rollback { at_most } => *at_most as u32,
         }
     }
@@ -42,6 +47,6 @@ impl OnNonfinite {
 
 impl Default for OnNonfinite {
     fn default() -> Self {
-        OnNonfinite::Stop {}
+        OnNonfinite::Stop
     }
 }

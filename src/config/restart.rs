@@ -14,7 +14,7 @@ pub const MOST_RESTARTS: u32 = 1000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Restart {
-    Never {},
+    Never,
     /// From weights drawn anew, unless the evaluation after the fraction `after` of the updates is within the threshold
     /// at every point; also if a number is not finite, and with `until_solved` after the last update of a start that
     /// has not been solved. `times` times at most, after which a run goes to its end; a start that has been solved is
@@ -33,7 +33,7 @@ impl Restart {
     /// The default of every kind.
     pub fn kinds() -> Vec<Restart> {
         let threshold = Threshold { metric: Metric::BitErrors, at_most: 0.0 };
-        vec![Restart::Never {}, Restart::Unless { threshold, after: 1.0, until_solved: false, times: 5 }]
+        vec![Restart::Never, Restart::Unless { threshold, after: 1.0, until_solved: false, times: 5 }]
     }
 
     pub fn validate(&self, task: &Task) -> Result<()> {
@@ -46,7 +46,7 @@ impl Restart {
     /// How often a run may begin anew.
     pub fn times(&self) -> u32 {
         match self {
-            Restart::Never {} => 0,
+            Restart::Never => 0,
             Restart::Unless { times, .. } => *times as u32,
         }
     }
@@ -69,7 +69,7 @@ impl Restart {
     /// Whether it asks again after a step of `updates`.
     pub fn asks_after(&self, step: u64, updates: u64) -> bool {
         match self {
-            Restart::Never {} => false,
+            Restart::Never => false,
             Restart::Unless { until_solved, after, .. } => {
                 step < place(*after, updates) || *until_solved && step < updates
             }
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(steps(0.3, true), [(3, 3.0), (10, 0.0)]);
         assert_eq!(place(0.28, 100_000), 28_000);
         assert_eq!(steps(1.0, true), [(10, 0.0)]);
-        assert_eq!(Restart::Never {}.asks(10, 10, &solved), None);
+        assert_eq!(Restart::Never.asks(10, 10, &solved), None);
         let asks_after = |after, until_solved| {
             let restart = Restart::Unless { threshold: wanted.clone(), after, until_solved, times: 1 };
             (0..=10).filter(|step| restart.asks_after(*step, 10)).count()
@@ -107,6 +107,6 @@ mod tests {
             [(0.3, false), (0.3, true), (1.0, false)].map(|(after, until)| asks_after(after, until)),
             [3, 10, 10]
         );
-        assert!(!Restart::Never {}.asks_after(0, 10));
+        assert!(!Restart::Never.asks_after(0, 10));
     }
 }

@@ -14,9 +14,8 @@ pub fn guarded<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     caught(run)
 }
 
-/// Runs what uses a device in a thread of its own, below a `guarded` that silences the trace; failures in words of
-/// ours.
-pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Failures of a device in words of ours, below a `guarded` that silences the trace.
+fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     let told = |error: Error| match failure(&format!("{error:?}")) {
         Some(failure) => {
             let text = format!("{error:#}");
@@ -32,6 +31,16 @@ pub fn caught<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
             None => resume_unwind(panic),
         },
     }
+}
+
+/// Runs, in a thread of its own below a `guarded`, what others beside it must survive: any other panic, which the hook
+/// has told, is an error, too.
+pub fn isolated<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(|| caught(run))).unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<String>().map(String::as_str);
+        let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        bail!("a defect of ntm: {message}")
+    })
 }
 
 /// What libtorch or the driver says when a device fails, in words of ours; none if it is something else.
@@ -68,6 +77,14 @@ mod tests {
                 assert_eq!(message.lines().count(), 2, "{message}");
                 assert!(message.starts_with("out of memory on the device\nhint: "), "{message}");
             }
+        }
+    }
+
+    #[test]
+    fn a_panic_of_our_own_is_an_error_where_others_must_survive_it() {
+        let panics: [fn() -> Result<()>; 2] = [|| panic!("{} of 3", 4), || panic!("4 of 3")];
+        for panics in panics {
+            assert_eq!(isolated(panics).expect_err("it panicked").to_string(), "a defect of ntm: 4 of 3");
         }
     }
 

@@ -3,12 +3,11 @@
 use crate::checkpoint::{Checkpoint, bytes, safetensors_bytes};
 use crate::model::Parameter;
 use anyhow::Result;
-use std::collections::HashMap;
 
 pub fn encode(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     let layout = checkpoint.recipe.layout();
     let tensor = |p: &Parameter| (p.name.clone(), p.shape.clone(), bytes(&checkpoint.theta[p.range()]));
     let tensors: Vec<_> = layout.parameters.iter().map(tensor).collect();
-    let metadata = HashMap::from([("recipe".to_string(), serde_json::to_string(&checkpoint.recipe)?)]);
-    safetensors_bytes(&tensors, metadata)
+    let recipe = serde_json::to_string(&checkpoint.recipe)?;
+    Ok(safetensors_bytes(&tensors, &[("recipe", &recipe)]))
 }

@@ -11,14 +11,12 @@ use std::f64::consts::LN_2;
 pub struct Totals {
     pub sequences: u64,
     /// Over the masked outputs: sigmoid cross-entropy in nats, or the mean squared error of each sequence.
-    #[serde(alias = "nats")]
     pub loss: f64,
     /// Masked outputs on the wrong side of 0.5, an end marker that is counted apart not among them.
     pub wrong_bits: u64,
     /// Sequences without a wrong bit.
     pub exact: u64,
     /// Masked outputs, each channel of each step.
-    #[serde(default)]
     pub values: u64,
     /// What the task's scoring adds: wrong markers, wrong bits by position, or nats of the optimum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -36,7 +34,7 @@ impl Totals {
         &mut self.more[index]
     }
 
-    /// As numbers whose sums over ranks are those of all.
+    /// As a row of numbers that ranks can add up.
     pub fn to_row(&self) -> Vec<f64> {
         let counts = [self.sequences, self.wrong_bits, self.exact, self.values].map(|count| count as f64);
         counts.into_iter().chain([self.loss]).chain(self.more.iter().copied()).collect()
@@ -225,12 +223,5 @@ mod tests {
         assert_eq!((totals.wrong_bits, &totals.more[..]), (6, &[2.0, 4.0][..]));
         let json = serde_json::to_value(totals.figures(Scoring::BitsByPosition)).unwrap();
         assert_eq!(json["position_errors"], serde_json::json!([1.0, 2.0]));
-    }
-
-    #[test]
-    fn sums_of_a_checkpoint_without_the_newer_fields_are_read() {
-        let text = r#"{"sequences": 2, "nats": 0.5, "wrong_bits": 1, "exact": 1}"#;
-        let totals: Totals = serde_json::from_str(text).unwrap();
-        assert_eq!(totals, Totals { sequences: 2, loss: 0.5, wrong_bits: 1, exact: 1, values: 0, more: vec![] });
     }
 }

@@ -26,7 +26,7 @@ pub enum Clip {
     Value {
         at: f64,
     },
-    None {},
+    None,
 }
 
 /// The `training.optimizer` section of a recipe.
@@ -42,13 +42,13 @@ pub enum Config {
 impl Clip {
     /// The default of every kind.
     pub fn kinds() -> Vec<Clip> {
-        vec![Clip::Norm { at: 0.3 }, Clip::Value { at: 10.0 }, Clip::None {}]
+        vec![Clip::Norm { at: 0.3 }, Clip::Value { at: 10.0 }, Clip::None]
     }
 
     pub fn validate(&self) -> Result<()> {
         match self {
             Clip::Norm { at } | Clip::Value { at } => above_zero("training.clip.at", *at, 1e6),
-            Clip::None {} => Ok(()),
+            Clip::None => Ok(()),
         }
     }
 
@@ -57,7 +57,7 @@ impl Clip {
         match self {
             Clip::Norm { at } => Some(norm.min(*at)),
             Clip::Value { .. } => None,
-            Clip::None {} => Some(norm),
+            Clip::None => Some(norm),
         }
     }
 
@@ -212,7 +212,7 @@ impl Optimizer {
         let clipped = match &self.clip {
             Clip::Norm { at } => gradient * (norm.reciprocal() * *at).clamp_max(1.0),
             Clip::Value { at } => gradient.clamp(-at, *at),
-            Clip::None {} => gradient.shallow_clone(),
+            Clip::None => gradient.shallow_clone(),
         };
         let vectors = |theta: &Tensor, state: &[(&str, Tensor)]| -> Vec<Tensor> {
             std::iter::once(theta).chain(state.iter().map(|(_, vector)| vector)).map(Tensor::shallow_clone).collect()
@@ -258,6 +258,7 @@ mod tests {
 
     fn close(values: [Vec<f64>; 2], expected: &[f64]) {
         for values in values {
+            assert_eq!(values.len(), expected.len());
             for (value, expected) in values.iter().zip(expected) {
                 assert!((value - expected).abs() < 5e-7, "{value} instead of {expected}");
             }
@@ -269,22 +270,22 @@ mod tests {
     #[test]
     fn two_steps_of_rmsprop_by_hand() {
         // square 2, mean 1, deviation sqrt(2 - 1 + 0.01) = 1.00498756, delta -0.1 * 2 / 1.00498756 = -0.19900744
-        close(updated(&RMSPROP, &Clip::None {}, &[&[2.0]]), &[0.80099256]);
+        close(updated(&RMSPROP, &Clip::None, &[&[2.0]]), &[0.80099256]);
         // square 3, mean 1.5, deviation sqrt(0.76) = 0.87177979, delta 0.9 * -0.19900744 - 0.2 / 0.87177979 =
         // -0.40852243
-        close(updated(&RMSPROP, &Clip::None {}, &[&[2.0], &[2.0]]), &[0.39247013]);
+        close(updated(&RMSPROP, &Clip::None, &[&[2.0], &[2.0]]), &[0.39247013]);
     }
 
     #[test]
     fn the_first_step_of_adam_is_the_learning_rate() {
         let config = Config::Adam { learning_rate: 0.1, beta1: 0.9, beta2: 0.999, epsilon: 1e-12 };
-        close(updated(&config, &Clip::None {}, &[&[5.0, -0.01]]), &[0.9, 1.1]);
+        close(updated(&config, &Clip::None, &[&[5.0, -0.01]]), &[0.9, 1.1]);
     }
 
     #[test]
     fn the_norm_clip_keeps_the_direction_and_the_value_clip_each_element() {
         let of = |clip: Clip, gradient: &[f64]| updated(&RMSPROP, &clip, &[gradient]);
-        let unclipped = |gradient: &[f64]| of(Clip::None {}, gradient)[0].clone();
+        let unclipped = |gradient: &[f64]| of(Clip::None, gradient)[0].clone();
         close(of(Clip::Norm { at: 1.0 }, &[3.0, -4.0]), &unclipped(&[0.6, -0.8]));
         close(of(Clip::Norm { at: 10.0 }, &[3.0, -4.0]), &unclipped(&[3.0, -4.0]));
         close(of(Clip::Value { at: 1.0 }, &[3.0, -0.5]), &unclipped(&[1.0, -0.5]));
@@ -326,7 +327,7 @@ mod tests {
     #[test]
     fn an_update_that_nobody_waits_for_is_the_same_update() {
         for config in Config::kinds() {
-            for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 10.0 }, Clip::Value { at: 1.0 }, Clip::None {}] {
+            for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 10.0 }, Clip::Value { at: 1.0 }, Clip::None] {
                 let gradient = Tensor::from_slice(&[3.0, -4.0, 0.5]);
                 let mut thetas = [(); 2].map(|()| gradient.ones_like());
                 let mut optimizers = [(); 2].map(|()| Optimizer::new(&config, &clip, &gradient));
@@ -347,7 +348,7 @@ mod tests {
         for (gradient, logit) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
             let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
             let mut theta = sound.ones_like();
-            let mut optimizer = Optimizer::new(&RMSPROP, &Clip::None {}, &theta);
+            let mut optimizer = Optimizer::new(&RMSPROP, &Clip::None, &theta);
             let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
                 if recover {
                     optimizer.recover();
@@ -368,7 +369,7 @@ mod tests {
     #[test]
     fn a_huge_gradient_has_a_finite_norm_and_one_that_is_not_a_number_updates_nothing() {
         assert_eq!(norm(&[3e30, 4e30]), (3e30_f32 as f64).hypot(4e30_f32 as f64));
-        let [_, theta] = updated(&RMSPROP, &Clip::None {}, &[&[f64::NAN, 1.0]]);
+        let [_, theta] = updated(&RMSPROP, &Clip::None, &[&[f64::NAN, 1.0]]);
         assert_eq!(theta, [1.0, 1.0]);
     }
 }

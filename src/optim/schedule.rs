@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Schedule {
     /// The optimizer's learning rate throughout.
-    Constant {},
+    Constant,
     /// The optimizer's learning rate for the fraction `hold`, then a straight line to `end` times it at the fraction
     /// `until` (1: just after the last update), where it stays.
     Linear { hold: f64, until: f64, end: f64 },
@@ -19,12 +19,12 @@ pub enum Schedule {
 impl Schedule {
     /// The default of every kind.
     pub fn kinds() -> Vec<Schedule> {
-        vec![Schedule::Constant {}, Schedule::Linear { hold: 0.5, until: 1.0, end: 0.0 }]
+        vec![Schedule::Constant, Schedule::Linear { hold: 0.5, until: 1.0, end: 0.0 }]
     }
 
     pub fn validate(&self) -> Result<()> {
         match self {
-            Schedule::Constant {} => Ok(()),
+            Schedule::Constant => Ok(()),
             Schedule::Linear { hold, until, end } => {
                 in_range("training.schedule.hold", *hold, 0.0, 1.0)?;
                 in_range("training.schedule.until", *until, *hold, 1.0)?;
@@ -36,7 +36,7 @@ impl Schedule {
     /// What the learning rate is multiplied by at `step`, which counts from 1, of `updates`.
     pub fn factor(&self, step: u64, updates: u64) -> f64 {
         match self {
-            Schedule::Constant {} => 1.0,
+            Schedule::Constant => 1.0,
             Schedule::Linear { hold, until, end } => 1.0 - between(step, updates, *hold, *until) * (1.0 - end),
         }
     }

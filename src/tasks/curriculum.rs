@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Curriculum {
     /// The task's own ranges throughout.
-    None {},
+    None,
     /// The upper end of every range grows in a straight line from the axis's least value to its own over the fraction
     /// `over`.
     Grow { over: f64 },
@@ -34,12 +34,12 @@ pub struct Lesson {
 impl Curriculum {
     /// The default of every kind.
     pub fn kinds() -> Vec<Curriculum> {
-        vec![Curriculum::None {}, Curriculum::Grow { over: 0.2 }, Curriculum::Mastered { at_most: 0.3, updates: 250 }]
+        vec![Curriculum::None, Curriculum::Grow { over: 0.2 }, Curriculum::Mastered { at_most: 0.3, updates: 250 }]
     }
 
     pub fn validate(&self) -> Result<()> {
         match self {
-            Curriculum::None {} => Ok(()),
+            Curriculum::None => Ok(()),
             Curriculum::Grow { over } => in_range("training.curriculum.over", *over, 0.0, 1.0),
             Curriculum::Mastered { at_most, updates } => {
                 above_zero("training.curriculum.at_most", *at_most, 1e6)?;
@@ -57,7 +57,7 @@ impl Curriculum {
                 (lesson.level as f64 / levels.unwrap_or(0).max(1) as f64).min(1.0)
             }
             Curriculum::Grow { over } if *over > 0.0 => (step as f64 / (over * updates as f64).max(1.0)).min(1.0),
-            Curriculum::None {} | Curriculum::Grow { .. } => 1.0,
+            Curriculum::None | Curriculum::Grow { .. } => 1.0,
         }
     }
 
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn without_a_curriculum_or_after_one_of_no_length_all_is_there_from_the_start() {
-        assert_eq!(Curriculum::None {}.reach(0, 100, &Lesson::default(), Vec::new), 1.0);
+        assert_eq!(Curriculum::None.reach(0, 100, &Lesson::default(), Vec::new), 1.0);
         assert_eq!(Curriculum::Grow { over: 0.0 }.reach(0, 100, &Lesson::default(), Vec::new), 1.0);
     }
 

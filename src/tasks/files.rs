@@ -188,13 +188,19 @@ mod tests {
         ),
         (r#"{"input": [[1, 0]], "target": [[1]], "maks": [1]}"#, "column 49: unknown key `maks`, expected `input`,"),
         (r#"{"input": [[1, 0]]}"#, "column 19: there is no `target`"),
-        (r#"{"input": [[1, 0]], "target": [[1]], "input": [[1, 0]]}"#, "column 55: `input` stands here twice"),
+        (r#"{"input": [[1, 0]], "target": [[1]], "input": [[1, 0]]}"#, "column 55: `input` appears twice"),
         (
             r#"[[1, 0]]"#,
             "column 1: invalid type: sequence, expected an object with `input`, `target` and perhaps `mask`",
         ),
         (r#"{"input": [[1, 0]], "target": [[1]]} {}"#, "column 38: trailing characters"),
         ("input,target", "column 1: expected value"),
+        (
+            r#"{"input": [[1, NaN]], "target": [[1]]}"#,
+            "column 16: expected value\nhint: JSON has no such number; leave",
+        ),
+        (r#"{"input": [[-Infinity, 1]]}"#, "column 14: invalid number\nhint: JSON has no such number"),
+        ("{", "column 1: EOF while parsing an object\nhint: an object stands on one line, not on several"),
     ];
 
     #[test]

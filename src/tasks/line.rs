@@ -39,8 +39,23 @@ impl Line {
         line.map_err(|error| {
             let what = error.to_string();
             let what = what.rsplit_once(" at line ").map_or(what.as_str(), |(what, _)| what);
-            Wrong { column: error.column().max(1), what: what.to_string() }
+            let column = error.column().max(1);
+            Wrong { column, what: what.to_string() + cure(text, column) }
         })
+    }
+}
+
+/// What to do about a line that is no JSON, where that is known.
+fn cure(text: &[u8], column: usize) -> &'static str {
+    let near = String::from_utf8_lossy(&text[column.saturating_sub(3).min(text.len())..(column + 8).min(text.len())]);
+    if text.starts_with(&[0x1f, 0x8b]) {
+        "\nhint: the file is compressed; `gunzip` makes one of lines"
+    } else if near.contains("NaN") || near.contains("Infinity") {
+        "\nhint: JSON has no such number; leave the sequence out, or put 0 there and 0 in `mask`"
+    } else if ["{", "["].contains(&String::from_utf8_lossy(text).trim()) {
+        "\nhint: an object stands on one line, not on several"
+    } else {
+        ""
     }
 }
 
@@ -84,7 +99,7 @@ impl<'de> Visitor<'de> for Whole {
                 }
             };
             if repeated {
-                return Err(A::Error::custom(format!("`{key}` stands here twice")));
+                return Err(A::Error::custom(format!("`{key}` appears twice")));
             }
         }
         let missing = |key| A::Error::custom(format!("there is no `{key}`"));

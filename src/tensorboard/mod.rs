@@ -129,14 +129,11 @@ fn create(directory: &Path) -> Result<(PathBuf, File)> {
     let names = || fs::read_dir(directory).into_iter().flatten().flatten().map(|file| file.file_name());
     let place_of = |name: &str| {
         let mut parts = name.strip_prefix(PREFIX)?.split('.');
-        let (second, number) = (parts.next()?.parse::<u64>().ok()?, parts.next()?);
-        // those of earlier versions have no zeros before them, and would not stay in order beside ours
-        Some((second, if number.len() == DIGITS { number.parse().ok()? } else { u64::MAX }))
+        Some((parts.next()?.parse::<u64>().ok()?, parts.next()?.parse::<u64>().ok()?))
     };
     let last = names().filter_map(|name| place_of(&name.to_string_lossy())).max();
     let now = seconds() as u64;
     let (second, number) = match last {
-        Some((second, u64::MAX)) if second >= now => (second + 1, 0),
         Some((second, number)) if second >= now => (second, number + 1),
         _ => (now, 0),
     };

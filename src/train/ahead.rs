@@ -5,13 +5,12 @@
 use super::{Clock, StepOutcome, Trainer, host};
 use crate::checkpoint::Checkpoint;
 use crate::config::Recipe;
-use crate::device::caught;
+use crate::device::isolated;
 use crate::engine::Engine;
 use crate::progress::Progress;
 use crate::tasks::Source;
 use anyhow::{Context, Result};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::{Builder, JoinHandle};
@@ -141,7 +140,7 @@ impl Drop for Ahead {
         self.shared.state().ended = true;
         self.shared.changed.notify_all();
         if let Some(thread) = self.thread.take() {
-            let _ = thread.join(); // it has panicked; what it had is not needed any more
+            let _ = thread.join(); // Err if it panicked: what it had is not needed any more
         }
     }
 }
@@ -167,8 +166,7 @@ impl Shared {
 
     fn train_one(&self, start: u32) {
         // what fails here fails again in the run, which tells it
-        let trained = catch_unwind(AssertUnwindSafe(|| caught(|| self.train(start))));
-        self.hand_over(start, trained.ok().and_then(Result::ok));
+        self.hand_over(start, isolated(|| self.train(start)).ok());
     }
 
     /// Has a start ready for its turn, and gives back its job.

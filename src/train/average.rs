@@ -110,7 +110,7 @@ mod tests {
     fn blur_is_part_of_training_alone() {
         let mut blurred = trainer();
         let mut plain = trainer();
-        plain.recipe.training.blur = Blur::None {};
+        plain.recipe.training.blur = Blur::None;
         let evaluated = [&mut blurred, &mut plain].map(|trainer| {
             trainer.progress.step = 50; // where the ramp is at its height
             trainer.evaluate().unwrap().0

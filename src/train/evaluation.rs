@@ -1,11 +1,12 @@
 //! Evaluation: while training, and of a machine alone.
 
 use super::{NotFinite, Trainer};
+use crate::config::Metric;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{Score, Totals};
 use crate::progress::{Best, SolvedAt};
-use crate::tasks::{Point, Scoring, Source, points};
+use crate::tasks::{Point, Source, points};
 use anyhow::Result;
 use tch::Tensor;
 
@@ -76,9 +77,14 @@ impl Trainer {
             let (sequences, seconds) = (self.progress.sequences, self.progress.seconds);
             self.progress.solved = Some(SolvedAt { step, sequences, seconds });
         }
-        // squares may have any scale
-        let least = if matches!(self.recipe.task.scoring(), Scoring::Squares) { f64::MIN_POSITIVE } else { 1e-9 };
-        let this = Best::of(step, &losses, least);
+        let judged = self.recipe.judged_by();
+        let figures: Vec<f64> = scores.iter().map(|score| judged.of(score)).collect();
+        let least = match judged {
+            Metric::BitErrors => 0.5 / scores.iter().map(|score| score.sequences).max().unwrap_or(1).max(1) as f64,
+            Metric::SquaredError => f64::MIN_POSITIVE, // squares may have any scale
+            Metric::LossBits | Metric::ExcessBits => 1e-9,
+        };
+        let this = Best::of(step, &figures, least);
         let best = self.progress.is_best(&this, self.progress.best.as_ref(), &self.recipe);
         if best {
             self.progress.best = Some(this);

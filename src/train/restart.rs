@@ -110,6 +110,7 @@ impl Trainer {
 mod tests {
     use super::*;
     use crate::config::Recipe;
+    use crate::progress::TrainedBy;
     use crate::train::testing::trainer;
     use tch::Tensor;
 
@@ -171,7 +172,7 @@ mod tests {
         trainer.restart(None, &mut Display::Silent, "so that it does").unwrap();
         assert!(!trainer.may_restart());
         let Checkpoint { theta: start, progress, .. } = trainer.checkpoint();
-        assert_eq!((&progress.engine[..], &progress.device[..]), ("fused", "cpu"));
+        assert_eq!(progress.trained_by, TrainedBy::default(), "fused on the CPU");
         assert_ne!(start, first);
         trainer.update().unwrap();
         assert_eq!((trainer.progress.step, trainer.progress.step_of_start()), (31, 1));

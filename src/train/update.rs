@@ -11,7 +11,7 @@ use tch::Tensor;
 /// Logits that may wait on a device to be read, 128 MB of them.
 const WAITING: usize = 1 << 25;
 
-/// What an update on a device will have come to.
+/// The result of an update on a device, once it is there.
 pub(super) struct Waiting {
     batch: Batch,
     logits: Tensor,
@@ -19,13 +19,13 @@ pub(super) struct Waiting {
 }
 
 impl Trainer {
-    /// One update: draw the batch of this step, gradient, clip, optimizer. What it came to is in the progress when
+    /// One update: draw the batch of this step, gradient, clip, optimizer. Its result is in the progress when
     /// `settle` has returned. An error of either names what is not finite.
     pub fn update(&mut self) -> Result<()> {
         self.update_with(None).map(drop)
     }
 
-    /// An update where a signal has perhaps asked this rank to stop. Returns what the step came to on all ranks; none
+    /// An update where a signal has perhaps asked this rank to stop. Returns the result of the step on all ranks; none
     /// in a process alone.
     pub(super) fn update_with(&mut self, asked: Option<i32>) -> Result<Option<Step>> {
         let step = self.progress.step_of_start();
@@ -104,7 +104,7 @@ impl Trainer {
         }
     }
 
-    /// Waits for the updates on a device and for the other ranks, and counts what they have come to. An error if the
+    /// Waits for the updates on a device and for the other ranks, and counts their results. An error if the
     /// loss or the gradient of one was not finite: the weights, and the progress, are then those before it.
     pub fn settle(&mut self) -> Result<()> {
         self.read_waiting()?;

@@ -1,4 +1,4 @@
-//! The same recipe and seed give the same bytes, however many threads work and however often they are interrupted.
+//! The same recipe and seed give the same weights and reports, however many threads work and however often they are interrupted.
 
 use crate::common::{Ran, TINY, assert_same_tensors, command, lines, send, succeeds, timeless, wait_for_reports};
 use serde_json::Value;
@@ -20,7 +20,7 @@ fn assert_same_run(left: &Path, right: &Path) {
 }
 
 #[test]
-fn one_thread_and_two_give_the_same_bytes() {
+fn one_two_and_five_threads_give_the_same_weights_and_reports() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     for threads in [1, 2, 5] {
@@ -31,7 +31,7 @@ fn one_thread_and_two_give_the_same_bytes() {
 }
 
 #[test]
-fn a_run_interrupted_three_times_with_other_threads_gives_the_same_bytes() {
+fn a_run_interrupted_three_times_with_other_threads_gives_the_same_weights_and_reports() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
     let run = here.join("run");

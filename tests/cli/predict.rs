@@ -151,7 +151,7 @@ fn a_wrong_line_is_refused_with_its_place_after_the_answers_before_it() {
         (r#"{"input": [[0, true]]}"#, "column 19: invalid type: boolean `true`, expected a number"),
         (r#"{"target": [[1]]}"#, "column 17: there is no `input`"),
         (r#"{"inputs": [[0, 1]]}"#, "column 20: unknown key `inputs`, expected `input`, `target` or `mask`"),
-        (r#"{"input": [[0, 1]], "input": [[0, 1]]}"#, "column 38: `input` stands here twice"),
+        (r#"{"input": [[0, 1]], "input": [[0, 1]]}"#, "column 38: `input` appears twice"),
         ("[[0, 1]]", "column 1: invalid type: sequence, expected an object with `input`"),
     ] {
         let text = format!("{}\n\n{line}\n", r#"{"input": [[0, 1]]}"#);

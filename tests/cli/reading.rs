@@ -1,6 +1,6 @@
 //! `ntm eval`, `ntm info`, `ntm export`: what a checkpoint can do and what it holds.
 
-use crate::common::{json_of, refused, succeeds, tensors, tiny_run};
+use crate::common::{command, json_of, ntm, refused, succeeds, tensors, tiny_run};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
@@ -89,7 +89,7 @@ fn eval_as_json_has_the_promised_schema_and_sensible_values() {
     let found = succeeds(directory.path(), &format!("{EVAL} --lengths 2,6 --sequences 30 --json")).json();
     assert_eq!(
         keys(&found),
-        ["checkpoint", "task", "data", "seed", "training_seed", "rows", "engine", "device", "results"]
+        ["checkpoint", "step", "task", "data", "seed", "training_seed", "rows", "engine", "device", "results"]
     );
     assert_eq!((&found["seed"], &found["rows"]), (&json!(1), &json!(8)));
     assert_eq!(found["checkpoint"], "run/checkpoints/latest.safetensors");
@@ -221,4 +221,17 @@ fn the_shipped_copy_machine_copies_120_vectors_and_with_more_rows_800() {
             assert_eq!(result["bit_errors"], 0.0, "{result}");
         }
     }
+}
+
+#[test]
+fn an_export_goes_to_a_pipe_without_force_and_never_over_a_file() {
+    let directory = tiny_run();
+    let line = "export --checkpoint run --format npz --output";
+    let piped = command(directory.path(), &format!("{line} /dev/stdout")).output().unwrap();
+    assert!(piped.status.success() && piped.stdout.starts_with(b"PK"), "{}", String::from_utf8_lossy(&piped.stderr));
+    succeeds(directory.path(), &format!("{line} weights.npz"));
+    assert_eq!(fs::read(directory.path().join("weights.npz")).unwrap(), piped.stdout);
+    let refused = ntm(directory.path(), &format!("{line} weights.npz"));
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("`weights.npz` exists already\nhint: --force"), "{}", refused.stderr);
 }

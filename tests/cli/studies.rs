@@ -143,22 +143,6 @@ fn a_seed_that_was_made_longer_alone_stays_so_and_one_that_waits_follows_its_stu
 }
 
 #[test]
-fn the_seeds_of_a_study_that_knows_no_earlier_totals_follow_a_larger_one() {
-    let directory = tempfile::tempdir().unwrap();
-    let here = directory.path();
-    succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 20 --run-dir study"));
-    let file = here.join("study/study.json");
-    let mut study = json_of(&file);
-    study.as_object_mut().unwrap().remove("sequences_before").unwrap();
-    study["recipe"]["training"]["sequences"] = 40.into(); // as an earlier version left it that was stopped
-    fs::write(&file, study.to_string()).unwrap();
-    let said = succeeds(here, "eval --checkpoint study --lengths 2 --threads 1").stderr;
-    assert!(said.contains("seeds 1 to 2 have not come to the end of training"), "{said}");
-    succeeds(here, "train --resume study");
-    assert_eq!([1, 2].map(|seed| progress(here, &format!("study/seed-{seed}"))["sequences"].clone()), [40, 40]);
-}
-
-#[test]
 fn a_study_cannot_get_fewer_sequences_than_a_seed_has_seen() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();
@@ -255,6 +239,12 @@ fn a_run_is_solved_at_the_first_evaluation_within_its_threshold_and_may_stop_the
     let again = ntm(here, "train --resume run");
     assert!(again.code == Some(0) && again.stderr.contains("finished"), "{}", again.stderr);
     assert_eq!(crate::common::lines(&here.join("run/metrics.jsonl")).last().unwrap()["step"], 10);
+    let more = refused(here, "train --resume run --sequences 90", 1);
+    assert!(
+        more.contains(
+            "the run in `run` is solved, and its recipe stops there\nhint: `ntm train run/recipe.json --from"
+        )
+    );
 }
 
 #[test]
@@ -263,7 +253,7 @@ fn wrong_seeds_and_directories_in_use_are_refused() {
     let here = directory.path();
     for (seeds, expected) in [
         ("5..1", "no seed lies in this range"),
-        ("1,2,1", "a seed stands here twice"),
+        ("1,2,1", "a seed appears twice"),
         ("1..x", "`x` is no seed"),
         ("1..99999", "more than 10,000 seeds"),
     ] {

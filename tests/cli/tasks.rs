@@ -43,7 +43,7 @@ fn keys(value: &Value) -> String {
 
 fn close(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Array(a), Value::Array(b)) => a.iter().zip(b).all(|(a, b)| close(a, b)),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b)),
         _ => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-4,
     }
 }

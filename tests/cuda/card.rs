@@ -5,7 +5,7 @@ use crate::machines::compare::{LENGTHS, compare, composed, difference, narrow};
 use crate::machines::{MACHINES, batch, recipe, weights};
 use ntm::composed::Composed;
 use ntm::config::Recipe;
-use ntm::device;
+use ntm::device::{self, DeviceChoice};
 use ntm::engine::Engine;
 use ntm::fused::CudaFused;
 use ntm::tasks::{Batch, Source};
@@ -14,7 +14,10 @@ use tch::{Device, Kind, Tensor};
 
 /// The first card, or a line that says why not.
 fn card() -> Option<Device> {
-    device::choose("cuda", Some(0), 1).inspect_err(|error| eprintln!("skipped: {error}")).ok().map(|(device, _)| device)
+    device::choose(DeviceChoice::Cuda, Some(0), 1)
+        .inspect_err(|error| eprintln!("skipped: {error}"))
+        .ok()
+        .map(|(device, _)| device)
 }
 
 fn engine(recipe: &Recipe) -> CudaFused {

@@ -4,7 +4,7 @@ use crate::emulated::Emulated;
 use crate::engine;
 use anyhow::Result;
 use ntm::config::Recipe;
-use ntm::engine::{Engine, Logits, Trace};
+use ntm::engine::{Engine, EngineKind, Logits, Trace};
 use ntm::fused::Fused;
 use ntm::fused::cuda::UpdateKernels;
 use ntm::optim::{Clip, Config, DeviceUpdate, Optimizer};
@@ -58,8 +58,8 @@ struct Failing {
 }
 
 impl Engine for Failing {
-    fn name(&self) -> &'static str {
-        self.engine.name()
+    fn kind(&self) -> EngineKind {
+        self.engine.kind()
     }
 
     fn update_kernels(&self, theta: &Tensor) -> Option<Box<dyn DeviceUpdate>> {
@@ -116,7 +116,7 @@ fn optimizer(config: &Config, clip: &Clip, theta: &Tensor, block: usize, warp: u
 fn the_kernels_of_the_optimizer_update_as_it_does() {
     for (block, warp) in [(1, 1), (12, 4), (64, 32)] {
         for config in Config::kinds() {
-            for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 100.0 }, Clip::Value { at: 0.4 }, Clip::None {}] {
+            for clip in [Clip::Norm { at: 1.0 }, Clip::Norm { at: 100.0 }, Clip::Value { at: 0.4 }, Clip::None] {
                 let gradient = Tensor::from_slice(&(0..700).map(|i| (i as f32).sin()).collect::<Vec<_>>());
                 let mut thetas = [(); 2].map(|()| gradient.ones_like());
                 let mut optimizers =
@@ -150,7 +150,7 @@ fn the_kernels_of_the_optimizer_update_nothing_after_something_that_is_not_finit
     for (gradient, logit) in [(f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, f32::NAN), (1.0, f32::INFINITY)] {
         let (gradient, logits) = (Tensor::from_slice(&[gradient, 1.0]), Tensor::from_slice(&[logit]));
         let mut theta = sound.ones_like();
-        let mut optimizer = optimizer(&Config::kinds()[0], &Clip::None {}, &theta, 8, 4);
+        let mut optimizer = optimizer(&Config::kinds()[0], &Clip::None, &theta, 8, 4);
         let mut later = |gradient: &Tensor, logits: &Tensor, recover| {
             if recover {
                 optimizer.recover();

@@ -57,7 +57,7 @@ fn when_a_rank_of_a_study_is_lost_the_others_finish_and_its_seeds_go_on_later() 
     println!("{}", led.stderr);
     assert_eq!(led.code, Some(1));
     assert!(led.stderr.contains("rank 1 has given no sign of life for 2 s"), "{}", led.stderr);
-    assert!(led.stderr.contains("error: rank 0: 2 of 5 seeds failed\nhint: go on"), "{}", led.stderr);
+    assert!(led.stderr.contains("error: rank 0: 2 of 5 seeds failed\nhint: once"), "{}", led.stderr);
     let errors: Vec<bool> = outcomes(&here.join("run")).iter().map(|outcome| outcome["error"].is_string()).collect();
     assert_eq!(errors, [false, true, false, true, false]);
     together(here, 3, "train --resume run --jobs 1 --threads 1");

@@ -19,7 +19,7 @@ mod vector;
 mod weights;
 
 use super::plan::Plan;
-use crate::engine::{Engine, Logits, Trace};
+use crate::engine::{Engine, EngineKind, Logits, Trace};
 use crate::flat;
 use crate::model::Spec;
 use crate::simd::{self, Arch, Float, Level, Work};
@@ -207,8 +207,8 @@ impl<F: Float> Work for Sweep<'_, F> {
 }
 
 impl Engine for Fused<f32> {
-    fn name(&self) -> &'static str {
-        "fused"
+    fn kind(&self) -> EngineKind {
+        EngineKind::Fused
     }
 
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {

@@ -20,7 +20,7 @@ pub use kernels::{Blocks, Buffers, Grid, Kernel, Launcher, NORM_BLOCKS, Sizes, U
 pub use shape::Shape;
 pub use update::UpdateKernels;
 
-use crate::engine::{Engine, Logits, Trace};
+use crate::engine::{Engine, EngineKind, Logits, Trace};
 use crate::fused::plan::Plan;
 use crate::model::{CONSTANT_MEMORY, Spec};
 use crate::optim::DeviceUpdate;
@@ -265,8 +265,8 @@ impl CudaFused {
 }
 
 impl Engine for CudaFused {
-    fn name(&self) -> &'static str {
-        "fused"
+    fn kind(&self) -> EngineKind {
+        EngineKind::Fused
     }
 
     fn update_kernels(&self, theta: &Tensor) -> Option<Box<dyn DeviceUpdate>> {

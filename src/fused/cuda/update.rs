@@ -42,7 +42,7 @@ impl DeviceUpdate for UpdateKernels {
         let mut states = [0; 3];
         states.iter_mut().zip(state).for_each(|(place, vector)| *place = at(vector));
         let (clip, limit) = match clip {
-            Clip::None {} => (0, 0.0),
+            Clip::None => (0, 0.0),
             Clip::Norm { at } => (1, *at),
             Clip::Value { at } => (2, *at),
         };
