@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 pub const MOST_ROLLBACKS: u32 = 30;
 
 /// The `training.on_nonfinite` section of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum OnNonfinite {
     /// Ends with an error; the last good checkpoint stays.
+    #[default]
     Stop,
     /// Goes back to the last checkpoint of `training.checkpoint_every` with half the learning rate, `at_most` times
     /// from each start.
@@ -42,11 +43,5 @@ impl OnNonfinite {
             OnNonfinite::Stop => 0,
             OnNonfinite::Rollback { at_most } => *at_most as u32,
         }
-    }
-}
-
-impl Default for OnNonfinite {
-    fn default() -> Self {
-        OnNonfinite::Stop
     }
 }

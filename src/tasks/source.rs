@@ -53,9 +53,10 @@ impl Source {
         let Origin::Files(wanted) = task.origin() else { return Ok(Source { task: task.clone(), files: None }) };
         wanted.validate()?;
         let train = File::open(&wanted.train, wanted.loss, wanted.widths())?;
-        let eval = match wanted.eval == wanted.train {
-            true => train.clone(),
-            false => File::open(&wanted.eval, wanted.loss, Some(train.widths))?,
+        let eval = if wanted.eval == wanted.train {
+            train.clone()
+        } else {
+            File::open(&wanted.eval, wanted.loss, Some(train.widths))?
         };
         for (file, content) in [(&train, &wanted.train_content), (&eval, &wanted.eval_content)] {
             if !content.is_empty() && *content != file.content {

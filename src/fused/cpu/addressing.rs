@@ -244,7 +244,7 @@ pub fn address_backward<F: Float, A: Arch>(
     }
 }
 
-/// Eq. 9, w = softmax(u) with u = gamma ln w~: d_u = w (d_w - d_w . w) by the softmax rule, then d_gamma = d_u . ln w~
+/// Eq. 9: w = softmax(u), u = gamma ln w~. d_u = w (d_w - d_w . w) by the softmax rule, then d_gamma = d_u . ln w~
 /// (returned), d_w~ = d_u gamma / w~. `d_u` holds d_w before.
 #[inline(always)]
 fn sharpen_backward<F: Float, A: Arch>(
