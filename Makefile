@@ -21,7 +21,7 @@ train: setup
 	@$(NTM) eval --checkpoint $(RUN) --lengths 10,20,50,120 --sequences 100
 
 test: setup .venv-test/.complete
-	cargo test --release
+	cargo test --release --no-fail-fast
 
 bench: setup .venv-bench/.complete
 	python3 benches/compare.py

@@ -10,6 +10,6 @@ fuzz_target!(|text: &str| {
         let again = serde_json::to_string(&recipe).expect("a recipe is JSON");
         assert_eq!(Recipe::parse(&again, &[]).expect("it was valid"), recipe);
         let values = activations(recipe.network(), recipe.task.max_steps(), recipe.training.batch_size, 2);
-        let _ = recipe.check_memory(1, 1, values);
+        let _ = ntm::memory::check(&recipe, 1, 1, values);
     }
 });

@@ -4,7 +4,7 @@ use super::{checkpoint_file, resize, too_few_rows};
 use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
-use crate::model::{Config, NtmConfig, WeightingStart};
+use crate::model::{Config, Init, NtmConfig, WeightingStart};
 use crate::tasks::{Point, Source, Task, points};
 use crate::terminal::{say, shell_path};
 use anyhow::{Context, Error, Result, anyhow, bail};
@@ -91,12 +91,15 @@ pub fn initial_weights(recipe: &Recipe) -> Result<Option<Vec<f32>>> {
 /// Fields that make another function of the same weights, and the words they have; none where what they choose is a
 /// weight, too.
 fn fixed(ntm: &NtmConfig) -> [(&'static str, Option<String>); 3] {
+    // no `..`: a new field may have to be here; a weight shows its sizes by itself, and the first draws of it are gone
+    let NtmConfig { activation, init, controller: _, memory: _, read_heads: _, write_heads: _, shift_range: _ } = ntm;
+    let Init { weighting, memory: _, keys: _, addressing: _, strength: _ } = init;
     let word = |choice: Value| choice.as_str().map(str::to_string);
-    let weighting = match ntm.init.weighting {
+    let weighting = match weighting {
         WeightingStart::Learned | WeightingStart::LearnedRandom => None,
         start => word(json!(start)),
     };
-    let [key, add] = [ntm.activation.key, ntm.activation.add].map(|activation| word(json!(activation)));
+    let [key, add] = [activation.key, activation.add].map(|activation| word(json!(activation)));
     [("activation.key", key), ("activation.add", add), ("init.weighting", weighting)]
 }
 

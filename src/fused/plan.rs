@@ -1,6 +1,6 @@
 //! The sizes of a network and where its parameters lie in theta, for the fused engine of every device.
 
-use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, Spec, WeightingStart};
+use crate::model::{Activation, Config, ControllerConfig, Emitted, Layout, NtmConfig, Spec, WeightingStart};
 use crate::simd::LANES;
 use crate::tasks::Batch;
 use std::ops::Range;
@@ -158,8 +158,18 @@ impl Plan {
         let (prefix, layers, recurrent, ntm) = match config {
             Config::Lstm(layers) => ("lstm", *layers, true, None),
             Config::Ntm(ntm) => {
-                let recurrent = matches!(ntm.controller, ControllerConfig::Lstm(_));
-                ("controller", ntm.controller.layers(), recurrent, Some(ntm))
+                // no `..`: with a field that it does not know the fused engine would be another function
+                let NtmConfig {
+                    controller,
+                    memory: _,
+                    read_heads: _,
+                    write_heads: _,
+                    shift_range: _,
+                    activation: _,
+                    init: _,
+                } = ntm;
+                let recurrent = matches!(controller, ControllerConfig::Lstm(_));
+                ("controller", controller.layers(), recurrent, Some(ntm))
             }
         };
         let h = layers.hidden;

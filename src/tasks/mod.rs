@@ -1,5 +1,9 @@
 //! Tasks: where sequences come from. A batch of training step k is a pure function of (seed, k), and of how far a
 //! curriculum has come.
+//!
+//! A new task is a file here, with its picture; a variant of `Task`, with a line in each function of it, `kinds` first; a
+//! recipe in tasks/; its row in docs/recipes.md; its lines in `properties.rs` and in `TASKS` of tests/cli/tasks.rs. The
+//! compiler (`cargo check --tests`) and the tests name what is missing. An axis of its own is one in `axes.rs` and a flag.
 
 mod associative_recall;
 mod axes;

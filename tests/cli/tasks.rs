@@ -1,6 +1,7 @@
 //! Every task of the paper: training and evaluation on both engines, its axes, its figures, its sample.
 
 use crate::common::{refused, succeeds};
+use ntm::tasks::Task;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -46,6 +47,14 @@ fn close(a: &Value, b: &Value) -> bool {
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| close(a, b)),
         _ => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-4,
     }
+}
+
+#[test]
+fn the_table_of_tasks_has_every_task_but_files() {
+    let names: Vec<&str> = TASKS.iter().map(|task| task.0).collect();
+    let kinds = Task::kinds();
+    let known: Vec<&str> = kinds.iter().map(Task::name).filter(|name| *name != "sequences").collect();
+    assert_eq!(names, known);
 }
 
 #[test]
