@@ -148,7 +148,7 @@ fn checksums_in(metadata: &HashMap<String, String>) -> Result<HashMap<String, u3
 
 fn check_sum(name: &str, data: &[u8], checksums: &HashMap<String, u32>) -> Result<()> {
     match checksums.get(name) {
-        None => bail!("it has no checksum of `{name}`"),
+        None => bail!("it has no checksum of `{name}`\nhint: an earlier version of ntm wrote it; use that one"),
         Some(sum) if *sum != crc32fast::hash(data) => {
             bail!("`{name}` is damaged: it is not what was written\nhint: use another checkpoint of the run")
         }

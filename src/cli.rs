@@ -204,7 +204,7 @@ pub struct Trained {
     /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
     #[arg(long, value_name = "FILE")]
     pub checkpoint: PathBuf,
-    /// Of a run or a study: the machine where training stands, instead of the best one
+    /// Use a run's latest machine instead of its best one (`eval`: also of each seed of a study)
     #[arg(long)]
     pub latest: bool,
     /// Number of memory rows [default: as trained]

@@ -124,14 +124,6 @@ fn start(flags: &Train, mut group: Group, place: Option<&Place>) -> Result<Optio
     let begun = Begun::in_directory(&directory, flags, &group, asked)?;
     if let Some(checkpoint) = begun.checkpoint.as_ref().filter(|checkpoint| checkpoint.ended()) {
         let solved = checkpoint.progress.stops_solved(&checkpoint.recipe);
-        if let (true, Some(sequences), true) = (solved, flags.sequences, flags.resume.is_some()) {
-            let run = shell_path(&directory);
-            bail!(
-                "`--sequences {sequences}`: the run in `{}` is solved, and its recipe stops there\n\
-                 hint: `ntm train {run}/recipe.json --from {run} --set solved.stop=false --run-dir DIR` trains on from it",
-                directory.display()
-            );
-        }
         let cure = if solved { "solved, and its recipe stops there" } else { "more with --sequences" };
         let (shown, seen) = (directory.display(), checkpoint.progress.sequences);
         group.say(&format!("{shown} is finished: {seen} sequences seen; {cure}"));
@@ -203,7 +195,17 @@ impl Begun {
                 bail!("`{shown}` holds a run of another recipe\nhint: name another directory with --run-dir")
             }
         }
+        let before = checkpoint.recipe.training.sequences;
         checkpoint.go_on_as(recipe.clone());
+        if checkpoint.ended() && checkpoint.progress.stops_solved(&recipe) && recipe.training.sequences != before {
+            let run = shell_path(directory);
+            bail!(
+                "`--sequences {}`: the run in `{}` is solved, and its recipe stops there\n\
+                 hint: `ntm train {run}/recipe.json --from {run} --set solved.stop=false --run-dir DIR` trains on from it",
+                recipe.training.sequences,
+                directory.display()
+            );
+        }
         check_total(&checkpoint)?;
         let source = asked.map(|asked| asked.source);
         Ok(Begun { recipe, source, weights: None, checkpoint: Some(checkpoint), lock })

@@ -32,12 +32,14 @@ impl Recipe {
                 did_you_mean(name, BUILT_IN.iter().map(|(name, _)| *name))
             ),
         };
-        Recipe::parse(&text, settings).with_context(|| {
-            let wrong = |count: usize| Recipe::parse(&text, &settings[..count]).is_err();
-            match (0..=settings.len()).find(|&count| wrong(count)) {
+        Recipe::parse(&text, settings).map_err(|error| {
+            let said = format!("{error:#}");
+            let says = |count: usize| Recipe::parse(&text, &settings[..count]).is_err_and(|e| format!("{e:#}") == said);
+            let place = match (0..=settings.len()).find(|&count| says(count)) {
                 Some(count @ 1..) => format!("in {source} with `--set {}`", settings[count - 1]),
                 _ => format!("in {source}"),
-            }
+            };
+            error.context(place)
         })
     }
 

@@ -41,7 +41,8 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
             let read = read_recipe(&run.join(RECIPE)).and_then(|(recipe, seed)| Ok((read_log(&run)?, recipe, seed)));
             let (logged, recipe, seed) = match read {
                 Err(error) if run != *directory => {
-                    left_out.push(format!("{error:#}"));
+                    let error = format!("{error:#}");
+                    left_out.push(error.split("\nhint:").next().unwrap_or(&error).to_string());
                     continue;
                 }
                 read => read?,
@@ -128,7 +129,7 @@ fn read_log(run: &Path) -> Result<Logged> {
         return Ok(Logged { reports, ended: false });
     }
     reports.extend(read_lines(&run.join(EVALUATIONS))?.iter().map(as_report));
-    let ended = Run::is_in(run) && Run::latest_of(run)?.ended();
+    let ended = Run::latest_of(run).is_ok_and(|latest| latest.ended()); // its logs can be drawn without a checkpoint
     Ok(Logged { reports, ended })
 }
 
@@ -178,7 +179,7 @@ fn names(groups: &[(PathBuf, String, usize)]) -> Vec<String> {
         let alone = |parents: &usize| {
             (0..paths.len()).all(|other| other == index || tail(other, *parents) != tail(index, *parents))
         };
-        tail(index, (0..longest).find(alone).unwrap_or(longest - 1))
+        (0..longest).find(alone).map_or(named(&paths[index]), |parents| tail(index, parents))
     };
     (0..paths.len()).map(unique).collect()
 }
@@ -237,5 +238,7 @@ mod tests {
             let group = |(run, seed): &(&str, &str)| (PathBuf::from(run), seed.to_string(), 1);
             assert_eq!(names(&firsts.iter().map(group).collect::<Vec<_>>()), expected);
         }
+        let several = |run: &str, seed: &str| (PathBuf::from(run), seed.to_string(), 2);
+        assert_eq!(names(&[several("runs/copy-1", "1"), several("runs/copy-3", "3")]), ["copy-1", "copy-3"]);
     }
 }

@@ -49,7 +49,7 @@ impl Line {
 fn cure(text: &[u8], column: usize) -> &'static str {
     let near = String::from_utf8_lossy(&text[column.saturating_sub(3).min(text.len())..(column + 8).min(text.len())]);
     if text.starts_with(&[0x1f, 0x8b]) {
-        "\nhint: the file is compressed; `gunzip` makes one of lines"
+        "\nhint: the file is compressed; run `gunzip` on it first"
     } else if near.contains("NaN") || near.contains("Infinity") {
         "\nhint: JSON has no such number; leave the sequence out, or put 0 there and 0 in `mask`"
     } else if ["{", "["].contains(&String::from_utf8_lossy(text).trim()) {

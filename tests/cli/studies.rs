@@ -239,6 +239,7 @@ fn a_run_is_solved_at_the_first_evaluation_within_its_threshold_and_may_stop_the
     let again = ntm(here, "train --resume run");
     assert!(again.code == Some(0) && again.stderr.contains("finished"), "{}", again.stderr);
     assert_eq!(crate::common::lines(&here.join("run/metrics.jsonl")).last().unwrap()["step"], 10);
+    succeeds(here, "train --resume run --sequences 50");
     let more = refused(here, "train --resume run --sequences 90", 1);
     assert!(
         more.contains(
