@@ -83,16 +83,18 @@ impl Checkpoint {
 
     /// The recipe alone of the checkpoint that the bytes of a file hold.
     pub fn recipe_of_file(path: &Path, data: &[u8]) -> Result<Recipe> {
-        let recipe = header::metadata(data).and_then(|metadata| recipe_in(&metadata));
+        let recipe = header::metadata(data).and_then(|metadata| recipe_in(&metadata, &checksums_in(&metadata)?));
         recipe.with_context(|| not_usable(path))
     }
 
     /// The checkpoint that some bytes hold, checked as `load` does.
     pub fn parse(data: &[u8]) -> Result<Checkpoint> {
         let metadata = header::metadata(data)?;
-        let (recipe, progress) = (recipe_in(&metadata)?, progress_in(&metadata)?);
-        progress.check(&recipe)?;
         let checksums = checksums_in(&metadata)?;
+        let recipe = recipe_in(&metadata, &checksums)?;
+        let progress = text_in(&metadata, "progress", &checksums)?;
+        let progress: Progress = serde_json::from_str(progress).context("in its progress")?;
+        progress.check(&recipe)?;
         let layout = recipe.layout();
         if layout.size() > data.len() / 4 {
             let (weights, bytes) = (layout.size(), data.len());
@@ -127,18 +129,14 @@ fn field<'a>(metadata: &'a HashMap<String, String>, name: &str) -> Result<&'a st
     Ok(metadata.get(name).with_context(|| format!("its metadata has no `{name}`"))?)
 }
 
-fn recipe_in(metadata: &HashMap<String, String>) -> Result<Recipe> {
-    Recipe::parse(text_in(metadata, "recipe")?, &[]).context("in its recipe")
-}
-
-fn progress_in(metadata: &HashMap<String, String>) -> Result<Progress> {
-    serde_json::from_str(text_in(metadata, "progress")?).context("in its progress")
+fn recipe_in(metadata: &HashMap<String, String>, checksums: &HashMap<String, u32>) -> Result<Recipe> {
+    Recipe::parse(text_in(metadata, "recipe", checksums)?, &[]).context("in its recipe")
 }
 
 /// One of the texts that have a checksum, which must be right.
-fn text_in<'a>(metadata: &'a HashMap<String, String>, name: &str) -> Result<&'a str> {
+fn text_in<'a>(metadata: &'a HashMap<String, String>, name: &str, checksums: &HashMap<String, u32>) -> Result<&'a str> {
     let text = field(metadata, name)?;
-    check_sum(name, text.as_bytes(), &checksums_in(metadata)?)?;
+    check_sum(name, text.as_bytes(), checksums)?;
     Ok(text)
 }
 

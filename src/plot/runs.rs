@@ -145,43 +145,39 @@ fn read_recipe(path: &Path) -> Result<(Value, String)> {
 /// Names for groups by the directory and seed of the first of so many runs: the directory's name without the seed, or
 /// that of the study it is in. Where two would be alike, more of the path.
 fn names(groups: &[(PathBuf, String, usize)]) -> Vec<String> {
-    let whole = |run: &Path| run.canonicalize().unwrap_or(run.to_path_buf());
-    let study = |run: &Path| whole(run).parent().filter(|parent| Study::is_in(parent)).map(Path::to_path_buf);
-    let studies: Vec<Option<PathBuf>> = groups.iter().map(|(run, ..)| study(run)).collect();
-    let paths: Vec<PathBuf> = (groups.iter().zip(&studies))
-        .map(|((run, ..), study)| match study {
-            Some(directory) if studies.iter().filter(|other| *other == study).count() == 1 => directory.clone(),
-            _ => whole(run),
-        })
-        .collect();
+    let wholes = || groups.iter().map(|(run, ..)| run.canonicalize().unwrap_or(run.clone()));
+    let study = |run: PathBuf| run.parent().filter(|parent| Study::is_in(parent)).map(Path::to_path_buf);
+    let studies: Vec<Option<PathBuf>> = wholes().map(study).collect();
+    let alone = |study: &Option<PathBuf>| studies.iter().filter(|other| *other == study).count() == 1;
+    let of_study = |(run, study): (PathBuf, &Option<PathBuf>)| study.clone().filter(|_| alone(study)).unwrap_or(run);
+    let paths: Vec<PathBuf> = wholes().zip(&studies).map(of_study).collect();
     let named = |path: &Path| path.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
-    let stem = |name: &str, seed: &str| -> Option<String> {
-        let stem = name.strip_suffix(seed)?.strip_suffix('-')?;
-        (!stem.is_empty() && !seed.is_empty()).then(|| stem.to_string())
-    };
-    let numbered = |name: &str, stem: &str| {
-        let number = name.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
-        number.is_some_and(|number| number.parse::<u64>().is_ok())
-    };
+    let whole: Vec<String> = paths.iter().map(|path| named(path)).collect();
     // without its seed, unless the seed is the number of one of several, as in rate-1 and rate-2
-    let short = |index: usize| {
-        let (name, (_, seed, runs)) = (named(&paths[index]), &groups[index]);
-        let others = || (0..paths.len()).filter(|&other| other != index).map(|other| named(&paths[other]));
-        let of_several = |stem: &String| *runs == 1 && others().any(|other| other != name && numbered(&other, stem));
-        stem(&name, seed).filter(|stem| !of_several(stem)).unwrap_or(name)
-    };
-    let tail = |index: usize, parents: usize| {
-        let above: Vec<String> = paths[index].ancestors().skip(1).take(parents).map(named).collect();
-        above.into_iter().rev().chain([short(index)]).collect::<Vec<_>>().join("/")
-    };
-    let longest = paths.iter().map(|path| path.components().count()).max().unwrap_or(1);
-    let unique = |index: usize| {
-        let alone = |parents: &usize| {
-            (0..paths.len()).all(|other| other == index || tail(other, *parents) != tail(index, *parents))
+    let short = |(name, (_, seed, runs)): (&String, &(PathBuf, String, usize))| {
+        let stem = name.strip_suffix(seed.as_str()).and_then(|name| name.strip_suffix('-'));
+        let number = |other: &String, stem: &str| {
+            let number = other.strip_prefix(stem).and_then(|rest| rest.strip_prefix('-'));
+            other != name && number.is_some_and(|number| number.parse::<u64>().is_ok())
         };
-        (0..longest).find(alone).map_or(named(&paths[index]), |parents| tail(index, parents))
+        let of_several = |stem: &str| *runs == 1 && whole.iter().any(|other| number(other, stem));
+        let plain = |stem: &&str| !stem.is_empty() && !seed.is_empty() && !of_several(stem);
+        stem.filter(plain).unwrap_or(name).to_string()
     };
-    (0..paths.len()).map(unique).collect()
+    let shorts: Vec<String> = whole.iter().zip(groups).map(short).collect();
+    let mut names: Vec<Option<String>> = vec![None; paths.len()];
+    let longest = paths.iter().map(|path| path.components().count()).max().unwrap_or(1);
+    for parents in 0..longest {
+        let tail = |(path, short): (&PathBuf, &String)| {
+            let above: Vec<String> = path.ancestors().skip(1).take(parents).map(named).collect();
+            above.into_iter().rev().chain([short.clone()]).collect::<Vec<_>>().join("/")
+        };
+        let tails: Vec<String> = paths.iter().zip(&shorts).map(tail).collect();
+        for (name, tail) in names.iter_mut().zip(&tails).filter(|(name, _)| name.is_none()) {
+            *name = Some(tail.clone()).filter(|tail| tails.iter().filter(|other| *other == tail).count() == 1);
+        }
+    }
+    names.into_iter().zip(whole).map(|(name, whole)| name.unwrap_or(whole)).collect()
 }
 
 /// The objects of a log; of a run that goes on, the last line may be half written.
