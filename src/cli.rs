@@ -174,6 +174,9 @@ pub struct Eval {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+    /// Print the figures of each sequence instead, a JSON object per line; --sequence draws one by its number
+    #[arg(long, conflicts_with = "json")]
+    pub per_sequence: bool,
     #[command(flatten)]
     pub pictures: Pictures,
     #[command(flatten)]

@@ -150,9 +150,11 @@ impl Study {
     pub fn parse(directory: &Path, saved: &[u8]) -> Result<Study> {
         let mut saved: Value = serde_json::from_slice(saved)?;
         let recipe = Recipe::parse(&saved["recipe"].to_string(), &[])?;
-        let seeds = serde_json::from_value(saved["seeds"].take())?;
-        let sequences_before = serde_json::from_value(saved["sequences_before"].take())?;
-        let trained_by = serde_json::from_value(saved).ok(); // which has no fields yet where it was stopped so early
+        let seeds = serde_json::from_value(saved["seeds"].take()).context("its `seeds`")?;
+        let before = serde_json::from_value(saved["sequences_before"].take());
+        let sequences_before = before.context("its `sequences_before`")?;
+        let trained = saved.get("engine").or(saved.get("device")).is_some(); // or it was stopped before it was
+        let trained_by = trained.then(|| serde_json::from_value(saved)).transpose().context("its engine and device")?;
         Ok(Study { sequences_before, trained_by, ..Study::of(directory, recipe, seeds) })
     }
 

@@ -9,11 +9,11 @@ use crate::device;
 use crate::display::Measuring;
 use crate::distributed::Group;
 use crate::engine::Engine;
-use crate::metrics::Score;
+use crate::metrics::{Figures, Score, Totals};
 use crate::replay::MemoryShape;
 use crate::run::Run;
 use crate::study::Study;
-use crate::tasks::{Point, Source, Task, points};
+use crate::tasks::{Batch, Point, Source, Task, points};
 use crate::terminal::{print, say};
 use crate::train::{Protocol, evaluate};
 use anyhow::{Context, Result, bail};
@@ -48,6 +48,18 @@ struct StudyResults {
     runs: Vec<Results>,
 }
 
+/// A line of `--per-sequence`.
+#[derive(Serialize)]
+struct OfSequence<'a> {
+    training_seed: u64,
+    #[serde(flatten)]
+    point: &'a Point,
+    /// As `--sequence` counts them, from 1.
+    sequence: usize,
+    #[serde(flatten)]
+    figures: Figures,
+}
+
 /// A machine and how it did.
 struct Measured {
     recipe: Recipe,
@@ -64,9 +76,8 @@ pub fn run(flags: Eval) -> Result<()> {
     }
     let Measured { recipe, points, mut source, mut engine, theta, told } =
         measure(&flags, trained(&flags.trained)?, true)?;
-    let table = || points_table(&told.results) + &positions(&told.results);
     // first: a picture that cannot be written must not take the figures with it
-    print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table() })?;
+    print_results(&flags, &told, || points_table(&told.results) + &positions(&told.results))?;
     let evaluated = pictures::Evaluated { recipe: &recipe, points: &points, scores: &told.results, seed: flags.seed };
     pictures::draw(&flags.pictures, evaluated, &mut source, &mut *engine, &theta)
 }
@@ -91,9 +102,17 @@ fn run_study(flags: &Eval) -> Result<()> {
     if runs.is_empty() {
         bail!("no seed of `{}` has a checkpoint", directory.display());
     }
-    let table = seeds_table(&runs, study.recipe.solved.threshold.metric);
     let told = StudyResults { study: directory.display().to_string(), runs };
-    print(&if flags.json { serde_json::to_string_pretty(&told)? + "\n" } else { table })
+    print_results(flags, &told, || seeds_table(&told.runs, study.recipe.solved.threshold.metric))
+}
+
+/// Prints what was measured, but where each sequence has been printed.
+fn print_results(flags: &Eval, told: &impl Serialize, table: impl Fn() -> String) -> Result<()> {
+    match (flags.per_sequence, flags.json) {
+        (true, _) => Ok(()),
+        (false, true) => print(&(serde_json::to_string_pretty(told)? + "\n")),
+        (false, false) => print(&table()),
+    }
 }
 
 /// The seeds of a study of which there is something to say.
@@ -186,10 +205,16 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         }
     }
     let theta = Tensor::from_slice(&theta).to_device(backend.device);
-    let bar = Measuring::new(points.len() * source.evaluation_count(sequences));
-    let (group, done) = (Group::alone(), |sequences| bar.advance(sequences));
+    let bar = (!flags.per_sequence).then(|| Measuring::new(points.len() * source.evaluation_count(sequences)));
     let protocol = Protocol { points: &points, sequences, seed: flags.seed };
-    let scores = evaluate(&group, &mut *engine, &theta, &mut source, &protocol, done)?;
+    let seen = |point: &Point, first: usize, batch: &Batch, logits: &[f32]| match &bar {
+        Some(bar) => {
+            bar.advance(batch.size());
+            Ok(())
+        }
+        None => print(&lines(&recipe, point, first, &Totals::of_each(recipe.task.scoring(), logits, batch))?),
+    };
+    let scores = evaluate(&Group::alone(), &mut *engine, &theta, &mut source, &protocol, seen)?;
     drop(bar);
     let told = Results {
         checkpoint: file.display().to_string(),
@@ -207,6 +232,17 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         results: scores,
     };
     Ok(Measured { recipe, points, source, engine, theta, told })
+}
+
+/// The lines of `--per-sequence` for sequences of a point, the first of them of this number, from 0.
+fn lines(recipe: &Recipe, point: &Point, first: usize, each: &[Totals]) -> Result<String> {
+    let mut lines = String::new();
+    for (index, totals) in each.iter().enumerate() {
+        let (training_seed, figures) = (recipe.training.seed, totals.figures(recipe.task.scoring()));
+        let line = OfSequence { training_seed, point, sequence: first + index + 1, figures };
+        lines += &(serde_json::to_string(&line)? + "\n");
+    }
+    Ok(lines)
 }
 
 /// The file that a recipe is evaluated on, which may have moved or changed since the machine was trained.

@@ -4,7 +4,7 @@ use super::{checkpoint_file, grid, usage};
 use crate::checkpoint::Checkpoint;
 use crate::cli::{Axes, Info};
 use crate::config::{BUILT_IN, Recipe};
-use crate::metrics::{column, shown};
+use crate::metrics::name;
 use crate::progress::Progress;
 use crate::tasks::{Source, picture, points};
 use crate::terminal::{heading, print, terminal_columns};
@@ -118,9 +118,12 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.step_of_start())?;
         }
         if let Some(best) = &progress.best {
-            let (metric, mean) = (recipe.judged_by().to_string(), shown("squared_error", best.mean));
-            let points = if recipe.evaluation.grid.is_empty() { "" } else { ", the geometric mean over its points" };
-            writeln!(out, "best evaluation: {} {mean}{points}, at update {}", column(&metric), best.step)?;
+            writeln!(
+                out,
+                "best evaluation: that at update {}, by {}",
+                best.step,
+                name(&recipe.judged_by().to_string())
+            )?;
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;

@@ -57,6 +57,10 @@ fn checkpoint_file(path: &Path, latest: bool) -> Result<PathBuf> {
             "`{}` holds a study of several seeds\nhint: name the directory of one of them, seed-N in it",
             path.display()
         ),
+        None if Run::checkpoint_in(path, false).is_some() => bail!(
+            "the run in `{}` has lost its latest checkpoint\nhint: without --latest, its best machine is taken",
+            path.display()
+        ),
         None => bail!(
             "`{}` is a directory without a checkpoint\nhint: name a .safetensors file, or the directory of a run",
             path.display()
@@ -68,7 +72,7 @@ fn checkpoint_file(path: &Path, latest: bool) -> Result<PathBuf> {
 fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
     let file = checkpoint_file(&flags.checkpoint, flags.latest)?;
     if flags.latest && !flags.checkpoint.is_dir() {
-        bail!("`--latest` chooses one of a run's machines, `{}` is a file", file.display());
+        bail!("`--latest` takes the last machine of a run's directory, `{}` is a file", file.display());
     }
     let checkpoint = Checkpoint::load(&file)?;
     if flags.checkpoint.is_dir() {

@@ -190,7 +190,7 @@ mod tests {
                 vec![],
                 "unknown field `memory`; did you mean `model.memory` or `model.init.memory`?",
             ),
-            ("{}", vec![r#"training={"seed": 1, "seed": 2}"#], "`--set training`: `seed` appears twice"),
+            ("{}", vec![r#"training={"seed": 1, "seed": 2}"#], "`training`: `seed` appears twice"),
             ("{}", vec!["training..seed=3"], "`training..seed` is no path"),
             ("{}", vec!["evaluation.lengths=10,20"], "expected a list of whole numbers\nhint: for instance [10,20]"),
             ("{}", vec!["training.clip=none"], "expected an object\nhint: `training.clip.kind` chooses one"),

@@ -5,36 +5,48 @@ use crate::json::Unique;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
+/// The fields that name a file, each with those that say what was in it.
+const TOLD_BY_FILES: &[(&str, &[&str])] = &[
+    ("training.from", &["training.from_content"]),
+    ("task.train", &["task.train_content", "task.input_width", "task.output_width", "task.max_steps"]),
+    ("task.eval", &["task.eval_content"]),
+];
+
 /// Puts one `KEY=VALUE` into the user's recipe. A new `kind` leaves behind the fields that only the old kind has.
 pub fn set(recipe: &mut Value, setting: &str) -> Result<()> {
     let (key, text) = setting
         .split_once('=')
-        .with_context(|| format!("`--set {setting}` has no `=`\nhint: for instance --set training.batch_size=16"))?;
+        .with_context(|| format!("`{setting}` has no `=`\nhint: for instance training.batch_size=16"))?;
     let value = match serde_json::from_str(text) {
         Ok(value) => {
-            serde_json::from_str::<Unique>(text).with_context(|| format!("`--set {key}`"))?;
+            serde_json::from_str::<Unique>(text).with_context(|| format!("`{key}`"))?;
             value
         }
-        Err(error) if text.starts_with(['{', '[', '"']) => bail!("`--set {setting}` is not valid JSON: {error}"),
+        Err(error) if text.starts_with(['{', '[', '"']) => bail!("its value is not valid JSON: {error}"),
         Err(_) => Value::String(text.to_string()),
     };
     if key.split('.').any(str::is_empty) {
-        bail!("`--set {setting}`: `{key}` is no path\nhint: for instance --set training.batch_size=16");
+        bail!("`{key}` is no path\nhint: for instance training.batch_size");
+    }
+    let of_files = recipe.pointer("/task/kind").is_some_and(|kind| kind == "sequences") || !key.starts_with("task");
+    if let Some((file, _)) = TOLD_BY_FILES.iter().find(|(_, told)| of_files && told.contains(&key)) {
+        bail!("ntm reads it from a file\nhint: `{file}` names the file");
     }
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut place = &mut *recipe;
     for part in section.split('.').filter(|part| !part.is_empty()) {
-        let object = place.as_object_mut().with_context(|| format!("`--set {key}`: no section holds `{part}`"))?;
+        let object = place.as_object_mut().with_context(|| format!("no section holds `{part}` of `{key}`"))?;
         place = object.entry(part).or_insert_with(|| Value::Object(Map::new()));
     }
-    let object = place.as_object_mut().with_context(|| format!("`--set {key}`: `{section}` is not a section"))?;
+    let object = place.as_object_mut().with_context(|| format!("`{section}` is not a section"))?;
     if name == "kind" && !kinds_of(section).is_empty() && object.get("kind") != Some(&value) {
         let new = choose_kind(section, &value)?;
         object.retain(|field, _| new.get(field).is_some());
     }
     let before = object.insert(name.to_string(), value.clone());
-    for field in what_a_file_had(key) {
-        object.remove(*field);
+    let told = TOLD_BY_FILES.iter().find(|(file, _)| *file == key).map_or(&[][..], |(_, told)| told);
+    for field in told {
+        object.remove(field.rsplit('.').next().unwrap_or(field)); // another file says other things
     }
     let kind = |task: &Value| task.get("kind").cloned();
     let kinds = match key {
@@ -51,16 +63,6 @@ pub fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The fields beside the path of a file that say what it held, which another one will not.
-fn what_a_file_had(key: &str) -> &'static [&'static str] {
-    match key {
-        "training.from" => &["from_content"],
-        "task.train" => &["train_content", "input_width", "output_width", "max_steps"],
-        "task.eval" => &["eval_content"],
-        _ => &[],
-    }
 }
 
 /// Removes what a recipe says of its task elsewhere: axes, figures and bounds, which mean nothing to another one.

@@ -39,7 +39,7 @@ pub fn isolated<T>(run: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(|| caught(run))).unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<String>().map(String::as_str);
         let message = message.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-        bail!("a defect of ntm: {message}")
+        bail!("a bug in ntm: {message}")
     })
 }
 
@@ -84,7 +84,7 @@ mod tests {
     fn a_panic_of_our_own_is_an_error_where_others_must_survive_it() {
         let panics: [fn() -> Result<()>; 2] = [|| panic!("{} of 3", 4), || panic!("4 of 3")];
         for panics in panics {
-            assert_eq!(isolated(panics).expect_err("it panicked").to_string(), "a defect of ntm: 4 of 3");
+            assert_eq!(isolated(panics).expect_err("it panicked").to_string(), "a bug in ntm: 4 of 3");
         }
     }
 

@@ -5,6 +5,7 @@ use crate::simd::{self, Arch, Float, Level, Work};
 use crate::tasks::{Batch, Loss, Scoring, optimum};
 use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
+use std::ops::Range;
 
 /// Sums over sequences.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -26,7 +27,19 @@ pub struct Totals {
 impl Totals {
     /// Adds a batch with its logits (T, B, Y).
     pub fn add(&mut self, scoring: Scoring, logits: &[f32], batch: &Batch) {
-        simd::run(Level::best(), Adding { totals: self, scoring, logits, batch });
+        let sequences = 0..batch.size();
+        simd::run(Level::best(), Adding { totals: self, scoring, logits, batch, sequences });
+    }
+
+    /// Those of each sequence of a batch.
+    pub fn of_each(scoring: Scoring, logits: &[f32], batch: &Batch) -> Vec<Totals> {
+        let of_one = |b: usize| {
+            let mut totals = Totals::default();
+            let sequences = b..b + 1;
+            simd::run(Level::best(), Adding { totals: &mut totals, scoring, logits, batch, sequences });
+            totals
+        };
+        (0..batch.size()).map(of_one).collect()
     }
 
     fn more(&mut self, index: usize) -> &mut f64 {
@@ -74,21 +87,23 @@ impl Totals {
     }
 }
 
-/// `Totals::add`.
+/// `Totals::add`, of some of the sequences.
 struct Adding<'a> {
     totals: &'a mut Totals,
     scoring: Scoring,
     logits: &'a [f32],
     batch: &'a Batch,
+    sequences: Range<usize>,
 }
 
 impl Work for Adding<'_> {
     #[inline(always)]
     fn run<A: Arch>(self) {
-        let Adding { totals, scoring, logits, batch } = self;
+        let Adding { totals, scoring, logits, batch, sequences } = self;
         let size = batch.size();
         let width = batch.targets.len() / batch.mask.len().max(1);
-        for b in 0..size {
+        totals.sequences += sequences.len() as u64;
+        for b in sequences {
             let answers = (b..batch.mask.len()).step_by(size).filter(|&row| batch.mask[row] > 0.0);
             let (mut wrong, mut squares, mut values) = (0, 0.0, 0);
             for (position, row) in answers.enumerate() {
@@ -122,7 +137,6 @@ impl Work for Adding<'_> {
                 *totals.more(0) += optimum(batch, b, context);
             }
         }
-        totals.sequences += size as u64;
     }
 }
 

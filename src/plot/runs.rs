@@ -10,6 +10,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+/// What is said of a run that has just begun.
+const NO_REPORT: &str = "has no report yet";
+
 /// Runs of one recipe, of a seed each.
 pub struct Group {
     pub name: String,
@@ -48,7 +51,7 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 read => read?,
             };
             if logged.reports.is_empty() {
-                left_out.push(format!("`{shown}` has no report yet"));
+                left_out.push(format!("`{shown}` {NO_REPORT}"));
                 continue;
             }
             match groups.iter_mut().find(|group| group.recipe == recipe) {
@@ -70,7 +73,12 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
         }
     }
     if groups.is_empty() {
-        bail!("{}\nhint: a run reports every `training.report_every` updates", left_out.join(", "));
+        let hint = if left_out.iter().any(|words| words.ends_with(NO_REPORT)) {
+            "\nhint: a run reports every `training.report_every` updates"
+        } else {
+            ""
+        };
+        bail!("{}{hint}", left_out.join(", "));
     }
     let first = |group: &Group| (group.first.clone(), group.seeds[0].clone(), group.runs.len());
     let names = names(&groups.iter().map(first).collect::<Vec<_>>());

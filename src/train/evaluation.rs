@@ -6,7 +6,7 @@ use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{Score, Totals};
 use crate::progress::{Best, SolvedAt};
-use crate::tasks::{Point, Source, points};
+use crate::tasks::{Batch, Point, Source, points};
 use anyhow::Result;
 use tch::Tensor;
 
@@ -26,15 +26,15 @@ pub struct Protocol<'a> {
     pub seed: u64,
 }
 
-/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `done` is told of the sequences
-/// that have been gone through.
+/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `seen` is given those of this rank
+/// as they come, each with its point, the number of its first sequence and its logits.
 pub fn evaluate(
     group: &Group,
     engine: &mut dyn Engine,
     theta: &Tensor,
     source: &mut Source,
     protocol: &Protocol,
-    done: impl Fn(usize),
+    seen: impl Fn(&Point, usize, &Batch, &[f32]) -> Result<()>,
 ) -> Result<Vec<Score>> {
     let Protocol { points, seed, .. } = *protocol;
     let scoring = source.task.scoring();
@@ -48,9 +48,10 @@ pub fn evaluate(
             if number % group.size == group.rank {
                 let size = together.min(sequences - first);
                 let batch = source.evaluation_batch(seed, point, first as u64, size)?;
-                totals.add(scoring, engine.forward(theta, &batch)?, &batch);
+                let logits = engine.forward(theta, &batch)?;
+                totals.add(scoring, logits, &batch);
+                seen(point, first, &batch, logits)?;
             }
-            done(together.min(sequences - first));
             number += 1;
         }
         sums.push(totals.to_row());
@@ -110,7 +111,7 @@ impl Trainer {
     pub(super) fn scores(&mut self, points: &[Point], sequences: usize, seed: u64) -> Result<Vec<Score>> {
         let theta = self.evaluated_weights().shallow_clone();
         let protocol = Protocol { points, sequences, seed };
-        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, &protocol, |_| ())
+        evaluate(&self.group, &mut *self.engine, &theta, &mut self.source, &protocol, |_, _, _, _| Ok(()))
     }
 }
 

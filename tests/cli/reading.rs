@@ -31,6 +31,11 @@ fn a_run_directory_stands_for_its_best_checkpoint_and_without_one_for_its_latest
     fs::remove_file(here.join("run/checkpoints/best.safetensors")).unwrap();
     assert_eq!(succeeds(here, eval).json()["checkpoint"], "run/checkpoints/latest.safetensors");
     assert_eq!(succeeds(here, "info --checkpoint run --json").json()["progress"]["sequences"], 20);
+    let [latest, best] = ["latest", "best"].map(|name| here.join(format!("run/checkpoints/{name}.safetensors")));
+    fs::rename(&latest, &best).unwrap();
+    let message = refused(here, &format!("{eval} --latest"), 1);
+    assert!(message.contains("`run` has lost its latest checkpoint\nhint: without --latest"), "{message}");
+    fs::rename(&best, &latest).unwrap();
     succeeds(here, "export --checkpoint run --format npz --output run.npz");
     fs::create_dir(here.join("empty")).unwrap();
     assert!(
@@ -103,6 +108,28 @@ fn eval_as_json_has_the_promised_schema_and_sensible_values() {
         assert!((0.8 * bits..1.3 * bits).contains(&loss) && (0.3 * bits..0.7 * bits).contains(&errors), "{result}");
         assert!(result["exact"].as_u64().unwrap() <= 30);
     }
+}
+
+#[test]
+fn the_figures_of_each_sequence_have_those_of_all_as_their_mean() {
+    let directory = tiny_run();
+    let eval = |flags: &str| succeeds(directory.path(), &format!("{EVAL} --lengths 2,6 --sequences 30 {flags}"));
+    let whole = eval("--json").json();
+    let printed = eval("--per-sequence").stdout;
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 60);
+    for (lines, result) in lines.chunks(30).zip(whole["results"].as_array().unwrap()) {
+        let numbers: Vec<u64> = lines.iter().map(|line| line["sequence"].as_u64().unwrap()).collect();
+        assert_eq!(numbers, (1..=30).collect::<Vec<u64>>());
+        assert_eq!(keys(&lines[0]), ["training_seed", "length", "sequence", "loss_bits", "bit_errors", "exact"]);
+        let sum = |name: &str| lines.iter().map(|line| line[name].as_f64().unwrap()).sum::<f64>();
+        for (name, count) in [("loss_bits", 30.0), ("bit_errors", 30.0), ("exact", 1.0)] {
+            let (mean, expected) = (sum(name) / count, result[name].as_f64().unwrap());
+            assert!((mean - expected).abs() < 1e-9 * expected.max(1.0), "{name}: {mean}, {expected}");
+        }
+        assert!(lines.iter().all(|line| line["length"] == result["length"]));
+    }
+    assert_ne!(lines[0]["loss_bits"], lines[1]["loss_bits"]);
 }
 
 #[test]

@@ -37,7 +37,11 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
             2,
             &["cannot be used with", "a run keeps its recipe; `ntm train"],
         ),
-        ("train --set training.batch_size={", 1, &["`--set training.batch_size={` is not valid JSON: EOF"]),
+        (
+            "train --set training.batch_size={",
+            1,
+            &["with `--set training.batch_size={`: its value is not valid JSON: EOF"],
+        ),
         (
             "train --set model.memory.rows=9 --set model.hidden=12",
             1,
@@ -46,7 +50,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("train --resume run --sequences 5", 1, &["`--sequences 5`", "20"]),
         ("eval", 2, &["--checkpoint <FILE>"]),
         ("eval --checkpoint nowhere.safetensors", 1, &["cannot read", "`nowhere.safetensors`"]),
-        ("eval CHECKPOINT --latest", 1, &["`--latest` chooses one of a run's machines"]),
+        ("eval CHECKPOINT --latest", 1, &["`--latest` takes the last machine of a run"]),
         ("eval CHECKPOINT --lengths 0", 2, &["'0'", "--lengths", "from 1 to 1000000"]),
         ("eval CHECKPOINT --lengths 3,x", 2, &["'x'", "--lengths"]),
         ("eval CHECKPOINT --plot a.svg --curve a.svg", 2, &["`--plot` and `--curve` name the same file `a.svg`"]),

@@ -4,7 +4,7 @@ use crate::common::{
     Ran, TINY, assert_same_tensors, json_of, lines, ntm, progress, refused, send, start, succeeds, wait_for_file,
     wait_for_reports,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
 
 #[test]
@@ -202,6 +202,11 @@ fn a_study_is_measured_seed_by_seed_as_each_alone_and_by_median_and_range() {
     assert_eq!(ran.stdout.lines().filter(|line| line.trim_start().starts_with(['2', '3', '4', '6'])).count(), 5);
     assert_eq!(ran.stderr.matches("engine on cpu").count(), 1, "{}", ran.stderr);
 
+    let lines = succeeds(here, &format!("eval --checkpoint study {flags} --per-sequence")).stdout;
+    let seed = |line| serde_json::from_str::<Value>(line).unwrap()["training_seed"].as_u64().unwrap();
+    let seeds: Vec<u64> = lines.lines().map(seed).collect();
+    assert_eq!(seeds, [[2; 18], [3; 18], [4; 18]].concat(), "two lengths of nine sequences each");
+
     assert!(refused(here, "eval --checkpoint study --plot a.png", 2).contains("name the directory of a seed"));
     let message = refused(here, "predict --checkpoint study", 1);
     assert!(message.contains("`study` holds a study of several seeds\nhint: name the directory of one"), "{message}");
@@ -209,6 +214,29 @@ fn a_study_is_measured_seed_by_seed_as_each_alone_and_by_median_and_range() {
     let ran = succeeds(here, &format!("eval --checkpoint study {flags}"));
     assert!(ran.stderr.contains("seed 3 has no checkpoint yet: left out"), "{}", ran.stderr);
     assert!(ran.stdout.contains("of 2 seeds"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_damaged_field_of_study_json_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 2 --sequences 5 --run-dir study"));
+    let file = here.join("study/study.json");
+    let good = json_of(&file);
+    for (field, value, named) in [
+        ("seeds", json!("2"), "its `seeds`"),
+        ("sequences_before", Value::Null, "its `sequences_before`"),
+        ("engine", json!("fast"), "its engine and device: unknown variant `fast`"),
+        ("device", json!(0), "its engine and device"),
+    ] {
+        let mut damaged = good.clone();
+        damaged[field] = value;
+        fs::write(&file, damaged.to_string()).unwrap();
+        for line in ["train --resume study", "eval --checkpoint study"] {
+            let message = refused(here, line, 1);
+            assert!(message.contains("cannot read study `study/study.json`") && message.contains(named), "{message}");
+        }
+    }
 }
 
 #[test]
