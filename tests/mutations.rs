@@ -2,12 +2,15 @@
 //! `fuzz/` does the same guided by coverage; this needs nothing but the tests' own tools.
 #![allow(clippy::unwrap_used)] // helpers of tests are no tests to clippy
 
+#[path = "common/resealed.rs"]
+mod resealed;
+
 use ntm::checkpoint::Checkpoint;
 use ntm::config::{BUILT_IN, Recipe};
 use ntm::tasks::{Sequences, Source, Task};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde_json::Value;
+use resealed::resealed;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
@@ -73,18 +76,6 @@ fn damaged(seeds: &[Vec<u8>], count: usize, mut read: impl FnMut(Vec<u8>, &mut C
     assert!(grown < 64 << 20, "reading files of a few kB took {grown} bytes");
     assert!(taken > 0 && taken < count, "{taken} of {count} were taken: nothing was tested");
     taken
-}
-
-/// A header with the right checksums of the texts in it, or few would get past them.
-fn resealed(header: &[u8]) -> Option<Vec<u8>> {
-    let mut header: Value = serde_json::from_slice(header).ok()?;
-    let texts = header.get_mut("__metadata__")?;
-    let mut checksums: Value = serde_json::from_str(texts.get("checksums")?.as_str()?).ok()?;
-    for name in ["recipe", "progress"] {
-        *checksums.get_mut(name)? = crc32fast::hash(texts.get(name)?.as_str()?.as_bytes()).into();
-    }
-    texts["checksums"] = checksums.to_string().into();
-    Some(header.to_string().into_bytes())
 }
 
 fn checkpoints(count: usize) -> usize {
