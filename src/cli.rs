@@ -5,6 +5,7 @@ mod values;
 pub use values::Seeds;
 
 use crate::device::DeviceChoice;
+use crate::tasks::Axis;
 use clap::builder::RangedU64ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -230,6 +231,19 @@ pub struct Axes {
     /// Numbers of vectors (priority-sort)
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = count)]
     pub vectors: Vec<usize>,
+}
+
+impl Axes {
+    /// The values of each axis that has some.
+    pub fn given(&self) -> impl Iterator<Item = (Axis, &Vec<usize>)> {
+        let values = |axis| match axis {
+            Axis::Length => &self.lengths,
+            Axis::Repeats => &self.repeats,
+            Axis::Items => &self.items,
+            Axis::Vectors => &self.vectors,
+        };
+        Axis::ALL.into_iter().map(move |axis| (axis, values(axis))).filter(|(_, values)| !values.is_empty())
+    }
 }
 
 /// What to draw of an evaluation; a file that is there already is written over.

@@ -19,7 +19,7 @@ use crate::model::Layout;
 use crate::optim::Optimizer;
 use crate::progress::{Progress, TrainedBy, Window};
 use crate::run::Run;
-use crate::tasks::Source;
+use crate::tasks::{Curriculum, Source};
 pub use ahead::{Ahead, Jobs};
 use anyhow::Result;
 pub use evaluation::{Protocol, evaluate};
@@ -332,6 +332,7 @@ impl Trainer {
     /// The means since the last report.
     fn report(&mut self, sequences_per_second: f64) -> Report {
         let Window { totals, updates, grad_norms, clipped_norms } = std::mem::take(&mut self.progress.window);
+        let last = self.progress.step_of_start().saturating_sub(1);
         Report {
             step: self.progress.step,
             sequences: self.progress.sequences,
@@ -341,6 +342,7 @@ impl Trainer {
             clipped_norm: self.recipe.training.clip.clipped(0.0).map(|_| clipped_norms / updates as f64),
             learning_rate: self.progress.learning_rate(&self.recipe, self.progress.step_of_start()),
             sequences_per_second,
+            reach: (self.recipe.training.curriculum != Curriculum::None).then(|| self.reach(last)),
             restarts: self.progress.restarts,
         }
     }

@@ -29,7 +29,7 @@ pub fn run(flags: Export) -> Result<()> {
         Format::Npz => npz::encode(&checkpoint)?,
         Format::Torchscript => {
             let (bytes, difference) = torchscript::encode(&checkpoint)?;
-            say(&format!("its logits differ from the engine's by at most {difference:.0e}"));
+            say(&format!("its logits differ from the machine's by at most {difference:.0e}"));
             bytes
         }
         Format::Onnx => match flags.onnx_graph.unwrap_or(OnnxGraph::Sequence) {

@@ -2,7 +2,7 @@
 
 use super::{checkpoint_file, grid, usage};
 use crate::checkpoint::Checkpoint;
-use crate::cli::{Axes, Info};
+use crate::cli::Info;
 use crate::config::{BUILT_IN, Recipe};
 use crate::metrics::name;
 use crate::progress::Progress;
@@ -17,8 +17,7 @@ pub fn run(flags: Info) -> Result<()> {
     if let (true, Some(name)) = (flags.sample, &flags.recipe) {
         return print(&sample(name, &flags)?);
     }
-    let Axes { lengths, repeats, items, vectors } = &flags.axes;
-    if [lengths, repeats, items, vectors].iter().any(|values| !values.is_empty()) {
+    if flags.axes.given().next().is_some() {
         return usage("axes only shape a sample\nhint: add --sample");
     }
     match (&flags.recipe, &flags.checkpoint) {

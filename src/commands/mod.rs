@@ -22,7 +22,7 @@ use crate::limits::in_range;
 use crate::model::{Config, MemoryStart, with_rows};
 use crate::run::Run;
 use crate::study::Study;
-use crate::tasks::{Axis, Grid, MOST, Point, Source, Task};
+use crate::tasks::{Grid, MOST, Point, Source, Task};
 use crate::terminal::say;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
@@ -137,15 +137,7 @@ fn too_few_rows(recipe: &Recipe, points: &[Point], source: &mut Source, seed: u6
 /// The values that the flags name, on the axes of a task; `defaults` for the axes they don't.
 fn grid(flags: &Axes, task: &Task, mut defaults: Grid) -> Result<Grid> {
     let axes = task.axes();
-    for (axis, values) in [
-        (Axis::Length, &flags.lengths),
-        (Axis::Repeats, &flags.repeats),
-        (Axis::Items, &flags.items),
-        (Axis::Vectors, &flags.vectors),
-    ] {
-        if values.is_empty() {
-            continue;
-        }
+    for (axis, values) in flags.given() {
         let flag = format!("--{}", axis.plural());
         let Some(varying) = axes.iter().find(|varying| varying.axis == axis) else {
             let names: Vec<String> = axes.iter().map(|varying| format!("--{}", varying.axis.plural())).collect();

@@ -15,6 +15,8 @@ pub use load::BUILT_IN;
 pub use nonfinite::{MOST_ROLLBACKS, OnNonfinite};
 pub use restart::{MOST_RESTARTS, Restart};
 pub use solved::{Metric, Solved, Threshold};
+#[cfg(test)]
+pub use words::words_of;
 
 use crate::limits::in_range;
 use crate::tasks::Scoring;

@@ -140,3 +140,33 @@ pub fn described(value: &Value) -> &'static str {
 pub fn join(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::de::DeserializeOwned;
+    use serde_json::json;
+
+    /// Asserts that these are all kinds that a `T` can be, by what serde says where it is none of them.
+    fn assert_all<T: Serialize + DeserializeOwned>(kinds: Vec<T>) {
+        let error = serde_json::from_value::<T>(json!({ "kind": "?" })).err().unwrap().to_string();
+        let known: Vec<&str> = error.split('`').skip(3).step_by(2).collect();
+        let kinds: Vec<Value> =
+            kinds.into_iter().map(|kind| serde_json::to_value(kind).unwrap()["kind"].take()).collect();
+        assert_eq!(kinds, known, "{error}");
+    }
+
+    #[test]
+    fn kinds_names_every_kind_in_its_order() {
+        assert_all(tasks::Task::kinds());
+        assert_all(model::Config::kinds());
+        assert_all(model::ControllerConfig::kinds());
+        assert_all(optim::Clip::kinds());
+        assert_all(optim::Config::kinds());
+        assert_all(optim::Schedule::kinds());
+        assert_all(tasks::Curriculum::kinds());
+        assert_all(Blur::kinds());
+        assert_all(OnNonfinite::kinds());
+        assert_all(Restart::kinds());
+    }
+}

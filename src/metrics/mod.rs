@@ -25,6 +25,9 @@ pub struct Report {
     pub clipped_norm: Option<f64>,
     pub learning_rate: f64,
     pub sequences_per_second: f64,
+    /// How far the ranges of a curriculum reach, from 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reach: Option<f64>,
     /// How often the run has begun anew.
     #[serde(skip_serializing_if = "none")]
     pub restarts: u32,
@@ -39,7 +42,7 @@ impl Report {
         let norm = [("grad_norm", self.grad_norm)].into_iter();
         let norms = norm.chain(self.clipped_norm.map(|norm| ("grad_norm_clipped", norm)));
         let rates = [("learning_rate", self.learning_rate), ("sequences_per_second", self.sequences_per_second)];
-        self.figures.means().chain(norms).chain(rates)
+        self.figures.means().chain(norms).chain(rates).chain(self.reach.map(|reach| ("reach", reach)))
     }
 }
 

@@ -22,6 +22,7 @@ pub(super) const WORDS: &[(&str, &str, Unit)] = &[
     ("grad_norm", "gradient norm", Unit::None),
     ("learning_rate", "learning rate", Unit::None),
     ("sequences_per_second", "sequences per second", Unit::None),
+    ("reach", "reach of the curriculum", Unit::None),
     ("seconds", "time", Unit::Seconds),
 ];
 

@@ -19,6 +19,8 @@ pub enum Axis {
 }
 
 impl Axis {
+    pub const ALL: [Axis; 4] = [Axis::Length, Axis::Repeats, Axis::Items, Axis::Vectors];
+
     /// As a field of `evaluation` and as a flag.
     pub fn plural(self) -> &'static str {
         match self {
@@ -102,7 +104,7 @@ impl<'de> Deserialize<'de> for Point {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Point, D::Error> {
         let fields = serde_json::Map::deserialize(deserializer)?;
         let value = |axis: Axis| Some((axis, fields.get(axis.name())?.as_u64()? as usize));
-        Ok(Point::new([Axis::Length, Axis::Repeats, Axis::Items, Axis::Vectors].into_iter().filter_map(value)))
+        Ok(Point::new(Axis::ALL.into_iter().filter_map(value)))
     }
 }
 
@@ -120,6 +122,17 @@ pub fn points(grid: &Grid) -> Vec<Point> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::words_of;
+
+    #[test]
+    fn a_point_of_every_axis_is_read_as_it_was_written() {
+        let point = Point::new(words_of::<Axis>().iter().map(|name| {
+            let axis: Axis = serde_json::from_value((*name).into()).unwrap();
+            assert_eq!(axis.plural(), *name);
+            (axis, name.len())
+        }));
+        assert_eq!(serde_json::from_value::<Point>(serde_json::to_value(&point).unwrap()).unwrap(), point);
+    }
 
     #[test]
     fn a_grid_has_a_point_for_every_combination_and_one_without_axes() {

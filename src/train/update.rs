@@ -34,12 +34,17 @@ impl Trainer {
             self.recipe.training.curriculum.judge(&mut self.progress.lesson);
         }
         let training = &self.recipe.training;
-        let axes = || self.recipe.task.axes();
-        let reach = training.curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes);
+        let reach = self.reach(step);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
         let mut batch = self.source.training_slice(training.seed, self.progress.batch(), size, reach, slice)?;
         batch.blur = training.blur.at(step + 1, self.recipe.updates());
         self.update_by(batch, asked)
+    }
+
+    /// How far the curriculum reaches in an update of this start, which counts from 0.
+    pub(super) fn reach(&self, step: u64) -> f64 {
+        let (curriculum, axes) = (&self.recipe.training.curriculum, || self.recipe.task.axes());
+        curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes)
     }
 
     /// One update by a batch, or by this rank's slice of one.

@@ -263,3 +263,21 @@ fn a_run_with_weights_of_another_needs_the_same_ones_to_begin_and_none_to_go_on(
     fs::rename(here.join("run"), here.join("moved")).unwrap();
     assert!(refused(here, &format!("{still} --from run --run-dir another"), 1).contains("cannot read checkpoint"));
 }
+
+#[test]
+fn a_report_says_how_far_a_curriculum_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let reach = |curriculum: &str, run: &str| {
+        let line = format!("train {TINY} --sequences 40 --set training.curriculum={curriculum} --run-dir {run}");
+        succeeds(directory.path(), &line);
+        let lines = lines(&directory.path().join(run).join("metrics.jsonl"));
+        lines.iter().map(|line| line["reach"].as_f64()).collect::<Vec<_>>()
+    };
+    // reports every 5 updates, the last of them, counted from 0, number 4, 9, 14, ...; all is reached after 20
+    let grown = [0.2, 0.45, 0.7, 0.95, 1.0, 1.0, 1.0, 1.0].map(Some);
+    assert_eq!(reach(r#"{"kind":"grow","over":0.5}"#, "grow"), grown);
+    // lengths 1 to 3: two levels, each after 10 updates, whatever they cost
+    let mastered = [0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 1.0, 1.0].map(Some);
+    assert_eq!(reach(r#"{"kind":"mastered","at_most":100,"updates":10}"#, "mastered"), mastered);
+    assert_eq!(reach(r#"{"kind":"none"}"#, "none"), [None; 8]);
+}

@@ -80,14 +80,16 @@ impl<'g> Network<'g> {
     }
 
     fn ntm_step(&self, config: &NtmConfig, x: Value<'g>, prev: &[Value<'g>]) -> (Value<'g>, Vec<Value<'g>>) {
-        let (width, reads, writes) = (config.memory.width, config.read_heads, config.write_heads);
+        // `shift_range` and `init` are other functions': a field that comes new must be some function's
+        let NtmConfig { controller, memory, read_heads, write_heads, shift_range: _, activation, init: _ } = config;
+        let (width, reads, writes) = (memory.width, *read_heads, *write_heads);
         let (prev_controller, shared) = prev.split_at(prev.len() - 3);
-        let [memory, weighting, read] = *shared else { unreachable!("memory, weighting, read") };
+        let [prev_memory, weighting, read] = *shared else { unreachable!("memory, weighting, read") };
         let flat = |read: Value<'g>| read.reshape(&[0, (reads * width) as i64]);
 
-        let layers = config.controller.layers().layers;
+        let layers = controller.layers().layers;
         let seen = self.graph.concat(&[x, flat(read)], 1);
-        let (h, mut state) = match config.controller {
+        let (h, mut state) = match controller {
             ControllerConfig::Lstm(_) => self.lstm("controller", layers, seen, prev_controller),
             ControllerConfig::Feedforward(_) => {
                 let layer = |input, layer| self.linear(&format!("controller.{layer}"), input).op("Tanh");
@@ -100,17 +102,17 @@ impl<'g> Network<'g> {
         let by_head = |index: usize, heads: usize| emitted[index].reshape(&[0, heads as i64, -1]);
         let edits = by_head(1, writes).split(2, &[addressing, width, width]);
         let raw = self.graph.concat(&[by_head(0, reads), edits[0]], 1);
-        let weighting = self.address(config, raw, memory, weighting);
+        let weighting = self.address(config, raw, prev_memory, weighting);
 
         let mut sizes = vec![1; 1 + writes];
         sizes[0] = reads;
         let weightings = weighting.split(1, &sizes); // (B, R, N), then W times (B, 1, N)
         // Eq. 2: read
-        let read = weightings[0].matmul(memory);
+        let read = weightings[0].matmul(prev_memory);
         // Eq. 3, 4: write, one head after the other
         let erases = edits[1].op("Sigmoid").split(1, &sizes[1..]);
-        let adds = activated(edits[2], config.activation.add).split(1, &sizes[1..]);
-        let memory = (0..writes).fold(memory, |memory, head| {
+        let adds = activated(edits[2], activation.add).split(1, &sizes[1..]);
+        let memory = (0..writes).fold(prev_memory, |memory, head| {
             let w = weightings[1 + head].transposed(); // (B, N, 1)
             memory * (1.0 - w * erases[head]) + w * adds[head]
         });

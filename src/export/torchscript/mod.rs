@@ -4,7 +4,7 @@ mod source;
 
 use super::weights;
 use crate::checkpoint::Checkpoint;
-use crate::fused::Fused;
+use crate::composed::Composed;
 use crate::random::{Purpose, stream};
 use crate::shim::Script;
 use crate::tasks::Batch;
@@ -13,7 +13,7 @@ use rand::Rng;
 use std::collections::{BTreeMap, HashMap};
 use tch::{CModule, Device, Kind, Tensor};
 
-/// The largest difference from the engine that an export may have, relative to the largest logit above 1.
+/// The largest difference from the definition that an export may have, relative to the largest logit above 1.
 const TOLERANCE: f64 = 1e-5;
 /// Over this many steps.
 const CHECKED_STEPS: usize = 40;
@@ -21,7 +21,7 @@ const CHECKED_STEPS: usize = 40;
 /// A tensor by its name below some module, and whether it is learned.
 type Named<'a> = (&'a str, &'a Tensor, bool);
 
-/// The bytes of the file, and how far the module that they load as is from the engine.
+/// The bytes of the file, and how far the module that they load as is from the definition.
 pub fn encode(checkpoint: &Checkpoint) -> Result<(Vec<u8>, f64)> {
     let layout = checkpoint.recipe.layout();
     let weights = weights(checkpoint);
@@ -39,7 +39,7 @@ pub fn encode(checkpoint: &Checkpoint) -> Result<(Vec<u8>, f64)> {
     let difference = difference(checkpoint, &bytes).context("the exported module cannot be run")?;
     ensure!(
         difference <= TOLERANCE,
-        "the exported module differs from the engine by {difference:e}, allowed: {TOLERANCE:e}\n\
+        "the exported module differs from the machine by {difference:e}, allowed: {TOLERANCE:e}\n\
          hint: please report this with the checkpoint; `--format npz` gives its weights"
     );
     Ok((bytes, difference))
@@ -65,7 +65,7 @@ fn module(path: &str, named: &[Named], sources: &HashMap<&str, String>) -> Resul
     Ok(script)
 }
 
-/// The largest difference between the logits of the module in `bytes` and those of the engine on two random sequences,
+/// The largest difference between the logits of the module in `bytes` and those of the definition on two random sequences,
 /// relative to the largest logit above 1. Both run in f64: a recurrence can amplify the rounding of f32 beyond any
 /// bound, and that is no error of the export.
 fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
@@ -74,11 +74,9 @@ fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
     let mut batch = Batch::zeros(vec![CHECKED_STEPS; 2], x, y);
     let mut rng = stream(recipe.training.seed, Purpose::EvaluationSequence, 0);
     batch.inputs.iter_mut().for_each(|input| *input = rng.random_range(-1.0..1.0));
-    let theta: Vec<f64> = checkpoint.theta.iter().map(|&value| value.into()).collect();
-    let mut engine = Fused::<f64>::new(recipe.network(), 1)?;
-    let logits = Tensor::from_slice(engine.logits(&theta, &batch)).view([batch.steps as i64, 2, y as i64]);
-
     let _guard = tch::no_grad_guard();
+    let theta = Tensor::from_slice(&checkpoint.theta).to_kind(Kind::Double);
+    let logits = Composed::new(recipe.network()).logits(&theta, &batch);
     let mut module = CModule::load_data(&mut &*bytes)?;
     module.to(Device::Cpu, Kind::Double, false);
     let inputs = Tensor::from_slice(&batch.inputs).view([batch.steps as i64, 2, x as i64]);
@@ -94,7 +92,7 @@ mod tests {
     use crate::progress::Progress;
 
     #[test]
-    fn a_module_with_other_weights_than_the_engine_is_noticed() {
+    fn a_module_with_other_weights_than_the_machine_is_noticed() {
         let recipe = Recipe::parse(r#"{"model": {"memory": {"rows": 4, "width": 2}}}"#, &[]).unwrap();
         let theta = recipe.layout().initial_theta(1);
         let mut checkpoint = Checkpoint { recipe, progress: Progress::default(), theta, optimizer: vec![] };

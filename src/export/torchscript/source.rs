@@ -188,9 +188,19 @@ def address(self, raw: Tensor, memory: Tensor, prev_weighting: Tensor) -> Tensor
 }
 
 fn ntm_step(config: &NtmConfig, state: &str, types: &str, controller: &str) -> String {
-    let (width, reads, writes) = (config.memory.width, config.read_heads, config.write_heads);
+    // `controller`, `shift_range` and `init` are other functions': a field that comes new must be some function's
+    let NtmConfig {
+        controller: _,
+        memory,
+        read_heads: reads,
+        write_heads: writes,
+        shift_range: _,
+        activation,
+        init: _,
+    } = config;
+    let width = memory.width;
     let addressing = config.emitted().reading();
-    let add = activated("add", config.activation.add);
+    let add = activated("add", activation.add);
     format!(
         "
 def step(self, x: Tensor, state: {types}) -> Tuple[Tensor, {types}]:
