@@ -312,6 +312,22 @@ fn how_many_threads_a_team_has_is_a_constant_to_the_compiler_of_every_card() {
 }
 
 #[test]
+fn streamed_weights_are_loaded_by_sixteen_bytes() {
+    if !has_nvrtc() {
+        return;
+    }
+    let shape = shape(&Recipe::load("copy", &[]).unwrap(), 1000);
+    let (code, _) = compiler::compile(&compiler::options(&shape.sizes, "compute_90")).unwrap();
+    let code = String::from_utf8(code).unwrap();
+    for kernel in ["ntm_forward", "ntm_backward"] {
+        let entry = code.split(".entry ").find(|entry| entry.starts_with(kernel)).unwrap();
+        let wide = entry.lines().filter(|line| line.contains("ld.global") && line.contains(".v4.")).count();
+        // four rows that registers hold; of the products, each unrolled by four, some more
+        assert!(wide >= 10, "{kernel} has {wide}");
+    }
+}
+
+#[test]
 fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
     if !has_nvrtc() {
         return;

@@ -155,9 +155,11 @@ DEVICE Sums product(const Sizes &p, const Matrix &w, const Held &held, int count
                 i += share.parts;
             }
         }
-#pragma unroll 8
+#pragma unroll 4
         for (; i < w.inputs; i += share.parts) {
-            accumulate(sums, *(const Four *)(w.weights + (long long)i * share.stride + 4 * group), values + i * p.together, share.quad);
+            // a copy, or the compiler makes four loads of 4 bytes of it
+            const Four four = *(const Four *)(w.weights + (long long)i * share.stride + 4 * group);
+            accumulate(sums, four, values + i * p.together, share.quad);
         }
 #pragma unroll 4
         for (i = part; i < w.resident_rows; i += share.parts) {
