@@ -89,7 +89,8 @@ impl Backend {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
         if place.is_none_or(|place| place.rank == 0) {
-            say(&format!("no fused engine on {device}: {error:#}"));
+            let why = format!("{error:#}");
+            say(&format!("no fused engine on {device}: {}", why.split("\nhint:").next().unwrap_or(&why)));
         }
         match wanted.device {
             DeviceChoice::Auto => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),

@@ -6,6 +6,7 @@ mod card;
 mod emulated;
 #[path = "../machines/mod.rs"]
 mod machines;
+mod proof;
 mod training;
 
 use emulated::{Emulated, barriers};

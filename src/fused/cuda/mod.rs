@@ -10,6 +10,7 @@ mod fields;
 mod kernels;
 mod maps;
 pub mod nvrtc;
+mod proof;
 mod shape;
 mod tape;
 mod trace;
@@ -29,6 +30,7 @@ use anyhow::{Result, anyhow};
 use batch::Given;
 use fields::Fields;
 use maps::Maps;
+use proof::Proof;
 use std::rc::Rc;
 use tape::Tape;
 use tch::{Device, Kind, Tensor};
@@ -53,6 +55,8 @@ pub struct CudaFused {
     /// Where batches are put together.
     batch: Tensor,
     logits: Vec<f32>,
+    /// Where it proves itself first.
+    proof: Option<Proof>,
 }
 
 /// A forward pass: what it was given, and what a backward pass goes on with.
@@ -77,12 +81,15 @@ fn shape(plan: &Plan, launcher: &dyn Launcher, sequences: usize, kind: Kind) -> 
 }
 
 impl CudaFused {
-    /// An engine for f32 weights on the card of a number. An error says why there can be none.
+    /// An engine for f32 weights on the card of a number, which proves itself there. An error says why there can be
+    /// none.
     pub fn on_card(spec: Spec, index: usize) -> Result<CudaFused> {
         // first, so that libtorch holds the card's context, which a machine that is refused would give up otherwise
         let _held = Tensor::f_zeros([1], (Kind::Float, Device::Cuda(index)))?;
         let card = Card::new(index)?;
-        CudaFused::new(spec, Rc::new(card), (Kind::Float, Device::Cuda(index)))
+        let mut engine = CudaFused::new(spec, Rc::new(card), (Kind::Float, Device::Cuda(index)))?.proving(spec)?;
+        engine.prove(1)?;
+        Ok(engine)
     }
 
     /// An engine for weights of a kind on a device, which must be the launcher's. An error if a block's vectors do not
@@ -101,6 +108,7 @@ impl CudaFused {
             tape: Tape::new(options),
             batch: Tensor::f_empty([0], (Kind::Float, Device::Cpu))?,
             logits: vec![],
+            proof: None,
             snapshot_bytes: SNAPSHOT_BYTES,
             plan,
             maps,
@@ -274,6 +282,7 @@ impl Engine for CudaFused {
     }
 
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
+        self.prove(batch.size())?;
         let logits = self.logits(theta, batch)?;
         self.logits.resize(logits.numel(), 0.0);
         logits.to_device(Device::Cpu).to_kind(Kind::Float).f_copy_data(&mut self.logits, logits.numel())?;
@@ -285,6 +294,7 @@ impl Engine for CudaFused {
     }
 
     fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
+        self.prove(batch.size())?;
         Ok(Logits::Device(self.logits_and_gradient(theta, batch, gradient)?))
     }
 }

@@ -41,13 +41,28 @@ pub fn open(folder: Option<&Path>) -> Result<&'static Nvrtc> {
     static FOUND: OnceLock<Option<Nvrtc>> = OnceLock::new();
     let found = FOUND.get_or_init(|| {
         let folders = folder.map(|folder| vec![folder.to_path_buf()]).unwrap_or_else(beside_libtorch);
-        let names = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
-        let files = folders.iter().flat_map(|folder| names.map(|name| folder.join(name))).filter(|file| file.exists());
-        files.chain(names.map(PathBuf::from)).find_map(|file| Nvrtc::load(&file))
+        let files = folders.iter().flat_map(|folder| files_in(folder));
+        files.chain(NAMES.map(PathBuf::from)).find_map(|file| Nvrtc::load(&file))
     });
     found.as_ref().context(
         "NVRTC (libnvrtc.so.13) is not installed\nhint: `pip install nvidia-cuda-nvrtc` into libtorch's environment",
     )
+}
+
+/// The file, by what may come first.
+const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+
+/// Those that a folder has. An unpacked libtorch has a checksum in the name.
+fn files_in(folder: &Path) -> Vec<PathBuf> {
+    let with_checksum = |file: &PathBuf| {
+        let name = file.file_name().map_or(String::new(), |name| name.to_string_lossy().to_string());
+        let rest = name.strip_prefix("libnvrtc-");
+        rest.is_some_and(|rest| !rest.starts_with("builtins") && rest.contains(".so"))
+    };
+    let all = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut others: Vec<PathBuf> = all.filter(with_checksum).collect();
+    others.sort();
+    NAMES.map(|name| folder.join(name)).into_iter().filter(|file| file.exists()).chain(others).collect()
 }
 
 /// Where wheels of CUDA 13 and 12 put NVRTC, and an unpacked libtorch, from where libtorch is.
@@ -166,6 +181,23 @@ unsafe fn symbol<F: Copy>(library: *mut c_void, name: &CStr) -> Option<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_found_by_their_plain_names_and_by_those_with_a_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = [
+            "libnvrtc-b51b459d.so.12",
+            "libnvrtc-builtins.so.12.1",
+            "libnvrtc.so",
+            "libnvrtc.so.13",
+            "libnvrtc.alt.so.13",
+        ];
+        files.map(|name| std::fs::write(folder.path().join(name), "").unwrap());
+        let found = files_in(folder.path());
+        let names: Vec<_> = found.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["libnvrtc.so.13", "libnvrtc.so", "libnvrtc-b51b459d.so.12"]);
+        assert!(files_in(Path::new("/nowhere")).is_empty());
+    }
 
     #[test]
     fn a_library_without_nvrtcs_functions_is_passed_over() {

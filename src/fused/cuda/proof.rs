@@ -1,0 +1,100 @@
+//! The engine proves itself: before blocks run in a way in which they have not run on this card, by kernels that a
+//! compiler has made for it there, they must give what the engine on the CPU gives.
+
+use super::{CudaFused, Sizes, shape};
+use crate::fused::Fused;
+use crate::model::Spec;
+use crate::random::{Purpose, stream};
+use crate::tasks::Batch;
+use anyhow::{Result, bail};
+use rand::Rng;
+use tch::{Device, Kind, Tensor};
+
+/// The most steps of a sequence that it compares by.
+const STEPS: usize = 8;
+/// How far a value may be from the CPU's, as a part of the largest of its tensor. Rounding makes up to 3e-5 of it, also
+/// in machines of some thousand units and rows.
+const TOLERANCE: f32 = 1e-3;
+/// Tensors with gradients below this part of the largest of all are compared by that: they are rounding.
+const SMALL: f32 = 0.01;
+
+/// What the kernels are compared with, and the ways to run blocks in which they were right.
+pub(super) struct Proof {
+    reference: Fused<f32>,
+    proven: Vec<Sizes>,
+}
+
+impl CudaFused {
+    /// This engine, which proves itself against the one on the CPU from here on.
+    pub fn proving(self, spec: Spec) -> Result<CudaFused> {
+        let (reference, proven) = (Fused::new(spec, 1)?, vec![]);
+        Ok(CudaFused { proof: Some(Proof { reference, proven }), ..self })
+    }
+
+    /// Compares logits and gradient of a small batch with those of the CPU, once for each way in which blocks run a
+    /// batch of so many sequences. An error names the first tensor that differs.
+    pub(super) fn prove(&mut self, sequences: usize) -> Result<()> {
+        if self.proof.is_none() {
+            return Ok(());
+        }
+        let sizes = shape(&self.plan, &*self.launcher, sequences, self.options.0)?.sizes;
+        let Some(mut proof) = self.proof.take_if(|proof| !proof.proven.contains(&sizes)) else { return Ok(()) };
+        let compared = self.compare(&mut proof.reference, sequences);
+        proof.proven.extend(compared.is_ok().then_some(sizes));
+        self.proof = Some(proof);
+        compared
+    }
+
+    fn compare(&mut self, reference: &mut Fused<f32>, sequences: usize) -> Result<()> {
+        let mut random = stream(1, Purpose::EvaluationSequence, 0);
+        let mut batch = Batch::zeros((0..sequences).map(|b| STEPS - b % STEPS).collect(), self.plan.x, self.plan.y);
+        batch.inputs.iter_mut().for_each(|input| *input = random.random_range(-1.0..1.0));
+        batch.targets.iter_mut().for_each(|target| *target = random.random_range(0..2) as f32);
+        batch.mask.iter_mut().enumerate().for_each(|(row, mask)| {
+            *mask = (row / sequences < batch.lengths[row % sequences]) as u8 as f32;
+        });
+        batch.blur = if self.plan.n > 0 { 0.1 } else { 0.0 };
+        let mut theta = self.plan.layout.initial_theta(1);
+        let noise = 2.0 / (self.plan.h.max(100) as f32).sqrt(); // or much has no gradient to compare
+        theta.iter_mut().for_each(|weight| *weight += random.random_range(-noise..noise));
+
+        let mut expected_gradient = vec![0.0; theta.len()];
+        let expected = reference.logits_and_gradient(&theta, &batch, &mut expected_gradient);
+        let theta = Tensor::from_slice(&theta).f_to_device(self.options.1)?.f_to_kind(self.options.0)?;
+        let mut gradient = theta.f_zeros_like()?;
+        let logits = host(&self.logits_and_gradient(&theta, &batch, &mut gradient)?)?;
+        agree("logits", &logits, expected, 0.0)?;
+        let (gradient, least) = (host(&gradient)?, SMALL * largest(&expected_gradient));
+        for parameter in &self.plan.layout.parameters {
+            let what = format!("gradient of `{}`", parameter.name);
+            agree(&what, &gradient[parameter.range()], &expected_gradient[parameter.range()], least)?;
+        }
+        Ok(())
+    }
+}
+
+fn host(values: &Tensor) -> Result<Vec<f32>> {
+    Ok(Vec::try_from(values.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_reshape([-1])?)?)
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |most, value| most.max(value.abs()))
+}
+
+/// Refuses values that are too far from those expected, by the largest of these or `least`.
+fn agree(what: &str, found: &[f32], expected: &[f32], least: f32) -> Result<()> {
+    let allowed = TOLERANCE * largest(expected).max(least);
+    let wrong = |(found, expected): (&f32, &f32)| {
+        let apart = (found - expected).abs();
+        apart.is_nan() || apart > allowed
+    };
+    match found.iter().zip(expected).position(wrong) {
+        None => Ok(()),
+        Some(at) => bail!(
+            "its kernels are wrong here: {what}, element {at} is {}, on the CPU {}\n\
+             hint: `--device cpu`; please report this with the card, its driver and the recipe",
+            found[at],
+            expected[at]
+        ),
+    }
+}
