@@ -3,6 +3,7 @@
 use crate::flat::{self, upload};
 use crate::tasks::Batch;
 use anyhow::Result;
+use std::cmp::Reverse;
 use tch::{Device, Kind, Tensor};
 
 pub struct Given {
@@ -11,7 +12,7 @@ pub struct Given {
     pub inputs: Tensor,       // (T, B, X)
     pub targets: Tensor,      // (T, B, Y)
     pub loss_weights: Tensor, // (T, B)
-    /// Steps, first row and first snapshot of each sequence. (3, B), i32
+    /// Steps, first row and first snapshot of each sequence; then the numbers of all, the longest first. (4, B), i32
     pub numbers: Tensor,
     pub snapshots: usize,
 }
@@ -52,6 +53,9 @@ impl Given {
         };
         let rows = running(&|steps| steps);
         let snapshots = running(&|steps| steps.div_ceil(segment));
+        let mut order: Vec<i32> = (0..batch.size() as i32).collect();
+        order.sort_by_key(|&number| Reverse(batch.lengths[number as usize]));
+        numbers.extend(order);
         let numbers = upload(&Tensor::from_slice(&numbers), (Kind::Int, options.1))?;
         Ok(Given { rows, inputs, targets, loss_weights, numbers, snapshots })
     }

@@ -100,6 +100,7 @@ impl CudaFused {
             lengths: numbers,
             first_row: numbers + 4 * size,
             first_snapshot: numbers + 8 * size,
+            order: numbers + 12 * size,
             z: at(fields.z),
             gates: at(fields.gates),
             cells: at(fields.cells),

@@ -172,6 +172,7 @@ pub struct Buffers {
     pub lengths: u64,
     pub first_row: u64,
     pub first_snapshot: u64,
+    pub order: u64,
     pub z: u64,
     pub gates: u64,
     pub cells: u64,

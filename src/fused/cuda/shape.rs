@@ -78,7 +78,7 @@ fn forward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
     let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
     let z: usize = plan.controller.iter().map(|dense| dense.inputs).sum();
     let layers = plan.controller.len() * plan.h;
-    vectors(&[1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
+    vectors(&[1, 1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
 }
 
 /// Values of shared memory that `ntm_backward` takes without memories and weights.
@@ -88,7 +88,7 @@ fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
     let inputs = widest(plan, |dense| dense.inputs).max(plan.heads.inputs);
     let (reads, emitted) = (plan.read_heads * plan.m, plan.heads.outputs);
     let outputs = widest(plan, |dense| dense.outputs);
-    let passed_on = [1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
+    let passed_on = [1, 1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
     let gates = plan.controller.iter().map(|dense| dense.outputs).sum();
     let staged = [emitted, rows, rows, rows, rows, rows, plan.n, gates, layers, layers, plan.h + reads];
     vectors(&[&passed_on[..], &staged].concat(), inputs, threads, together)

@@ -35,7 +35,7 @@ DEVICE real *memory_before(const Sizes &p, const Buffers &b, int sequence, int t
 
 // Fills `replayed` with the memories before the steps of the segment that step t is the last of, cell by cell.
 DEVICE void replay(const Sizes &p, const Buffers &b, const Backward &at, int s, int t) {
-    const int begin = (t - 1) / b.segment * b.segment + 1, sequence = number(p, b, s);
+    const int begin = (t - 1) / b.segment * b.segment + 1, sequence = at.all.numbers[s];
     for (int e = THREAD; e < p.cells(); e += THREADS) {
         real value = memory_before(p, b, sequence, begin)[e];
         for (int step = begin; step < t; step++) {
@@ -101,13 +101,13 @@ DEVICE void stage_heads(const Sizes &p, const Buffers &b, const Backward &at, in
             copy_ahead(at.weighting(p, t) + s * all, b.weightings + at.all.row(s, t) * all, all);
         }
         if (p.memories[BACKWARD] > 1 && at.all.active(s, t)) {
-            copy_ahead(at.memory + s * p.cells(), memory_before(p, b, number(p, b, s), t), p.cells());
+            copy_ahead(at.memory + s * p.cells(), memory_before(p, b, at.all.numbers[s], t), p.cells());
         }
     }
 }
 
 DEVICE const real *found(const Sizes &p, const Buffers &b, const Backward &at, int s, int t) {
-    return p.memories[BACKWARD] > 1 ? at.memory + s * p.cells() : memory_before(p, b, number(p, b, s), t);
+    return p.memories[BACKWARD] > 1 ? at.memory + s * p.cells() : memory_before(p, b, at.all.numbers[s], t);
 }
 
 // One head of one sequence in step t: what reads and writes pass back to its weighting, and on through its addressing.
@@ -342,7 +342,7 @@ KERNEL ntm_backward(const Sizes given, const Buffers b) {
 
     // what is left are the gradients of the first state
     for (int s = 0; s < S && (int)blockIdx.x * S + s < b.sequences; s++) {
-        real *d_start = b.d_start + (long long)number(p, b, s) * p.start();
+        real *d_start = b.d_start + (long long)at.all.numbers[s] * p.start();
         if (p.recurrent) {
             copy(d_start, at.d_hidden + s * hidden, hidden);
             copy(d_start + hidden, at.d_cell + s * hidden, hidden);

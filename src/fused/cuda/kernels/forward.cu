@@ -20,7 +20,7 @@ DEVICE void inputs_ahead(const Sizes &p, const Buffers &b, const Forward &at, in
     for (int e = THREAD; e < p.together * p.x; e += THREADS) {
         const int s = e / p.x, j = e % p.x;
         if (at.all.active(s, t)) {
-            copy_one_ahead(at.z + (1 + j) * p.together + s, b.inputs + ((t - 1) * (long long)b.sequences + number(p, b, s)) * p.x + j);
+            copy_one_ahead(at.z + (1 + j) * p.together + s, b.inputs + ((t - 1) * (long long)b.sequences + at.all.numbers[s]) * p.x + j);
         }
     }
 }
@@ -126,9 +126,12 @@ DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, int t) {
     Team team(p, at.scratch);
     for (int e = team.number; e < p.together * p.heads(); e += team.teams) {
         const int s = e / p.heads(), head = e % p.heads(), part = e * p.n;
+        if (!at.all.active(s, t)) {
+            continue;
+        }
         const long long row = at.all.row(s, t), place = (row * p.heads() + head) * p.n;
         address(p, team, at.emitted + s * p.emitted() + p.head_at(head), at.memory + s * p.cells(), at.gated + part, at.weighting + part,
-                b.scale, b.floor, b.keep && at.all.active(s, t),
+                b.scale, b.floor, b.keep,
                 Kept{b.similarity + place, b.content + place, b.shifted + place, b.weightings + place,
                      head == 0 ? b.inverse_norms + row * p.n : nullptr,
                      b.heads + row * p.emitted() + p.head_at(head) + p.shift()});
@@ -136,9 +139,9 @@ DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, int t) {
     __syncthreads();
     const Columns columns(p, MOST_COLUMNS);
     for (int s = columns.first; s < p.together; s += columns.apart) {
-        const bool keeps = b.keep && at.all.active(s, t) && (t - 1) % b.segment == 0;
-        const long long snapshot = b.first_snapshot[number(p, b, s)] + (t - 1) / b.segment;
-        for (int begin = columns.begin(); begin < p.m; begin += columns.step()) {
+        const bool keeps = b.keep && (t - 1) % b.segment == 0;
+        const long long snapshot = b.first_snapshot[at.all.numbers[s]] + (t - 1) / b.segment;
+        for (int begin = columns.begin(); at.all.active(s, t) && begin < p.m; begin += columns.step()) {
             read_and_write(p, at, s, begin, columns, keeps ? b.snapshots + snapshot * p.cells() : nullptr);
         }
     }

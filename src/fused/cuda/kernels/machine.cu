@@ -108,7 +108,7 @@ struct Buffers {
     const real *hidden, *cell, *read, *memory, *weighting;
     const real *inputs, *targets; // (T, B, X), (T, B, Y)
     const real *loss_weights; // what an output weighs in the loss, 0 where it does not count (T, B)
-    const int *lengths, *first_row, *first_snapshot; // (B)
+    const int *lengths, *first_row, *first_snapshot, *order; // (B)
     // the tape: what the forward pass leaves, after all activations; gates and heads hold the gradients before them later
     real *z, *gates, *cells, *tanh_cells;
     real *shown, *heads;

@@ -67,9 +67,10 @@ struct Shared {
     }
 };
 
-// The sequences of a block, in shared memory: steps (0 for none) and first row of each.
+// The sequences of a block, in shared memory: steps (0 for none), first row and number in the batch of each. Those of a block,
+// and of blocks that begin together, are about as long.
 struct Sequences {
-    int *steps, *first_row;
+    int *steps, *first_row, *numbers;
     METHOD bool active(int s, int t) const { return t <= steps[s]; }
     METHOD long long row(int s, int t) const { return (long long)first_row[s] + t - 1; }
     METHOD int longest(const Sizes &p) const {
@@ -81,19 +82,17 @@ struct Sequences {
     }
 };
 
-// The number in the batch of a block's sequence; beyond the last one, the last one's.
-DEVICE int number(const Sizes &p, const Buffers &b, int s) {
-    return least(blockIdx.x * p.together + s, b.sequences - 1);
-}
-
 DEVICE Sequences sequences(const Sizes &p, const Buffers &b, Shared &shared) {
     Sequences all;
     all.steps = (int *)shared.take(p.together);
     all.first_row = (int *)shared.take(p.together);
+    all.numbers = (int *)shared.take(p.together);
     for (int s = THREAD; s < p.together; s += THREADS) {
-        const bool exists = (int)blockIdx.x * p.together + s < b.sequences;
-        all.steps[s] = exists ? b.lengths[number(p, b, s)] : 0;
-        all.first_row[s] = b.first_row[number(p, b, s)];
+        const int place = blockIdx.x * p.together + s;
+        const int number = b.order[least(place, b.sequences - 1)]; // beyond the last one, the last one's
+        all.steps[s] = place < b.sequences ? b.lengths[number] : 0;
+        all.first_row[s] = b.first_row[number];
+        all.numbers[s] = number;
     }
     __syncthreads();
     return all;
