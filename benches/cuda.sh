@@ -108,7 +108,7 @@ run() { # run DEVICE OUT
     failed=
     python3 "$here/cuda.py" --device "$1" --out "$2" || failed="$failed cuda.py"
     # averaged weights and blurred shifts, on the card and beside it; a machine that no block holds; a feed-forward controller; starts
-    # that are given up; a large batch, at whose rate the host must keep up; the choice by itself
+    # that are given up; large batches, at whose rate the host must keep up, of one length and of mixed ones; the choice by itself
     local learned="--seed 3 --sequences 1500 --set training.average=0.9 --set training.blur.kind=ramp --set evaluation.sequences=20"
     train average-blur "$1" "$2" copy $learned
     train average-blur-cpu cpu "$2" copy $learned
@@ -116,6 +116,7 @@ run() { # run DEVICE OUT
     train feedforward "$1" "$2" repeat-copy --sequences 64 --set training.restart.kind=never
     train sort "$1" "$2" priority-sort --sequences 400 --set training.batch_size=64 --set evaluation.sequences=20
     train large "$1" "$2" copy --sequences 102400 --set training.batch_size=1024 --set task.min_length=20 --set training.eval_every=0
+    train mixed "$1" "$2" copy --sequences 102400 --set training.batch_size=1024 --set training.eval_every=0
     train auto auto "$2" copy --sequences 100 --set evaluation.sequences=20
     if [ "$1" = cuda ]; then
         for batch in 2 200 300; do # one, two and four a block on an H100

@@ -184,6 +184,6 @@ impl Launcher for Emulated {
     }
 
     fn blocks(&self, _sequences: usize) -> Blocks {
-        Blocks { threads: self.block, together: self.together, at_once: 1, shared: self.shared_limit }
+        Blocks { threads: self.block, lanes: self.warp, together: self.together, at_once: 1, shared: self.shared_limit }
     }
 }

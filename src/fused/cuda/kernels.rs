@@ -108,6 +108,8 @@ pub trait Launcher {
 #[derive(Clone, Copy, Debug)]
 pub struct Blocks {
     pub threads: usize,
+    /// Threads of a warp.
+    pub lanes: usize,
     /// Sequences of a block: 1, 2, 4 or 8.
     pub together: usize,
     /// Blocks that a multiprocessor shall run at once.
@@ -120,11 +122,12 @@ impl Blocks {
     /// What measured best on an H100, for a card of so many multiprocessors, with `shared` bytes of shared memory for a
     /// block.
     pub fn on_card(sequences: usize, multiprocessors: usize, shared: usize) -> Blocks {
+        let lanes = 32;
         match sequences.div_ceil(multiprocessors) {
-            0 | 1 => Blocks { threads: 384, together: 1, at_once: 1, shared },
-            2 => Blocks { threads: 384, together: 2, at_once: 1, shared },
+            0 | 1 => Blocks { threads: 384, lanes, together: 1, at_once: 1, shared },
+            2 => Blocks { threads: 384, lanes, together: 2, at_once: 1, shared },
             // a multiprocessor keeps 1 kB a block for itself
-            _ => Blocks { threads: 256, together: 4, at_once: 2, shared: (shared + 1024) / 2 - 1024 },
+            _ => Blocks { threads: 256, lanes, together: 4, at_once: 2, shared: (shared + 1024) / 2 - 1024 },
         }
     }
 }

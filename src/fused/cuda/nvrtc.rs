@@ -192,7 +192,7 @@ mod tests {
             "libnvrtc.so.13",
             "libnvrtc.alt.so.13",
         ];
-        files.map(|name| std::fs::write(folder.path().join(name), "").unwrap());
+        files.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
         let found = files_in(folder.path());
         let names: Vec<_> = found.iter().map(|file| file.file_name().unwrap().to_str().unwrap()).collect();
         assert_eq!(names, ["libnvrtc.so.13", "libnvrtc.so", "libnvrtc-b51b459d.so.12"]);

@@ -35,8 +35,8 @@ impl Shape {
 
     /// The one for just these blocks, with `limit` values of shared memory each. An error is how many they need.
     fn with(plan: &Plan, blocks: Blocks, limit: usize) -> Result<Shape, usize> {
-        let (threads, together, cells) = (blocks.threads, blocks.together, blocks.together * padded(plan.m * plan.n));
-        let vectors = [forward_vectors(plan, threads, together), backward_vectors(plan, threads, together)];
+        let (together, cells) = (blocks.together, blocks.together * padded(plan.m * plan.n));
+        let vectors = [forward_vectors(plan, blocks), backward_vectors(plan, blocks)];
         if let Some(&needed) = vectors.iter().find(|&&needed| needed > limit) {
             return Err(needed);
         }
@@ -44,7 +44,7 @@ impl Shape {
         let used = [0, 1].map(|back| vectors[back] + memories[back] * cells);
         let room = [0, 1].map(|back| ((limit - used[back]) / 4 * 4).min(weights(plan, back)));
         let sizes = Sizes {
-            threads: threads as i32,
+            threads: blocks.threads as i32,
             blocks: blocks.at_once as i32,
             together: together as i32,
             memories: memories.map(|count| count as i32),
@@ -73,16 +73,16 @@ fn weights(plan: &Plan, back: usize) -> usize {
 }
 
 /// Values of shared memory that `ntm_forward` takes without memories and weights.
-fn forward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
+fn forward_vectors(plan: &Plan, blocks: Blocks) -> usize {
     let rows = plan.all_heads() * plan.n;
     let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
     let z: usize = plan.controller.iter().map(|dense| dense.inputs).sum();
     let layers = plan.controller.len() * plan.h;
-    vectors(&[1, 1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, threads, together)
+    vectors(&[1, 1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, blocks)
 }
 
 /// Values of shared memory that `ntm_backward` takes without memories and weights.
-fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
+fn backward_vectors(plan: &Plan, blocks: Blocks) -> usize {
     let rows = plan.all_heads() * plan.n;
     let layers = plan.controller.len() * plan.h;
     let inputs = widest(plan, |dense| dense.inputs).max(plan.heads.inputs);
@@ -91,13 +91,13 @@ fn backward_vectors(plan: &Plan, threads: usize, together: usize) -> usize {
     let passed_on = [1, 1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
     let gates = plan.controller.iter().map(|dense| dense.outputs).sum();
     let staged = [emitted, rows, rows, rows, rows, rows, plan.n, gates, layers, layers, plan.h + reads];
-    vectors(&[&passed_on[..], &staged].concat(), inputs, threads, together)
+    vectors(&[&passed_on[..], &staged].concat(), inputs, blocks)
 }
 
 /// Vectors of a sequence, for all of a block, and the partial sums of a product.
-fn vectors(sizes: &[usize], widest: usize, threads: usize, together: usize) -> usize {
+fn vectors(sizes: &[usize], widest: usize, Blocks { threads, lanes, together, .. }: Blocks) -> usize {
     let partial = padded(padded(widest) * together).max(4 * together.min(4) * threads);
-    let scratch = padded(2 * threads); // at most, where a warp is one thread
+    let scratch = padded(2 * threads / lanes);
     sizes.iter().map(|&size| padded(size * together)).sum::<usize>() + partial + scratch
 }
 
