@@ -103,8 +103,8 @@ pub struct Train {
     #[arg(long, value_name = "KEY=VALUE", conflicts_with = "resume", value_parser = setting)]
     pub set: Vec<String>,
     /// Begin a new run with the weights of a checkpoint, or of a run's best machine, instead of random ones (short for
-    /// --set training.from=FILE); memory rows may differ
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    /// --set training.from=PATH); memory rows may differ
+    #[arg(long, value_name = "PATH", conflicts_with = "resume")]
     pub from: Option<PathBuf>,
     /// The seed of weights and data (short for --set training.seed=N)
     #[arg(long, value_name = "N", conflicts_with = "resume", allow_negative_numbers = true, value_parser = seed)]
@@ -113,8 +113,8 @@ pub struct Train {
     /// parent; with --resume, add seeds to the study
     #[arg(long, value_name = "A..B", conflicts_with = "seed")]
     pub seeds: Option<Seeds>,
-    /// How many seeds, or starts of a run with restarts, train at once [default: cores / threads of each; for starts 1,
-    /// unless the recipe retries until solved]
+    /// How many seeds, or starts of a run with restarts, train at once [default: seeds, as many as there are
+    /// cores; starts 1, or as many as there are cores if the recipe retries until solved]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// Sequences per start (short for --set training.sequences=N); with --resume, a new total for the last start
@@ -146,8 +146,8 @@ pub enum OnNonfinite {
 /// Measure a checkpoint, or every seed of a study, on fresh sequences or a data file
 ///
 /// Without --lengths (or the task's other axes): at the recipe's evaluation points; for your own sequences, on its
-/// `task.eval`, which chose `best`. --checkpoint also takes a study's directory: a row for each seed's best machine,
-/// and the median, least and most of each mean.
+/// `task.eval`, which chose `best`. --checkpoint also takes a study's directory: a row for each seed's best machine
+/// (or latest), and the median, least and most of each figure.
 #[derive(Args)]
 #[command(after_help = "Examples:
   ntm eval --checkpoint runs/copy-1
@@ -175,7 +175,8 @@ pub struct Eval {
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// Print the figures of each sequence instead, a JSON object per line; --sequence draws one by its number
+    /// Print the figures of each sequence instead, a JSON object per line; --plot with its point (--lengths 20) and
+    /// --sequence N draws one
     #[arg(long, conflicts_with = "json")]
     pub per_sequence: bool,
     #[command(flatten)]
@@ -205,10 +206,10 @@ pub struct Predict {
 /// A machine that has been trained.
 #[derive(Args)]
 pub struct Trained {
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
-    #[arg(long, value_name = "FILE")]
+    /// A checkpoint of `ntm train`, a .safetensors file, or the directory of a run, for its best machine
+    #[arg(long, value_name = "PATH")]
     pub checkpoint: PathBuf,
-    /// Use a run's latest machine instead of its best one (`eval`: also of each seed of a study)
+    /// Use a run's latest machine instead of its best one
     #[arg(long)]
     pub latest: bool,
     /// Number of memory rows [default: as trained]
@@ -360,14 +361,17 @@ pub enum OnnxGraph {
   ntm info copy                             every field of one, its weights
   ntm info copy --set model.memory.rows=64  the same, after this change
   ntm info repeat-copy --sample --seed 3    one sequence, drawn
-  ntm info --checkpoint runs/copy-1/checkpoints/latest.safetensors")]
+  ntm info --checkpoint runs/copy-1 --latest")]
 pub struct Info {
     /// A built-in recipe or the path of a JSON recipe
     #[arg(conflicts_with = "checkpoint")]
     pub recipe: Option<String>,
-    /// The checkpoint, a .safetensors file of `ntm train`, or the directory of a run, for its best machine
-    #[arg(long, value_name = "FILE")]
+    /// A checkpoint of `ntm train`, a .safetensors file, or the directory of a run, for its best machine
+    #[arg(long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
+    /// Describe the run's latest machine instead of its best one
+    #[arg(long, requires = "checkpoint")]
+    pub latest: bool,
     /// Set a field of the recipe by its path, as in `ntm train`
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting, requires = "recipe")]
     pub set: Vec<String>,
@@ -409,14 +413,14 @@ pub struct Man {
 /// What runs the network.
 #[derive(Args, Clone)]
 pub struct Compute {
-    /// auto (a GPU if there is one; the CPU for seeds or starts in parallel), cpu, cuda, or cuda:N
+    /// auto (a GPU if there is one; seeds or starts that train in parallel on the CPU), cpu, cuda, or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
     /// How the network is computed
     #[arg(long, value_enum, default_value_t = EngineChoice::Auto)]
     pub engine: EngineChoice,
-    /// CPU threads [default: all cores; in `ntm train`, 1 per parallel seed, and per parallel start as many as a batch
-    /// has sequences]
+    /// CPU threads [default: all cores; 1 per seed that trains in parallel, and per start as many as a batch has
+    /// sequences]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }

@@ -1,7 +1,6 @@
 //! `ntm info`: the recipes, one of them, a sequence of its task, or what is in a checkpoint.
 
-use super::{checkpoint_file, grid, usage};
-use crate::checkpoint::Checkpoint;
+use super::{grid, machine_at, usage};
 use crate::cli::Info;
 use crate::config::{BUILT_IN, Recipe};
 use crate::metrics::name;
@@ -24,7 +23,7 @@ pub fn run(flags: Info) -> Result<()> {
         (None, None) => list(flags.json, &mut text),
         (Some(name), _) => describe(&resolved(name, &flags.set)?, None, flags.json, &mut text),
         (None, Some(path)) => {
-            let checkpoint = Checkpoint::load(&checkpoint_file(path, false)?)?;
+            let (_, checkpoint) = machine_at(path, flags.latest)?;
             describe(&checkpoint.recipe, Some(&checkpoint.progress), flags.json, &mut text)
         }
     }?;

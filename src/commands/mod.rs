@@ -62,7 +62,7 @@ fn checkpoint_file(path: &Path, latest: bool) -> Result<PathBuf> {
             path.display()
         ),
         None => bail!(
-            "`{}` is a directory without a checkpoint\nhint: name a .safetensors file, or the directory of a run",
+            "`{}` is a directory without a checkpoint\nhint: name a .safetensors file, or the directory of a run (for `ntm eval` also of a study)",
             path.display()
         ),
     }
@@ -70,24 +70,30 @@ fn checkpoint_file(path: &Path, latest: bool) -> Result<PathBuf> {
 
 /// The machine that the flags name, with as many memory rows as they say, and its file.
 fn trained(flags: &Trained) -> Result<(PathBuf, Checkpoint)> {
-    let file = checkpoint_file(&flags.checkpoint, flags.latest)?;
-    if flags.latest && !flags.checkpoint.is_dir() {
+    let (file, checkpoint) = machine_at(&flags.checkpoint, flags.latest)?;
+    Ok((file, sized(checkpoint, flags)?))
+}
+
+/// The machine that a file or the directory of a run stands for, and its file; says which of a run's it is.
+fn machine_at(path: &Path, latest: bool) -> Result<(PathBuf, Checkpoint)> {
+    let file = checkpoint_file(path, latest)?;
+    if latest && !path.is_dir() {
         bail!("`--latest` takes the last machine of a run's directory, `{}` is a file", file.display());
     }
     let checkpoint = Checkpoint::load(&file)?;
-    if flags.checkpoint.is_dir() {
-        let (which, more) = if flags.latest {
+    if path.is_dir() {
+        let (which, more) = if latest {
             ("latest machine", "")
-        } else if file == Run::latest_in(&flags.checkpoint) {
+        } else if file == Run::latest_in(path) {
             ("latest machine, since it has no best", "")
         } else if checkpoint.finished() {
             ("best machine", "")
         } else {
             ("best machine", "; --latest takes the last")
         };
-        say(&format!("`{}`: its {which}, of update {}{more}", flags.checkpoint.display(), checkpoint.progress.step));
+        say(&format!("`{}`: its {which}, of update {}{more}", path.display(), checkpoint.progress.step));
     }
-    Ok((file, sized(checkpoint, flags)?))
+    Ok((file, checkpoint))
 }
 
 /// A machine with as many memory rows as the flags say.

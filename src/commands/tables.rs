@@ -58,18 +58,19 @@ pub fn positions(scores: &[Score]) -> String {
     format!("\n{}\n{}", metrics::name(metric), table(&rows, 1))
 }
 
-/// A row a point: of each figure the median over the seeds, the least and the most.
+/// A row a point: of each number the median over the seeds, the least and the most.
 pub fn spreads(runs: &[&[Score]]) -> String {
     let points = runs.iter().max_by_key(|scores| scores.len());
     let mut rows: Vec<Vec<String>> = vec![];
     for (index, score) in points.into_iter().copied().flatten().enumerate() {
         let mut row = point_cells(score);
-        for (metric, _) in score.figures.means() {
-            let values = runs.iter().filter_map(|run| {
-                run.get(index)?.figures.means().find(|(name, _)| *name == metric).map(|(_, value)| value)
-            });
+        for (metric, figure) in &score.figures.0 {
+            let values = runs.iter().filter_map(|run| run.get(index)?.figures.number(metric));
             let Some(Spread { median, least, most }) = Spread::of(values) else { continue };
-            let [median, least, most] = [median, least, most].map(|value| metrics::shown(metric, value));
+            let [median, least, most] = [median, least, most].map(|value| match figure {
+                Figure::Count(_) => value.to_string(),
+                _ => metrics::shown(metric, value),
+            });
             row.push((metrics::column(metric), format!("{median} ({least} to {most})")));
         }
         add_row(&mut rows, row);

@@ -64,7 +64,14 @@ impl Recipe {
             let task: tasks::Task = serde_json::from_value(resolved["task"].clone())?;
             task.validate()?; // before others are made from its sizes
             resolved["evaluation"] = serde_json::to_value(Evaluation::of(&task))?; // its axes are those of the task
-            resolved["solved"] = serde_json::to_value(Solved::of(&task))?; // and its figures
+            let solved = Solved::of(&task); // and its figures
+            if let Some(restart) =
+                resolved.pointer_mut("/training/restart").filter(|section| section["kind"] == "unless")
+            {
+                restart["metric"] = serde_json::to_value(solved.threshold.metric)?;
+                restart["at_most"] = solved.threshold.at_most.into();
+            }
+            resolved["solved"] = serde_json::to_value(solved)?;
         }
         overlay(&mut resolved, user, "", &paths)?;
         let recipe: Recipe = serde_json::from_value(resolved)?;
@@ -224,6 +231,24 @@ mod tests {
             _ if path == "about" || named(field) || named(path) => vec![],
             _ => vec![path.to_string()],
         }
+    }
+
+    #[test]
+    fn a_restart_is_judged_by_what_solves_the_task_unless_it_says_otherwise() {
+        let restart = |task: &str, settings: &[&str]| {
+            let settings: Vec<String> = settings.iter().map(|setting| setting.to_string()).collect();
+            let text = format!(r#"{{"task": {task}, "training": {{"restart": {{"kind": "unless"}}}}}}"#);
+            match Recipe::parse(&text, &settings).unwrap().training.restart {
+                Restart::Unless { threshold, .. } => (threshold.metric.to_string(), threshold.at_most),
+                Restart::Never => unreachable!("it is set"),
+            }
+        };
+        let own = r#"{"kind": "sequences", "train": "a", "eval": "b", "loss": "squared"}"#;
+        assert_eq!(restart(own, &[]), ("squared_error".to_string(), 0.01));
+        assert_eq!(restart(r#"{"kind": "ngrams"}"#, &[]), ("excess_bits".to_string(), 1.0));
+        assert_eq!(restart(r#"{"kind": "copy"}"#, &[]), ("bit_errors".to_string(), 0.0));
+        let told = ["training.restart.metric=loss_bits", "training.restart.at_most=3"];
+        assert_eq!(restart(r#"{"kind": "ngrams"}"#, &told), ("loss_bits".to_string(), 3.0));
     }
 
     #[test]

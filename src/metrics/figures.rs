@@ -33,6 +33,15 @@ impl Figures {
         })
     }
 
+    /// A mean or a count, by its name.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.0.iter().find(|(found, _)| *found == name).and_then(|(_, figure)| match figure {
+            Figure::Mean(value) => Some(*value),
+            Figure::Count(count) => Some(*count as f64),
+            Figure::List(_) => None,
+        })
+    }
+
     /// Bits of a sequence, or the squared error.
     pub fn loss(&self) -> f64 {
         self.means().next().map_or(f64::NAN, |(_, loss)| loss)

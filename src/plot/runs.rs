@@ -90,6 +90,9 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
 
 /// A directory that holds a run, or those in it and in its studies that do, in the order of their names.
 fn runs_in(directory: &Path) -> Result<Vec<PathBuf>> {
+    if directory.is_file() {
+        bail!("`{}` is a file\nhint: name the directory of a run, or one with runs in it", directory.display());
+    }
     let is_run = |path: &Path| path.join(RECIPE).exists();
     if is_run(directory) {
         return Ok(vec![directory.to_path_buf()]);

@@ -64,8 +64,10 @@ impl Scatter {
             }
         }
         frame(area, at)?;
+        let outside = |places: &[f32]| places.iter().all(|place| *place > self.window.count as f32 - 0.5);
         let name = |(index, fit): (usize, &Fit)| match self.places.len() {
             1 => format!("the line explains {:.0} % of the variance", 100.0 * fit.explained),
+            _ if outside(&self.places[index]) => format!("head {}: in rows that are not shown", index + 1),
             _ => format!("head {}: the line explains {:.0} % of the variance", index + 1, 100.0 * fit.explained),
         };
         let names: Vec<String> = fits.iter().enumerate().map(name).collect();

@@ -31,11 +31,8 @@ impl Trainer {
         }
         let Threshold { metric, at_most } = wanted;
         let worst = scores.iter().max_by(|a, b| metric.of(a).total_cmp(&metric.of(b)))?;
-        Some(format!(
-            "{metric} is {}{}, more than {at_most}",
-            shown(&metric.to_string(), metric.of(worst)),
-            worst.point.place()
-        ))
+        let value = shown(&metric.to_string(), metric.of(worst));
+        Some(format!("{} {value}{}, more than {at_most}", metric.said(scores), worst.point.place()))
     }
 
     /// Whether this start may still fall short.

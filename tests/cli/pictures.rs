@@ -303,6 +303,7 @@ fn a_run_that_is_still_writing_is_drawn_and_one_without_a_report_is_named() {
 fn what_is_no_run_and_a_metric_that_no_run_has_are_refused() {
     let directory = tiny_run();
     fs::create_dir(directory.path().join("empty")).unwrap();
+    assert!(refused(directory.path(), "plot run/recipe.json", 1).contains("`run/recipe.json` is a file\nhint: name"));
     for (line, expected) in [
         ("plot empty", "`empty` holds no run\nhint: name a run directory of `ntm train`"),
         ("plot nowhere", "cannot read directory `nowhere`"),

@@ -35,6 +35,7 @@ fn a_run_directory_stands_for_its_best_checkpoint_and_without_one_for_its_latest
     fs::rename(&latest, &best).unwrap();
     let message = refused(here, &format!("{eval} --latest"), 1);
     assert!(message.contains("`run` has lost its latest checkpoint\nhint: without --latest"), "{message}");
+    assert_eq!(message, refused(here, "info --checkpoint run --latest", 1));
     fs::rename(&best, &latest).unwrap();
     succeeds(here, "export --checkpoint run --format npz --output run.npz");
     fs::create_dir(here.join("empty")).unwrap();

@@ -48,7 +48,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
             &["in built-in recipe `copy` with `--set model.hidden=12`: unknown field `model.hidden`"],
         ),
         ("train --resume run --sequences 5", 1, &["`--sequences 5`", "20"]),
-        ("eval", 2, &["--checkpoint <FILE>"]),
+        ("eval", 2, &["--checkpoint <PATH>"]),
         ("eval --checkpoint nowhere.safetensors", 1, &["cannot read", "`nowhere.safetensors`"]),
         ("eval CHECKPOINT --latest", 1, &["`--latest` takes the last machine of a run"]),
         ("eval CHECKPOINT --lengths 0", 2, &["'0'", "--lengths", "from 1 to 1000000"]),

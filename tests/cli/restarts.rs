@@ -25,7 +25,7 @@ fn a_run_begins_anew_as_often_as_its_recipe_says_and_then_goes_to_its_end() {
         let said = format!(", more than 0: beginning anew, {restart}\n");
         assert_eq!(ran.stderr.matches(&said).count(), 1, "{}", ran.stderr);
     }
-    assert!(ran.stderr.contains("\n  loss_bits is ") && ran.stderr.contains(" at length 4, more"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("\n  loss (bits) ") && ran.stderr.contains(" at length 4, more"), "{}", ran.stderr);
     let progress = progress(here, "run");
     let told = ["step", "sequences", "restarts", "given_up"].map(|name| progress[name].as_u64().unwrap());
     assert_eq!(told, [51, 51, 2, 26]);
