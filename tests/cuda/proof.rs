@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
-/// A launcher that gives one kernel other buffers than those it should have, and counts the launches.
+/// A launcher that gives one kernel other buffers, or another rate, than it should have, and counts the launches.
 struct Wrong {
     inner: Emulated,
     kernel: Kernel,
@@ -28,8 +28,9 @@ impl Launcher for Wrong {
     }
 
     unsafe fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
+        let rate = if kernel == self.kernel { 1.1 * update.rate } else { update.rate };
         // SAFETY: as the caller promises.
-        unsafe { self.inner.launch_update(kernel, grid, update) }
+        unsafe { self.inner.launch_update(kernel, grid, &Update { rate, ..*update }) }
     }
 
     fn blocks(&self, sequences: usize) -> Blocks {
@@ -70,6 +71,7 @@ fn kernels_that_are_wrong_are_refused_by_the_tensor_before_anything_is_computed(
         (Kernel::Forward, |buffers| Buffers { scale: 0.5, ..buffers }, "logits, element"),
         (Kernel::Loss, |buffers| Buffers { squared: 1, ..buffers }, "gradient of `"),
         (Kernel::Backward, |buffers| Buffers { scale: 0.3, ..buffers }, "gradient of `"),
+        (Kernel::Update, |buffers| buffers, "the weights after an update"),
     ] {
         let mut engine = engine(&recipe, launcher(kernel, change)).proving(recipe.network()).unwrap();
         for _again in 0..2 {

@@ -2,8 +2,10 @@
 //! compiler has made for it there, they must give what the engine on the CPU gives.
 
 use super::{CudaFused, Sizes, shape};
+use crate::engine::Engine;
 use crate::fused::Fused;
 use crate::model::Spec;
+use crate::optim::{Clip, Config, Optimizer};
 use crate::random::{Purpose, stream};
 use crate::tasks::Batch;
 use anyhow::{Result, bail};
@@ -31,8 +33,8 @@ impl CudaFused {
         Ok(CudaFused { proof: Some(Proof { reference, proven }), ..self })
     }
 
-    /// Compares logits and gradient of a small batch with those of the CPU, once for each way in which blocks run a
-    /// batch of so many sequences. An error names the first tensor that differs.
+    /// Compares logits, gradient and update by a small batch with those of the CPU, once for each way in which blocks
+    /// run a batch of so many sequences. An error names the first tensor that differs.
     pub(super) fn prove(&mut self, sequences: usize) -> Result<()> {
         if self.proof.is_none() {
             return Ok(());
@@ -68,6 +70,21 @@ impl CudaFused {
         for parameter in &self.plan.layout.parameters {
             let what = format!("gradient of `{}`", parameter.name);
             agree(&what, &gradient[parameter.range()], &expected_gradient[parameter.range()], least)?;
+        }
+        self.compare_updates(&Tensor::from_slice(&expected_gradient))
+    }
+
+    /// Compares clip and optimizer: what they make of zeros by a gradient.
+    fn compare_updates(&self, gradient: &Tensor) -> Result<()> {
+        let there = gradient.f_to_device(self.options.1)?.f_to_kind(self.options.0)?;
+        let clip = Clip::Norm { at: gradient.norm().double_value(&[]) / 2.0 };
+        for config in Config::kinds() {
+            let (mut expected, mut found) = (gradient.zeros_like(), there.f_zeros_like()?);
+            let norm = Optimizer::new(&config, &clip, gradient).update(1.0, &mut expected, gradient, 1) as f32;
+            let mut optimizer = Optimizer::new(&config, &clip, &there).with_kernels(self.update_kernels(&there));
+            let told = optimizer.update_later(1.0, &mut found, &there, &there, 1)?;
+            agree("the gradient's norm", &host(&told)?, &[norm], 0.0)?;
+            agree("the weights after an update", &host(&found)?, &host(&expected)?, 0.0)?;
         }
         Ok(())
     }
