@@ -113,8 +113,8 @@ pub struct Train {
     /// parent; with --resume, add seeds to the study
     #[arg(long, value_name = "A..B", conflicts_with = "seed")]
     pub seeds: Option<Seeds>,
-    /// How many seeds, or starts of a run with restarts, train at once [default: seeds, as many as there are
-    /// cores; starts 1, or as many as there are cores if the recipe retries until solved]
+    /// How many seeds, or starts of a run with restarts, train at once [default: of seeds, cores / threads of each;
+    /// of starts 1, or so many, too, if the recipe retries until solved]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// Sequences per start (short for --set training.sequences=N); with --resume, a new total for the last start
@@ -370,10 +370,10 @@ pub struct Info {
     #[arg(long, value_name = "PATH")]
     pub checkpoint: Option<PathBuf>,
     /// Describe the run's latest machine instead of its best one
-    #[arg(long, requires = "checkpoint")]
+    #[arg(long, requires = "checkpoint", conflicts_with = "recipe")]
     pub latest: bool,
     /// Set a field of the recipe by its path, as in `ntm train`
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting, requires = "recipe")]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting, requires = "recipe", conflicts_with = "checkpoint")]
     pub set: Vec<String>,
     /// Draw one sequence of the recipe's task, one row per step; a short one unless --lengths (or another axis) is
     /// given

@@ -81,16 +81,23 @@ impl Backend {
 
     /// The backend for a recipe: where the fused engine cannot run it on a card, the CPU if that is left open, else
     /// composed unless fused is wanted. One rank of a group says so.
-    pub fn for_recipe(mut self, wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
+    /// `sequences`: of the largest batch.
+    pub fn for_recipe(
+        mut self,
+        wanted: &Wanted,
+        place: Option<&Place>,
+        recipe: &Recipe,
+        sequences: usize,
+    ) -> Result<Backend> {
         let (EngineKind::Fused, Device::Cuda(index)) = (self.engine, self.device) else { return Ok(self) };
-        let Err(error) = CudaFused::on_card(recipe.network(), index) else { return Ok(self) };
+        let tried = CudaFused::on_card(recipe.network(), index).and_then(|mut engine| engine.prove(sequences));
+        let Err(error) = tried else { return Ok(self) };
         let device = device::name(self.device);
         if wanted.engine == EngineChoice::Fused {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
         if place.is_none_or(|place| place.rank == 0) {
-            let why = format!("{error:#}");
-            say(&format!("no fused engine on {device}: {}", why.split("\nhint:").next().unwrap_or(&why)));
+            say(&format!("no fused engine on {device}: {error:#}"));
         }
         match wanted.device {
             DeviceChoice::Auto => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
@@ -210,6 +217,6 @@ pub fn cores(place: Option<&Place>) -> usize {
 /// The engine that runs a trained recipe in a process alone, and what it runs on.
 pub fn open_engine(flags: &Compute, recipe: &Recipe) -> Result<(Box<dyn Engine>, Backend)> {
     let wanted = Wanted::new(flags);
-    let backend = Backend::new(&wanted, None, cores(None))?.for_recipe(&wanted, None, recipe)?;
+    let backend = Backend::new(&wanted, None, cores(None))?.for_recipe(&wanted, None, recipe, 1)?;
     Ok((backend.engine(recipe)?, backend))
 }

@@ -3,7 +3,6 @@
 use super::{grid, machine_at, usage};
 use crate::cli::Info;
 use crate::config::{BUILT_IN, Recipe};
-use crate::metrics::name;
 use crate::progress::Progress;
 use crate::tasks::{Source, picture, points};
 use crate::terminal::{heading, print, terminal_columns};
@@ -116,12 +115,7 @@ fn describe(recipe: &Recipe, progress: Option<&Progress>, as_json: bool, out: &m
             writeln!(out, "begun anew: {} times, {} updates since", progress.restarts, progress.step_of_start())?;
         }
         if let Some(best) = &progress.best {
-            writeln!(
-                out,
-                "best evaluation: that at update {}, by {}",
-                best.step,
-                name(&recipe.judged_by().to_string())
-            )?;
+            writeln!(out, "best evaluation: at update {}", best.step)?;
         }
     }
     writeln!(out, "input width {}, output width {}\n", recipe.task.input_width(), recipe.task.output_width())?;

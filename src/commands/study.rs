@@ -86,7 +86,7 @@ pub fn run(
 
 /// What trains a seed of a study.
 fn backend_for(wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
-    Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(wanted, place, recipe)
+    Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(wanted, place, recipe, recipe.training.batch_size)
 }
 
 /// A study that begins or goes on.

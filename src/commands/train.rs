@@ -261,7 +261,7 @@ impl Prepared {
         } else {
             Backend::new(&wanted, place, each)?
         };
-        let backend = backend.for_recipe(&wanted, place, recipe)?;
+        let backend = backend.for_recipe(&wanted, place, recipe, batch.div_ceil(group.size))?;
         let starts = if group.is_alone() { backend.starts(jobs, cores(place), recipe)? } else { 1 };
         let backend = if starts > 1 { backend.of_several(recipe) } else { backend };
         backend.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;

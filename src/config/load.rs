@@ -32,7 +32,11 @@ impl Recipe {
                 did_you_mean(name, BUILT_IN.iter().map(|(name, _)| *name))
             ),
         };
-        Recipe::parse(&text, settings).map_err(|error| {
+        let mut user = user_recipe(&text).with_context(|| format!("in {source}"))?;
+        for setting in task_first(settings) {
+            set(&mut user, setting).with_context(|| format!("in {source} with `--set {setting}`"))?;
+        }
+        complete(user).map_err(|error| {
             let said = format!("{error:#}");
             let says = |count: usize| Recipe::parse(&text, &settings[..count]).is_err_and(|e| format!("{e:#}") == said);
             let place = match (0..=settings.len()).find(|&count| says(count)) {
@@ -45,39 +49,53 @@ impl Recipe {
 
     /// Parses, completes and validates a recipe. Settings are `KEY=VALUE`, the value JSON or a bare word.
     pub fn parse(text: &str, settings: &[String]) -> Result<Recipe> {
-        let text = text.trim_start_matches('\u{feff}'); // which some editors begin with
-        let mut user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
-        serde_json::from_str::<Unique>(text)?;
-        if !user.is_object() {
-            bail!("a recipe is a JSON object {{...}}, this is {}", described(&user));
-        }
-        // a task first: what it leaves behind, others may set
-        let of_task = |setting: &&String| ["task", "task.kind"].contains(&setting.split('=').next().unwrap_or(""));
-        for setting in settings.iter().filter(of_task).chain(settings.iter().filter(|setting| !of_task(setting))) {
+        let mut user = user_recipe(text)?;
+        for setting in task_first(settings) {
             set(&mut user, setting)?;
         }
-        let mut resolved = serde_json::to_value(Recipe::default())?;
-        choose_kinds(&mut resolved, &user, "")?;
-        let paths = paths_of(&resolved);
-        if let Some(task) = user.get("task") {
-            overlay(&mut resolved["task"], task.clone(), "task", &paths)?;
-            let task: tasks::Task = serde_json::from_value(resolved["task"].clone())?;
-            task.validate()?; // before others are made from its sizes
-            resolved["evaluation"] = serde_json::to_value(Evaluation::of(&task))?; // its axes are those of the task
-            let solved = Solved::of(&task); // and its figures
-            if let Some(restart) =
-                resolved.pointer_mut("/training/restart").filter(|section| section["kind"] == "unless")
-            {
-                restart["metric"] = serde_json::to_value(solved.threshold.metric)?;
-                restart["at_most"] = solved.threshold.at_most.into();
-            }
-            resolved["solved"] = serde_json::to_value(solved)?;
-        }
-        overlay(&mut resolved, user, "", &paths)?;
-        let recipe: Recipe = serde_json::from_value(resolved)?;
-        recipe.validate()?;
-        Ok(recipe)
+        complete(user)
     }
+}
+
+/// What the user wrote in a file.
+fn user_recipe(text: &str) -> Result<Value> {
+    let text = text.trim_start_matches('\u{feff}'); // which some editors begin with
+    let user: Value = serde_json::from_str(text).map_err(|error| anyhow!("not valid JSON: {error}"))?;
+    serde_json::from_str::<Unique>(text)?;
+    if !user.is_object() {
+        bail!("a recipe is a JSON object {{...}}, this is {}", described(&user));
+    }
+    Ok(user)
+}
+
+/// Settings in the order in which they count: a task first, as what it leaves behind others may set.
+fn task_first(settings: &[String]) -> impl Iterator<Item = &String> {
+    let of_task = |setting: &&String| ["task", "task.kind"].contains(&setting.split('=').next().unwrap_or(""));
+    settings.iter().filter(of_task).chain(settings.iter().filter(move |setting| !of_task(setting)))
+}
+
+/// What the user wrote, laid over the defaults and validated.
+fn complete(user: Value) -> Result<Recipe> {
+    let mut resolved = serde_json::to_value(Recipe::default())?;
+    choose_kinds(&mut resolved, &user, "")?;
+    let paths = paths_of(&resolved);
+    if let Some(task) = user.get("task") {
+        overlay(&mut resolved["task"], task.clone(), "task", &paths)?;
+        let task: tasks::Task = serde_json::from_value(resolved["task"].clone())?;
+        task.validate()?; // before others are made from its sizes
+        resolved["evaluation"] = serde_json::to_value(Evaluation::of(&task))?; // its axes are those of the task
+        let solved = Solved::of(&task); // and its figures
+        let restart = resolved.pointer_mut("/training/restart").filter(|section| section["kind"] == "unless");
+        if let (Some(restart), None) = (restart, user.pointer("/training/restart/metric")) {
+            restart["metric"] = serde_json::to_value(solved.threshold.metric)?;
+            restart["at_most"] = solved.threshold.at_most.into();
+        }
+        resolved["solved"] = serde_json::to_value(solved)?;
+    }
+    overlay(&mut resolved, user, "", &paths)?;
+    let recipe: Recipe = serde_json::from_value(resolved)?;
+    recipe.validate()?;
+    Ok(recipe)
 }
 
 fn read(path: &str) -> Result<String> {
@@ -247,7 +265,9 @@ mod tests {
         assert_eq!(restart(own, &[]), ("squared_error".to_string(), 0.01));
         assert_eq!(restart(r#"{"kind": "ngrams"}"#, &[]), ("excess_bits".to_string(), 1.0));
         assert_eq!(restart(r#"{"kind": "copy"}"#, &[]), ("bit_errors".to_string(), 0.0));
-        let told = ["training.restart.metric=loss_bits", "training.restart.at_most=3"];
+        let metric = "training.restart.metric=loss_bits";
+        assert_eq!(restart(r#"{"kind": "ngrams"}"#, &[metric]), ("loss_bits".to_string(), 0.0));
+        let told = [metric, "training.restart.at_most=3"];
         assert_eq!(restart(r#"{"kind": "ngrams"}"#, &told), ("loss_bits".to_string(), 3.0));
     }
 

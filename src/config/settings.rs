@@ -28,9 +28,9 @@ pub fn set(recipe: &mut Value, setting: &str) -> Result<()> {
     if key.split('.').any(str::is_empty) {
         bail!("`{key}` is no path\nhint: for instance training.batch_size");
     }
-    let of_files = recipe.pointer("/task/kind").is_some_and(|kind| kind == "sequences") || !key.starts_with("task");
-    if let Some((file, _)) = TOLD_BY_FILES.iter().find(|(_, told)| of_files && told.contains(&key)) {
-        bail!("ntm reads it from a file\nhint: `{file}` names the file");
+    let own = recipe.pointer("/task/kind").is_some_and(|kind| kind == "sequences");
+    if own && ["task.input_width", "task.output_width", "task.max_steps"].contains(&key) {
+        bail!("ntm reads it from the files\nhint: `task.train` names one");
     }
     let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
     let mut place = &mut *recipe;

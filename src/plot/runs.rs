@@ -10,9 +10,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is said of a run that has just begun.
-const NO_REPORT: &str = "has no report yet";
-
 /// Runs of one recipe, of a seed each.
 pub struct Group {
     pub name: String,
@@ -35,6 +32,7 @@ pub struct Logged {
 /// out, in words. A run that is named itself must be readable.
 pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
     let (mut groups, mut left_out, mut seen) = (Vec::<Group>::new(), vec![], HashSet::new());
+    let mut waits = false;
     for directory in directories {
         for run in runs_in(directory)? {
             if !seen.insert(run.canonicalize().unwrap_or(run.clone())) {
@@ -51,7 +49,8 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
                 read => read?,
             };
             if logged.reports.is_empty() {
-                left_out.push(format!("`{shown}` {NO_REPORT}"));
+                left_out.push(format!("`{shown}` has no report yet"));
+                waits = true;
                 continue;
             }
             match groups.iter_mut().find(|group| group.recipe == recipe) {
@@ -73,11 +72,7 @@ pub fn read_runs(directories: &[PathBuf]) -> Result<(Vec<Group>, Vec<String>)> {
         }
     }
     if groups.is_empty() {
-        let hint = if left_out.iter().any(|words| words.ends_with(NO_REPORT)) {
-            "\nhint: a run reports every `training.report_every` updates"
-        } else {
-            ""
-        };
+        let hint = if waits { "\nhint: a run reports every `training.report_every` updates" } else { "" };
         bail!("{}{hint}", left_out.join(", "));
     }
     let first = |group: &Group| (group.first.clone(), group.seeds[0].clone(), group.runs.len());

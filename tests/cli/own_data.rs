@@ -138,7 +138,10 @@ fn changed_missing_and_broken_files_are_refused_and_leave_no_run() {
         ("task.train=nowhere.jsonl", "cannot read data file `nowhere.jsonl`"),
         ("task.train=/dev/null", "`/dev/null` is not a file that can be read again"),
         ("task.train=\"\"", "`task.train` is empty"),
-        ("task.input_width=7", "with `--set task.input_width=7`: ntm reads it from a file\nhint: `task.train` names"),
+        (
+            "task.input_width=7",
+            "with `--set task.input_width=7`: ntm reads it from the files\nhint: `task.train` names",
+        ),
         ("task.loss=huber", "`task.loss` is \"huber\", allowed: cross-entropy, squared"),
         ("evaluation.lengths=[3]", "unknown field `evaluation.lengths`"),
     ] {

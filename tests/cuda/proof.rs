@@ -94,7 +94,7 @@ fn an_engine_proves_itself_once_for_each_way_to_run_its_blocks() {
         engine.forward(&theta, &batch(&recipe, &vec![2; sequences], 7)).unwrap();
         launcher.launches.get() - before
     };
-    let (of_a_forward, of_a_proof) = (3, 4);
+    let (of_a_forward, of_a_proof) = (3, 2 * (4 + 3));
     assert_eq!(launches(1), of_a_proof + of_a_forward);
     assert_eq!([launches(1), launches(4)], [of_a_forward; 2], "as many sequences a block");
     assert_eq!(launches(5), of_a_proof + of_a_forward, "two sequences a block");

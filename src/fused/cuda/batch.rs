@@ -67,3 +67,19 @@ pub fn places(batch: &Batch, device: Device) -> Tensor {
     let places: Vec<i64> = (0..size).flat_map(|b| (0..batch.lengths[b]).map(move |t| (t * size + b) as i64)).collect();
     Tensor::from_slice(&places).to_device(device)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_sequences_come_first_and_equal_ones_in_their_order() {
+        let batch = Batch::zeros(vec![2, 5, 3, 5], 1, 1);
+        let mut host = Tensor::empty([0], (Kind::Float, Device::Cpu));
+        let given = Given::new(&batch, 1, 2, &mut host, (Kind::Float, Device::Cpu)).unwrap();
+        let numbers: Vec<i32> = Vec::try_from(given.numbers).unwrap();
+        let [lengths, first_rows, first_snapshots, order] = [0, 4, 8, 12].map(|at| &numbers[at..at + 4]);
+        assert_eq!((lengths, first_rows), (&[2, 5, 3, 5][..], &[0, 2, 7, 10][..]));
+        assert_eq!((first_snapshots, order), (&[0, 1, 4, 6][..], &[1, 3, 2, 0][..]));
+    }
+}

@@ -49,7 +49,7 @@ pub fn open(folder: Option<&Path>) -> Result<&'static Nvrtc> {
     )
 }
 
-/// The file, by what may come first.
+/// Its plain names, the newest first.
 const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 
 /// Those that a folder has. An unpacked libtorch has a checksum in the name.

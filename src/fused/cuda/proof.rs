@@ -7,7 +7,7 @@ use crate::fused::Fused;
 use crate::model::Spec;
 use crate::optim::{Clip, Config, Optimizer};
 use crate::random::{Purpose, stream};
-use crate::tasks::Batch;
+use crate::tasks::{Batch, Loss};
 use anyhow::{Result, bail};
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
@@ -35,7 +35,7 @@ impl CudaFused {
 
     /// Compares logits, gradient and update by a small batch with those of the CPU, once for each way in which blocks
     /// run a batch of so many sequences. An error names the first tensor that differs.
-    pub(super) fn prove(&mut self, sequences: usize) -> Result<()> {
+    pub fn prove(&mut self, sequences: usize) -> Result<()> {
         if self.proof.is_none() {
             return Ok(());
         }
@@ -60,16 +60,22 @@ impl CudaFused {
         let noise = 2.0 / (self.plan.h.max(100) as f32).sqrt(); // or much has no gradient to compare
         theta.iter_mut().for_each(|weight| *weight += random.random_range(-noise..noise));
 
-        let mut expected_gradient = vec![0.0; theta.len()];
-        let expected = reference.logits_and_gradient(&theta, &batch, &mut expected_gradient);
-        let theta = Tensor::from_slice(&theta).f_to_device(self.options.1)?.f_to_kind(self.options.0)?;
-        let mut gradient = theta.f_zeros_like()?;
-        let logits = host(&self.logits_and_gradient(&theta, &batch, &mut gradient)?)?;
-        agree("logits", &logits, expected, 0.0)?;
-        let (gradient, least) = (host(&gradient)?, SMALL * largest(&expected_gradient));
-        for parameter in &self.plan.layout.parameters {
-            let what = format!("gradient of `{}`", parameter.name);
-            agree(&what, &gradient[parameter.range()], &expected_gradient[parameter.range()], least)?;
+        let there = Tensor::from_slice(&theta).f_to_device(self.options.1)?.f_to_kind(self.options.0)?;
+        let (mut gradient, mut expected_gradient) = (there.f_zeros_like()?, vec![0.0; theta.len()]);
+        // both losses; memories that are computed again, and such as are kept
+        for (loss, snapshot_bytes) in [(Loss::Squared, 0), (Loss::CrossEntropy, self.snapshot_bytes)] {
+            batch.loss = loss;
+            let expected = reference.logits_and_gradient(&theta, &batch, &mut expected_gradient);
+            let before = std::mem::replace(&mut self.snapshot_bytes, snapshot_bytes);
+            let logits = self.logits_and_gradient(&there, &batch, &mut gradient);
+            self.snapshot_bytes = before;
+            agree("logits", &host(&logits?)?, expected, 0.0)?;
+            agree("logits alone", &host(&self.logits(&there, &batch)?)?, expected, 0.0)?;
+            let (gradient, least) = (host(&gradient)?, SMALL * largest(&expected_gradient));
+            for parameter in &self.plan.layout.parameters {
+                let what = format!("gradient of `{}`", parameter.name);
+                agree(&what, &gradient[parameter.range()], &expected_gradient[parameter.range()], least)?;
+            }
         }
         self.compare_updates(&Tensor::from_slice(&expected_gradient))
     }
