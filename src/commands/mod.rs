@@ -62,7 +62,8 @@ fn checkpoint_file(path: &Path, latest: bool) -> Result<PathBuf> {
             path.display()
         ),
         None => bail!(
-            "`{}` is a directory without a checkpoint\nhint: name a .safetensors file, or the directory of a run (for `ntm eval` also of a study)",
+            "`{}` is a directory without a checkpoint\n\
+             hint: name a .safetensors file, or the directory of a run (for `ntm eval` also of a study)",
             path.display()
         ),
     }

@@ -5,13 +5,6 @@ use crate::json::Unique;
 use anyhow::{Context, Result, bail};
 use serde_json::{Map, Value};
 
-/// The fields that name a file, each with those that say what was in it.
-const TOLD_BY_FILES: &[(&str, &[&str])] = &[
-    ("training.from", &["training.from_content"]),
-    ("task.train", &["task.train_content", "task.input_width", "task.output_width", "task.max_steps"]),
-    ("task.eval", &["task.eval_content"]),
-];
-
 /// Puts one `KEY=VALUE` into the user's recipe. A new `kind` leaves behind the fields that only the old kind has.
 pub fn set(recipe: &mut Value, setting: &str) -> Result<()> {
     let (key, text) = setting
@@ -44,9 +37,8 @@ pub fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         object.retain(|field, _| new.get(field).is_some());
     }
     let before = object.insert(name.to_string(), value.clone());
-    let told = TOLD_BY_FILES.iter().find(|(file, _)| *file == key).map_or(&[][..], |(_, told)| told);
-    for field in told {
-        object.remove(field.rsplit('.').next().unwrap_or(field)); // another file says other things
+    for field in what_a_file_had(key) {
+        object.remove(*field);
     }
     let kind = |task: &Value| task.get("kind").cloned();
     let kinds = match key {
@@ -63,6 +55,16 @@ pub fn set(recipe: &mut Value, setting: &str) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The fields beside the path of a file that say what it held, which another one will not.
+fn what_a_file_had(key: &str) -> &'static [&'static str] {
+    match key {
+        "training.from" => &["from_content"],
+        "task.train" => &["train_content", "input_width", "output_width", "max_steps"],
+        "task.eval" => &["eval_content"],
+        _ => &[],
+    }
 }
 
 /// Removes what a recipe says of its task elsewhere: axes, figures and bounds, which mean nothing to another one.

@@ -79,7 +79,7 @@ impl std::fmt::Display for Metric {
 impl Metric {
     /// Infinite where the task has no such figure.
     pub fn of(self, score: &Score) -> f64 {
-        let figure = |name| score.figures.means().find(|(found, _)| *found == name).map(|(_, value)| value);
+        let figure = |name| score.figures.number(name);
         let value = match self {
             Metric::BitErrors => figure("bit_errors").map(|bits| bits + figure("marker_errors").unwrap_or(0.0)),
             Metric::LossBits => figure("loss_bits"),

@@ -7,6 +7,7 @@ use std::ops::Range;
 
 /// Sizes by their letters (`crate::model` has the legend) and the three kinds of matrix product.
 /// The LSTM baseline is a machine without heads: R = W = N = M = 0.
+#[derive(Clone)]
 pub struct Plan {
     pub x: usize,
     pub y: usize,
@@ -42,6 +43,7 @@ pub struct Plan {
 }
 
 /// Where the first state lies in theta.
+#[derive(Clone)]
 pub struct Starts {
     pub hidden: Option<usize>,
     pub cell: Option<usize>,
@@ -68,6 +70,7 @@ impl Starts {
 }
 
 /// A matrix with a bias: outputs (J) = W (J, K) z (K), where z begins with a 1 for the bias.
+#[derive(Clone)]
 pub struct Dense {
     pub outputs: usize, // J
     pub inputs: usize,  // K
@@ -82,6 +85,7 @@ pub struct Dense {
 }
 
 /// A block of theta (rows, columns) inside a Dense.
+#[derive(Clone)]
 pub struct Piece {
     pub theta: usize,
     pub row: usize,

@@ -27,7 +27,7 @@ impl Curve {
         let mut lines: Vec<(String, Vec<(f64, f64)>)> = vec![];
         for score in &self.scores {
             let others = Point::new(score.point.values().filter(|(axis, _)| *axis != self.axis)).to_string();
-            let Some((_, value)) = score.figures.means().find(|(name, _)| *name == metric) else { continue };
+            let Some(value) = score.figures.number(metric) else { continue };
             let point = (score.point.at(self.axis) as f64, value);
             match lines.iter_mut().find(|(name, _)| *name == others) {
                 Some((_, points)) => points.push(point),

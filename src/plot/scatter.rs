@@ -53,9 +53,9 @@ impl Scatter {
         }
         area.draw_text("memory row", &upwards(SMALL), (x - 44, y + height / 2))?;
         let fits: Vec<Fit> = self.places.iter().map(|places| Fit::of(&self.priorities, places)).collect();
+        let most = self.window.count as f32 - 0.5; // of what the panel shows
         for (index, (places, fit)) in self.places.iter().zip(&fits).enumerate() {
             // a part of the line, as it may leave the panel
-            let most = self.window.count as f32 - 0.5;
             let inside = (0..=100).map(|i| i as f32 / 50.0 - 1.0).filter(|x| (-0.5..=most).contains(&fit.at(*x)));
             let line: Vec<(i32, i32)> = inside.map(|x| (across(x), down(fit.at(x)))).collect();
             area.draw(&PathElement::new(line, series(index).stroke_width(2)))?;
@@ -64,13 +64,17 @@ impl Scatter {
             }
         }
         frame(area, at)?;
-        let outside = |places: &[f32]| places.iter().all(|place| *place > self.window.count as f32 - 0.5);
-        let name = |(index, fit): (usize, &Fit)| match self.places.len() {
-            1 => format!("the line explains {:.0} % of the variance", 100.0 * fit.explained),
-            _ if outside(&self.places[index]) => format!("head {}: in rows that are not shown", index + 1),
-            _ => format!("head {}: the line explains {:.0} % of the variance", index + 1, 100.0 * fit.explained),
+        let name = |(index, (places, fit)): (usize, (&Vec<f32>, &Fit))| {
+            let explained = format!("the line explains {:.0} % of the variance", 100.0 * fit.explained);
+            match self.places.len() {
+                1 => explained,
+                _ if places.iter().all(|place| *place > most) => {
+                    format!("head {}: in rows that are not shown", index + 1)
+                }
+                _ => format!("head {}: {explained}", index + 1),
+            }
         };
-        let names: Vec<String> = fits.iter().enumerate().map(name).collect();
+        let names: Vec<String> = self.places.iter().zip(&fits).enumerate().map(name).collect();
         legend(area, names.iter().map(String::as_str), (x + width + 16, y))
     }
 }

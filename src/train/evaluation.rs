@@ -26,8 +26,8 @@ pub struct Protocol<'a> {
     pub seed: u64,
 }
 
-/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `seen` is given those of this rank
-/// as they come, each with its point, the number of its first sequence and its logits.
+/// Mean cost and errors at each point, the batches dealt out to the ranks of a group. `seen` is given those of this
+/// rank as they come, each with its point, the number of its first sequence and its logits.
 pub fn evaluate(
     group: &Group,
     engine: &mut dyn Engine,

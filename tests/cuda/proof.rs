@@ -7,7 +7,7 @@ use ntm::config::Recipe;
 use ntm::engine::Engine;
 use ntm::fused::CudaFused;
 use ntm::fused::cuda::{Blocks, Buffers, Grid, Kernel, Launcher, Sizes, Update};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use tch::{Device, Kind, Tensor};
 
@@ -17,6 +17,8 @@ struct Wrong {
     kernel: Kernel,
     change: fn(Buffers) -> Buffers,
     launches: Cell<usize>,
+    /// None where nothing needs a proof.
+    proven: Option<RefCell<Vec<Sizes>>>,
 }
 
 impl Launcher for Wrong {
@@ -36,10 +38,20 @@ impl Launcher for Wrong {
     fn blocks(&self, sequences: usize) -> Blocks {
         Blocks { together: if sequences > 4 { 2 } else { 1 }, ..self.inner.blocks(sequences) }
     }
+
+    fn is_proven(&self, sizes: &Sizes) -> bool {
+        self.proven.as_ref().is_none_or(|proven| proven.borrow().contains(sizes))
+    }
+
+    fn set_proven(&self, sizes: &Sizes) {
+        self.proven.as_ref().unwrap().borrow_mut().push(*sizes);
+    }
 }
 
-fn launcher(kernel: Kernel, change: fn(Buffers) -> Buffers) -> Rc<Wrong> {
-    Rc::new(Wrong { inner: Emulated::new(Kind::Float, 8, 4, 1), kernel, change, launches: Cell::new(0) })
+/// On which engines prove themselves.
+fn launcher(kernel: Kernel, change: fn(Buffers) -> Buffers) -> Wrong {
+    let (inner, proven) = (Emulated::new(Kind::Float, 8, 4, 1), Some(RefCell::default()));
+    Wrong { inner, kernel, change, launches: Cell::new(0), proven }
 }
 
 fn engine(recipe: &Recipe, launcher: Rc<Wrong>) -> CudaFused {
@@ -55,9 +67,10 @@ fn every_machine_proves_itself_and_computes_what_it_does_without() {
     for (name, model) in MACHINES {
         let recipe = recipe(model);
         let (theta, batch) = (theta(&recipe), batch(&recipe, &[5, 2], 7));
-        let right = || engine(&recipe, launcher(Kernel::Pack, |buffers| buffers));
-        let expected = right().forward(&theta, &batch).unwrap().to_vec();
-        let mut proving = right().proving(recipe.network()).unwrap();
+        let right = || launcher(Kernel::Pack, |buffers| buffers);
+        let mut trusted = engine(&recipe, Rc::new(Wrong { proven: None, ..right() }));
+        let expected = trusted.forward(&theta, &batch).unwrap().to_vec();
+        let mut proving = engine(&recipe, Rc::new(right()));
         assert_eq!(proving.forward(&theta, &batch).unwrap(), expected, "{name}");
     }
 }
@@ -73,7 +86,7 @@ fn kernels_that_are_wrong_are_refused_by_the_tensor_before_anything_is_computed(
         (Kernel::Backward, |buffers| Buffers { scale: 0.3, ..buffers }, "gradient of `"),
         (Kernel::Update, |buffers| buffers, "the weights after an update"),
     ] {
-        let mut engine = engine(&recipe, launcher(kernel, change)).proving(recipe.network()).unwrap();
+        let mut engine = engine(&recipe, Rc::new(launcher(kernel, change)));
         for _again in 0..2 {
             let error = engine.forward(&theta, &batch).unwrap_err().to_string();
             assert!(error.contains("its kernels are wrong here") && error.contains(named), "{kernel:?}: {error}");
@@ -87,8 +100,8 @@ fn kernels_that_are_wrong_are_refused_by_the_tensor_before_anything_is_computed(
 #[test]
 fn an_engine_proves_itself_once_for_each_way_to_run_its_blocks() {
     let recipe = recipe(MACHINES[0].1);
-    let (theta, launcher) = (theta(&recipe), launcher(Kernel::Pack, |buffers| buffers));
-    let mut engine = engine(&recipe, launcher.clone()).proving(recipe.network()).unwrap();
+    let (theta, launcher) = (theta(&recipe), Rc::new(launcher(Kernel::Pack, |buffers| buffers)));
+    let mut engine = engine(&recipe, launcher.clone());
     let mut launches = |sequences: usize| {
         let before = launcher.launches.get();
         engine.forward(&theta, &batch(&recipe, &vec![2; sequences], 7)).unwrap();

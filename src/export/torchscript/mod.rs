@@ -65,9 +65,9 @@ fn module(path: &str, named: &[Named], sources: &HashMap<&str, String>) -> Resul
     Ok(script)
 }
 
-/// The largest difference between the logits of the module in `bytes` and those of the definition on two random sequences,
-/// relative to the largest logit above 1. Both run in f64: a recurrence can amplify the rounding of f32 beyond any
-/// bound, and that is no error of the export.
+/// The largest difference between the logits of the module in `bytes` and those of the definition on two random
+/// sequences, relative to the largest logit above 1. Both run in f64: a recurrence can amplify the rounding of f32
+/// beyond any bound, and that is no error of the export.
 fn difference(checkpoint: &Checkpoint, bytes: &[u8]) -> Result<f64> {
     let recipe = &checkpoint.recipe;
     let (x, y) = recipe.task.widths();

@@ -77,7 +77,11 @@ impl<F: Float> Fused<F> {
 
     /// An engine that uses the instructions of a level, one of `Level::available()`.
     pub fn at_level(level: Level, spec: Spec, threads: usize) -> Result<Fused<F>> {
-        let plan = Plan::new(spec);
+        Fused::of(Plan::new(spec), level, threads)
+    }
+
+    /// As `at_level`, by a network's plan.
+    pub(in crate::fused) fn of(plan: Plan, level: Level, threads: usize) -> Result<Fused<F>> {
         Ok(Fused {
             plan,
             weights: Weights::default(),

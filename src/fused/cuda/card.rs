@@ -10,7 +10,7 @@ use cudarc::nvrtc::Ptx;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 // SAFETY: plain values in C's layout, as the kernels' parameters are.
 unsafe impl DeviceRepr for Sizes {}
@@ -19,7 +19,11 @@ unsafe impl DeviceRepr for Buffers {}
 // SAFETY: as above.
 unsafe impl DeviceRepr for Update {}
 
+/// The sizes whose kernels this process has compared with the CPU's engine, by the number of the card.
+static PROVEN: Mutex<Vec<(usize, Sizes)>> = Mutex::new(vec![]);
+
 pub struct Card {
+    index: usize,
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     architecture: String,
@@ -43,6 +47,7 @@ impl Card {
         let (major, minor) = context.compute_capability()?;
         let attribute = |attribute| Ok::<_, anyhow::Error>(context.attribute(attribute)? as usize);
         Ok(Card {
+            index,
             stream: context.default_stream(), // the legacy one, which libtorch uses unless told otherwise
             architecture: format!("sm_{major}{minor}"),
             multiprocessors: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
@@ -75,6 +80,10 @@ impl Card {
         let functions = compiled.values().next().context("no kernel has been compiled yet")?;
         Ok(functions[kernel.index()].clone())
     }
+}
+
+fn proven() -> MutexGuard<'static, Vec<(usize, Sizes)>> {
+    PROVEN.lock().unwrap_or_else(PoisonError::into_inner) // a whole entry is there or not
 }
 
 /// The kernels from the cache or compiled; compiled again if the driver does not take what the cache has.
@@ -131,5 +140,13 @@ impl Launcher for Card {
 
     fn blocks(&self, sequences: usize) -> Blocks {
         Blocks::on_card(sequences, self.multiprocessors, self.shared_limit)
+    }
+
+    fn is_proven(&self, sizes: &Sizes) -> bool {
+        proven().contains(&(self.index, *sizes))
+    }
+
+    fn set_proven(&self, sizes: &Sizes) {
+        proven().push((self.index, *sizes));
     }
 }

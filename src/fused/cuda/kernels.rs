@@ -102,6 +102,14 @@ pub trait Launcher {
 
     /// How blocks should run a batch of this many sequences.
     fn blocks(&self, sequences: usize) -> Blocks;
+
+    /// Whether kernels of these sizes have been compared with the CPU's engine, or need not be.
+    fn is_proven(&self, _sizes: &Sizes) -> bool {
+        true
+    }
+
+    /// They have been.
+    fn set_proven(&self, _sizes: &Sizes) {}
 }
 
 /// How a launcher's blocks run a batch.

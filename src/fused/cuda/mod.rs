@@ -30,7 +30,6 @@ use anyhow::{Result, anyhow};
 use batch::Given;
 use fields::Fields;
 use maps::Maps;
-use proof::Proof;
 use std::rc::Rc;
 use tape::Tape;
 use tch::{Device, Kind, Tensor};
@@ -55,8 +54,8 @@ pub struct CudaFused {
     /// Where batches are put together.
     batch: Tensor,
     logits: Vec<f32>,
-    /// Where it proves itself first.
-    proof: Option<Proof>,
+    /// Whether it runs in a proof.
+    proving: bool,
 }
 
 /// A forward pass: what it was given, and what a backward pass goes on with.
@@ -87,7 +86,7 @@ impl CudaFused {
         // first, so that libtorch holds the card's context, which a machine that is refused would give up otherwise
         let _held = Tensor::f_zeros([1], (Kind::Float, Device::Cuda(index)))?;
         let card = Card::new(index)?;
-        let mut engine = CudaFused::new(spec, Rc::new(card), (Kind::Float, Device::Cuda(index)))?.proving(spec)?;
+        let mut engine = CudaFused::new(spec, Rc::new(card), (Kind::Float, Device::Cuda(index)))?;
         engine.prove(1)?;
         Ok(engine)
     }
@@ -108,7 +107,7 @@ impl CudaFused {
             tape: Tape::new(options),
             batch: Tensor::f_empty([0], (Kind::Float, Device::Cpu))?,
             logits: vec![],
-            proof: None,
+            proving: false,
             snapshot_bytes: SNAPSHOT_BYTES,
             plan,
             maps,
@@ -150,6 +149,7 @@ impl CudaFused {
         let _guard = tch::no_grad_guard();
         let (size, segment) = (batch.size(), self.segment(batch));
         let shape = shape(&self.plan, &*self.launcher, size, self.options.0)?;
+        self.prove_shape(&shape, size)?;
         let given = Given::new(batch, self.plan.y, segment, &mut self.batch, self.options)?;
         let fields = self.lay_out(&given, &shape, size, segment, keep)?;
 
@@ -282,7 +282,6 @@ impl Engine for CudaFused {
     }
 
     fn forward(&mut self, theta: &Tensor, batch: &Batch) -> Result<&[f32]> {
-        self.prove(batch.size())?;
         let logits = self.logits(theta, batch)?;
         self.logits.resize(logits.numel(), 0.0);
         logits.to_device(Device::Cpu).to_kind(Kind::Float).f_copy_data(&mut self.logits, logits.numel())?;
@@ -294,7 +293,6 @@ impl Engine for CudaFused {
     }
 
     fn gradient(&mut self, theta: &Tensor, batch: &Batch, gradient: &mut Tensor) -> Result<Logits<'_>> {
-        self.prove(batch.size())?;
         Ok(Logits::Device(self.logits_and_gradient(theta, batch, gradient)?))
     }
 }

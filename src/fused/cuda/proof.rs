@@ -1,12 +1,12 @@
 //! The engine proves itself: before blocks run in a way in which they have not run on this card, by kernels that a
 //! compiler has made for it there, they must give what the engine on the CPU gives.
 
-use super::{CudaFused, Sizes, shape};
+use super::{CudaFused, Shape, shape};
 use crate::engine::Engine;
 use crate::fused::Fused;
-use crate::model::Spec;
 use crate::optim::{Clip, Config, Optimizer};
 use crate::random::{Purpose, stream};
+use crate::simd::Level;
 use crate::tasks::{Batch, Loss};
 use anyhow::{Result, bail};
 use rand::Rng;
@@ -20,34 +20,27 @@ const TOLERANCE: f32 = 1e-3;
 /// Tensors with gradients below this part of the largest of all are compared by that: they are rounding.
 const SMALL: f32 = 0.01;
 
-/// What the kernels are compared with, and the ways to run blocks in which they were right.
-pub(super) struct Proof {
-    reference: Fused<f32>,
-    proven: Vec<Sizes>,
-}
-
 impl CudaFused {
-    /// This engine, which proves itself against the one on the CPU from here on.
-    pub fn proving(self, spec: Spec) -> Result<CudaFused> {
-        let (reference, proven) = (Fused::new(spec, 1)?, vec![]);
-        Ok(CudaFused { proof: Some(Proof { reference, proven }), ..self })
+    /// Proves the way in which blocks run a batch of so many sequences, where that has not been done.
+    pub fn prove(&mut self, sequences: usize) -> Result<()> {
+        let shape = shape(&self.plan, &*self.launcher, sequences, self.options.0)?;
+        self.prove_shape(&shape, sequences)
     }
 
-    /// Compares logits, gradient and update by a small batch with those of the CPU, once for each way in which blocks
-    /// run a batch of so many sequences. An error names the first tensor that differs.
-    pub fn prove(&mut self, sequences: usize) -> Result<()> {
-        if self.proof.is_none() {
+    /// As `prove`, for a batch of this shape: compares logits, gradient and update by a small batch with those of the
+    /// CPU. An error names the first tensor that differs.
+    pub(super) fn prove_shape(&mut self, shape: &Shape, sequences: usize) -> Result<()> {
+        if self.proving || self.launcher.is_proven(&shape.sizes) {
             return Ok(());
         }
-        let sizes = shape(&self.plan, &*self.launcher, sequences, self.options.0)?.sizes;
-        let Some(mut proof) = self.proof.take_if(|proof| !proof.proven.contains(&sizes)) else { return Ok(()) };
-        let compared = self.compare(&mut proof.reference, sequences);
-        proof.proven.extend(compared.is_ok().then_some(sizes));
-        self.proof = Some(proof);
-        compared
+        self.proving = true;
+        let compared = self.compare(sequences);
+        self.proving = false;
+        compared.inspect(|()| self.launcher.set_proven(&shape.sizes))
     }
 
-    fn compare(&mut self, reference: &mut Fused<f32>, sequences: usize) -> Result<()> {
+    fn compare(&mut self, sequences: usize) -> Result<()> {
+        let mut reference = Fused::<f32>::of(self.plan.clone(), Level::best(), 1)?;
         let mut random = stream(1, Purpose::EvaluationSequence, 0);
         let mut batch = Batch::zeros((0..sequences).map(|b| STEPS - b % STEPS).collect(), self.plan.x, self.plan.y);
         batch.inputs.iter_mut().for_each(|input| *input = random.random_range(-1.0..1.0));
