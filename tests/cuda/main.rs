@@ -1,12 +1,15 @@
 //! The fused engine of CUDA without a card: its kernels, compiled as C++, are the definition, with one thread a block
-//! and with several in any order; and NVRTC compiles them for every card. Where there is a card, the same on the card.
+//! and with several in any order; NVRTC compiles them for every card, and what it makes of them, interpreted, is the
+//! definition, too. Where there is a card, the same on the card.
 #![allow(clippy::unwrap_used)]
 
 mod card;
+mod compiled;
 mod emulated;
 #[path = "../machines/mod.rs"]
 mod machines;
 mod proof;
+mod ptx;
 mod training;
 
 use emulated::{Emulated, barriers};
@@ -14,7 +17,6 @@ use machines::compare::{LENGTHS, assert_traces_close, compare, composed, narrow}
 use machines::{MACHINES, batch, exact_blur, recipe, weights};
 use ntm::config::Recipe;
 use ntm::engine::Engine;
-use ntm::fused::cuda::{Blocks, Shape, compiler, nvrtc};
 use ntm::fused::{CudaFused, Fused};
 use ntm::model::Spec;
 use ntm::tasks::{Batch, Loss};
@@ -233,111 +235,4 @@ fn a_machine_too_large_for_a_block_is_refused_with_its_size() {
     let made = CudaFused::new(Spec::new(&recipe.model, 4, 3), launcher, (Kind::Float, Device::Cpu));
     let message = made.err().expect("its weightings alone take 1.5 MB").to_string();
     assert!(message.contains("bytes of shared memory, this card has 232448"), "{message}");
-}
-
-/// NVRTC of the Python environment of the tests, or of the system. False, with the reason on stderr, where there is
-/// none.
-fn has_nvrtc() -> bool {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
-    let packages = std::fs::read_dir(root.join(".venv-test/lib")).into_iter().flatten();
-    let folder =
-        packages.map(|python| python.unwrap().path().join("site-packages/nvidia/cu13/lib")).find(|f| f.exists());
-    match nvrtc::open(folder.as_deref()) {
-        Ok(_) => true,
-        Err(error) if folder.is_some() => panic!("{error}"), // it was installed for this
-        Err(error) => {
-            eprintln!("skipped: {error}");
-            false
-        }
-    }
-}
-
-/// How an H100 runs a batch of this many sequences.
-fn shape(recipe: &Recipe, sequences: usize) -> Shape {
-    let blocks = Blocks::on_card(sequences, 132, 227 * 1024);
-    Shape::of(recipe.network(), blocks).unwrap()
-}
-
-#[test]
-fn nvrtc_compiles_the_kernels_for_every_card_from_turing_to_blackwell() {
-    if !has_nvrtc() {
-        return;
-    }
-    let recipe = Recipe::load("copy", &[]).unwrap();
-    let cards = ["sm_75", "sm_80", "sm_90", "sm_100", "sm_120"].map(|architecture| (architecture, 1, 1));
-    for (architecture, sequences, together) in cards.into_iter().chain([("sm_90", 200, 2), ("sm_90", 1000, 4)]) {
-        let shape = shape(&recipe, sequences);
-        assert_eq!(shape.together(), together);
-        let mut options = compiler::options(&shape.sizes, architecture);
-        options.push("--ptxas-options=-v".to_string());
-        let (code, log) = compiler::compile(&options).unwrap();
-        assert!(code.starts_with(b"\x7fELF"), "{architecture}");
-        let before = |words: &str| -> Vec<u32> {
-            let numbers = log.split(words).map(|text| text.rsplit([' ', '\n']).find_map(|word| word.parse().ok()));
-            numbers.take(log.matches(words).count()).map(Option::unwrap).collect()
-        };
-        let spilled = before(" bytes spill stores");
-        assert!(spilled.len() == 6 && spilled.iter().all(|&bytes| bytes <= 64), "{architecture}, {sequences}: {log}");
-        assert!(!log.contains("warning"), "{architecture}: {log}");
-    }
-}
-
-#[test]
-fn how_many_threads_a_team_has_is_a_constant_to_the_compiler_of_every_card() {
-    if !has_nvrtc() {
-        return;
-    }
-    for (name, sequences) in [("copy", 1), ("ngrams", 1000)] {
-        let shape = shape(&Recipe::load(name, &[]).unwrap(), sequences);
-        for architecture in ["compute_90", "compute_100", "compute_120"] {
-            let (code, _) = compiler::compile(&compiler::options(&shape.sizes, architecture)).unwrap();
-            let code = String::from_utf8(code).unwrap();
-            let lines: Vec<&str> = code.lines().map(str::trim).collect();
-            for (at, line) in lines.iter().enumerate() {
-                let Some((_, threads)) = line.strip_prefix("bar.sync").and_then(|rest| rest.split_once(", ")) else {
-                    continue;
-                };
-                let register = threads.trim_end_matches(';');
-                // what gives the register its value: `mov.b32 <tab>%r205, 128;`
-                let given =
-                    |line: &&&str| line.split_once(", ").is_some_and(|(to, _)| to.ends_with(&format!("\t{register}")));
-                let from = lines[..at].iter().rev().find(given).map_or(*line, |line| *line);
-                let value = from.rsplit(", ").next().unwrap().trim_end_matches(';');
-                assert!(
-                    from.starts_with("mov.") && value.parse::<u32>().is_ok(),
-                    "{name}, {architecture}: {line} {from}"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn streamed_weights_are_loaded_by_sixteen_bytes() {
-    if !has_nvrtc() {
-        return;
-    }
-    let shape = shape(&Recipe::load("copy", &[]).unwrap(), 1000);
-    let (code, _) = compiler::compile(&compiler::options(&shape.sizes, "compute_90")).unwrap();
-    let code = String::from_utf8(code).unwrap();
-    for kernel in ["ntm_forward", "ntm_backward"] {
-        let entry = code.split(".entry ").find(|entry| entry.starts_with(kernel)).unwrap();
-        let wide = entry.lines().filter(|line| line.contains("ld.global") && line.contains(".v4.")).count();
-        // four rows that registers hold; of the products, each unrolled by four, some more
-        assert!(wide >= 10, "{kernel} has {wide}");
-    }
-}
-
-#[test]
-fn nvrtc_compiles_the_kernels_for_every_recipe_without_arithmetic_in_f64() {
-    if !has_nvrtc() {
-        return;
-    }
-    for (name, _) in ntm::config::BUILT_IN {
-        let recipe = Recipe::load(name, &[]).unwrap();
-        let (code, _) = compiler::compile(&compiler::options(&shape(&recipe, 1).sizes, "compute_90")).unwrap();
-        let code = String::from_utf8(code).unwrap();
-        assert!(code.contains(".entry ntm_backward"), "{name}");
-        assert!(!code.contains(".f64"), "{name}: {:?}", code.lines().find(|line| line.contains(".f64")));
-    }
 }
