@@ -100,8 +100,8 @@ fn streamed_weights_are_loaded_by_sixteen_bytes() {
     for kernel in ["ntm_forward", "ntm_backward"] {
         let entry = code.split(".entry ").find(|entry| entry.starts_with(kernel)).unwrap();
         let wide = entry.lines().filter(|line| line.contains("ld.global") && line.contains(".v4.")).count();
-        // four rows that registers hold; of the products, each unrolled by four, some more
-        assert!(wide >= 10, "{kernel} has {wide}");
+        // four rows that registers hold; of those that are streamed, four at once
+        assert!(wide >= 8, "{kernel} has {wide}");
     }
 }
 

@@ -149,6 +149,10 @@ impl Names {
             }
             None => (None, line),
         };
+        // the upper half of a register, as the compiler writes it
+        let upper = line.strip_prefix("{ .reg .b32 tmp; mov.b64 {tmp, ").and_then(|rest| rest.split_once("}, "));
+        let shifted = upper.map(|(to, from)| format!("shr.u64 {to}, {}, 32", from.trim_end_matches("; }")));
+        let line = shifted.as_deref().unwrap_or(line);
         let (name, text) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
         let text = text.trim();
         let operands: Vec<&str> = text.split([',', '{', '}', '|']).map(str::trim).filter(|o| !o.is_empty()).collect();

@@ -47,11 +47,12 @@ struct Rows {
     real at[MOST_ROWS];
 };
 
-// For each row of a lane of a warp, or of a team: its place q among the lane's, and i.
-#define EACH_ROW(p, q, i)                                                                                                        \
-    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int i = LANE + q * LANES; i < p.n)
-#define EACH_TEAM_ROW(p, team, q, i)                                                                                             \
-    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int i = team.lane + q * team.lanes; q * team.lanes < p.n && i < p.n)
+// For each row of a lane of a warp, or of a team: its place q among the lane's, and how far it is from the lane's first. What
+// has a value a row is taken from the lane's first row on, so that the distance is a constant of the load.
+#define EACH_ROW(p, q, far)                                                                                                      \
+    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int far = q * LANES; LANE + far < p.n)
+#define EACH_TEAM_ROW(p, team, q, far)                                                                                           \
+    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int far = q * team.lanes; far < p.n && team.lane + far < p.n)
 
 DEVICE real inverse_root(real square) {
 #ifdef __CUDA_ARCH__
@@ -65,24 +66,24 @@ DEVICE real inverse_root(real square) {
 // A softmax over all rows of a team.
 DEVICE void softmax(const Sizes &p, Team &team, Rows &values) {
     real highest = LOWEST, sum = 0;
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         highest = larger(highest, values.at[q]);
     }
     highest = team.largest(highest);
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         values.at[q] = exp(values.at[q] - highest);
         sum += values.at[q];
     }
     const real scale = 1 / team.sum(sum);
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         values.at[q] *= scale;
     }
 }
 
 // Row i + turn modulo N, for any turn.
 DEVICE int turned(const Sizes &p, int i, int turn) {
-    const int row = (i + turn) % p.n;
-    return row < 0 ? row + p.n : row;
+    const int up = turn % p.n, row = i + (up < 0 ? up + p.n : up);
+    return row < p.n ? row : row - p.n;
 }
 
 // The softmax of a head's shift, blurred, in place: what the head emitted becomes the distribution over the S turns.
@@ -105,17 +106,24 @@ struct Kept {
     real *similarity, *content, *shifted, *weighting;
     real *inverse_norm; // or null
     real *shift;        // among what the head emits
+    METHOD Kept from(int row) const {
+        return Kept{similarity + row, content + row, shifted + row, weighting + row, inverse_norm ? inverse_norm + row : nullptr, shift};
+    }
 };
 
 // Eq. 5-9 for one head, on M_{t-1} (M, N). `gated` (N) is scratch in shared memory, `weighting` (N) the previous one on entry,
 // the new one on return.
 DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, real *gated, real *weighting,
-                    real scale, real floor, bool keep, const Kept &kept) {
+                    real scale, real floor, bool keep, const Kept &all_kept) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
+    const Kept kept = all_kept.from(team.lane);
+    real *my_gated = gated + team.lane;
+    memory += team.lane;
+    weighting += team.lane;
     // Eq. 6: K = k . M_i / (|k| |M_i|)
     Rows similarity, square, value;
     real key_square = COSINE_EPSILON;
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         similarity.at[q] = 0;
         square.at[q] = COSINE_EPSILON;
     }
@@ -123,33 +131,33 @@ DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, 
     for (int m = 0; m < p.m; m++) {
         const real key = head[m];
         key_square += key * key;
-        EACH_TEAM_ROW(p, team, q, i) {
-            const real cell = memory[m * p.n + i];
+        EACH_TEAM_ROW(p, team, q, far) {
+            const real cell = memory[m * p.n + far];
             similarity.at[q] += key * cell;
             square.at[q] += cell * cell;
         }
     }
     shift_softmax(p, team, head + p.shift(), scale, floor);
     const real inverse_key = inverse_root(key_square);
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         const real inverse_norm = inverse_root(square.at[q]);
         similarity.at[q] *= inverse_norm * inverse_key;
         value.at[q] = strength * similarity.at[q];
         if (keep) {
-            kept.similarity[i] = similarity.at[q];
+            kept.similarity[far] = similarity.at[q];
             if (kept.inverse_norm) {
-                kept.inverse_norm[i] = inverse_norm;
+                kept.inverse_norm[far] = inverse_norm;
             }
         }
     }
     // Eq. 5: w^c = softmax(v), v = strength K
     softmax(p, team, value);
     // Eq. 7: w^g = g w^c + (1 - g) prev_w
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         if (keep) {
-            kept.content[i] = value.at[q];
+            kept.content[far] = value.at[q];
         }
-        gated[i] = weighting[i] + gate * (value.at[q] - weighting[i]);
+        my_gated[far] = weighting[far] + gate * (value.at[q] - weighting[far]);
     }
     team.sync();
     const real *shift = head + p.shift();
@@ -157,24 +165,24 @@ DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, 
         kept.shift[k] = shift[k];
     }
     // Eq. 8: w~(i) = sum_k s_k w^g((i + k - S / 2) mod N), plus the epsilon of Eq. 9
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         real shifted = SHARPEN_EPSILON;
-        int row = turned(p, i, -(p.s / 2));
+        int row = turned(p, team.lane + far, -(p.s / 2));
         for (int k = 0; k < p.s; k++) {
             shifted += shift[k] * gated[row];
             row = row + 1 == p.n ? 0 : row + 1;
         }
         if (keep) {
-            kept.shifted[i] = shifted;
+            kept.shifted[far] = shifted;
         }
         value.at[q] = gamma * log(shifted);
     }
     // Eq. 9: w = softmax(gamma ln w~)
     softmax(p, team, value);
-    EACH_TEAM_ROW(p, team, q, i) {
-        weighting[i] = value.at[q];
+    EACH_TEAM_ROW(p, team, q, far) {
+        weighting[far] = value.at[q];
         if (keep) {
-            kept.weighting[i] = value.at[q];
+            kept.weighting[far] = value.at[q];
         }
     }
 }
@@ -184,35 +192,40 @@ DEVICE void address(const Sizes &p, Team &team, real *head, const real *memory, 
 struct Staged {
     real *similarity, *content, *shifted;
     const real *inverse_norm, *prev_weighting, *weighting;
+    METHOD Staged from(int row) const {
+        return Staged{similarity + row, content + row, shifted + row, inverse_norm + row, prev_weighting + row, weighting + row};
+    }
 };
 
 // Eq. 9-5 backwards for one head. `d_weighting` (N) receives the gradient of the previous weighting, `d_w` holds that of the
 // weighting; `inverse_key` is 1 / |k|. `d` (emitted, G) receives the gradients of the head's scalars, that of the shift before
 // its softmax. Returns what the key is multiplied by in its own gradient, through |k|.
-DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &at, const Rows &d_w,
+DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const Staged &all, const Rows &d_w,
                              real inverse_key, real scale, real floor, real *d_weighting, real *d) {
     const real strength = head[p.strength()], gate = head[p.gate()], gamma = head[p.sharpening()];
     const real *shift = head + p.shift();
-    real *d_shifted = at.shifted;
+    const Staged at = all.from(team.lane);
+    const real *d_shifted = all.shifted; // each lane writes its own, then all read others'
+    d_weighting += team.lane;
     Rows content, prev, similarity, norm; // all that is needed first, since what follows writes in its place
-    EACH_TEAM_ROW(p, team, q, i) {
-        content.at[q] = at.content[i];
-        prev.at[q] = at.prev_weighting[i];
-        similarity.at[q] = at.similarity[i];
-        norm.at[q] = at.inverse_norm[i];
+    EACH_TEAM_ROW(p, team, q, far) {
+        content.at[q] = at.content[far];
+        prev.at[q] = at.prev_weighting[far];
+        similarity.at[q] = at.similarity[far];
+        norm.at[q] = at.inverse_norm[far];
     }
     // Eq. 9: d_u = w (d_w - d_w . w) by the softmax rule, then d_gamma = d_u . ln w~, d_w~ = d_u gamma / w~
     real mean = 0, d_gamma = 0;
     Rows gated, d_gated;
-    EACH_TEAM_ROW(p, team, q, i) {
-        gated.at[q] = at.weighting[i]; // until the next pass over the rows
+    EACH_TEAM_ROW(p, team, q, far) {
+        gated.at[q] = at.weighting[far]; // until the next pass over the rows
         mean += gated.at[q] * d_w.at[q];
     }
     mean = team.sum(mean);
-    EACH_TEAM_ROW(p, team, q, i) {
-        const real shifted = at.shifted[i], d_u = gated.at[q] * (d_w.at[q] - mean);
+    EACH_TEAM_ROW(p, team, q, far) {
+        const real shifted = at.shifted[far], d_u = gated.at[q] * (d_w.at[q] - mean);
         d_gamma += d_u * log(shifted);
-        d_shifted[i] = gamma * d_u / shifted;
+        at.shifted[far] = gamma * d_u / shifted;
         gated.at[q] = prev.at[q] + gate * (content.at[q] - prev.at[q]);
         d_gated.at[q] = 0;
     }
@@ -221,8 +234,8 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     real shift_mean = 0;
     for (int k = 0; k < p.s; k++) {
         real d_tap = 0;
-        EACH_TEAM_ROW(p, team, q, i) {
-            const real by = d_shifted[turned(p, i, p.s / 2 - k)];
+        EACH_TEAM_ROW(p, team, q, far) {
+            const real by = d_shifted[turned(p, team.lane + far, p.s / 2 - k)];
             d_tap += by * gated.at[q];
             d_gated.at[q] += shift[k] * by;
         }
@@ -234,10 +247,10 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     }
     // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
     real by_content = 0, by_prev = 0;
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         by_content += d_gated.at[q] * content.at[q];
         by_prev += d_gated.at[q] * prev.at[q];
-        d_weighting[i] = (1 - gate) * d_gated.at[q];
+        d_weighting[far] = (1 - gate) * d_gated.at[q];
     }
     by_content = team.sum(by_content);
     by_prev = team.sum(by_prev);
@@ -246,11 +259,11 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     // Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|); through |M_i|: -d_K K / |M_i|^2 M_i;
     // through |k|: -sum_i d_K K / |k|^2 k, and that sum is strength d_strength.
     real d_strength = 0;
-    EACH_TEAM_ROW(p, team, q, i) {
+    EACH_TEAM_ROW(p, team, q, far) {
         const real k = similarity.at[q], d_v = content.at[q] * (gate * (d_gated.at[q] - by_content)), d_k = strength * d_v;
         d_strength += d_v * k;
-        at.similarity[i] = -(d_k * k) * (norm.at[q] * norm.at[q]);
-        at.content[i] = d_k * (inverse_key * norm.at[q]);
+        at.similarity[far] = -(d_k * k) * (norm.at[q] * norm.at[q]);
+        at.content[far] = d_k * (inverse_key * norm.at[q]);
     }
     d_strength = team.sum(d_strength);
     if (team.lane == 0) {

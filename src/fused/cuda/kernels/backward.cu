@@ -116,8 +116,8 @@ DEVICE void head_backward(const Sizes &p, const Buffers &b, const Backward &at, 
     const real *emitted = at.emitted + s * p.emitted(), *values = emitted + p.head_at(head), *memory = found(p, b, at, s, t);
     const real *weightings = at.weighting(p, t) + s * p.heads() * p.n;
     Rows d_w;
-    EACH_TEAM_ROW(p, team, q, i) {
-        d_w.at[q] = at.d_weighting[part + i];
+    EACH_TEAM_ROW(p, team, q, far) {
+        d_w.at[q] = at.d_weighting[part + team.lane + far];
     }
     real key_square = COSINE_EPSILON;
     if (head < p.reads) {
@@ -140,47 +140,50 @@ DEVICE void head_backward(const Sizes &p, const Buffers &b, const Backward &at, 
 DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &at, int s, int begin, const Columns &columns, int t) {
     const int all = p.heads() * p.n;
     const real *all_emitted = at.emitted + s * p.emitted(), *emitted = all_emitted + begin;
-    const real *weightings = at.weighting(p, t) + s * all, *d_dots = at.content + s * all, *row_factor = at.similarity + s * all;
+    const int first = s * all + LANE;
+    const real *weightings = at.weighting(p, t) + first, *d_dots = at.content + first, *row_factor = at.similarity + first;
     real *d_memory = at.d_memory + s * p.cells() + begin * p.n;
     real *d = at.d + begin * p.together + s;
-    Rows cells[MOST_COLUMNS], d_cells[MOST_COLUMNS];
+    Rows cells[MOST_COLUMNS_BACK], d_cells[MOST_COLUMNS_BACK];
     load(p, columns, begin, found(p, b, at, s, t) + begin * p.n, cells);
     load(p, columns, begin, d_memory, d_cells);
     // Eq. 3, 4: d_e = -sum_i w(i) d_M'_i M_i, d_a = sum_i w(i) d_M'_i, d_M_i = d_M'_i (1 - w(i) e), M as the head found it
     for (int head = p.heads() - 1; head >= p.reads; head--) {
         const real *values = emitted + p.head_at(head);
-        real sums[2 * MOST_COLUMNS] = {0}; // erase, then add
-        EACH_ROW(p, q, i) {
-            const real w = weightings[head * p.n + i];
+        real sums[2 * MOST_COLUMNS_BACK] = {0}; // erase, then add
+        EACH_ROW(p, q, far) {
+            const real w = weightings[head * p.n + far];
             EACH_COLUMN(p, columns, begin, c) {
-                const real found = written_by(p, head, all_emitted, weightings, begin + c, i, cells[c].at[q]);
+                const real found = written_by(p, head, all_emitted, weightings, begin + c, far, cells[c].at[q]);
                 const real d_written = w * d_cells[c].at[q];
                 sums[c] -= d_written * found;
-                sums[MOST_COLUMNS + c] += d_written;
+                sums[MOST_COLUMNS_BACK + c] += d_written;
                 d_cells[c].at[q] -= values[p.erase() + c] * d_written;
             }
         }
         warp_sums(sums, [&](int k, real sum) {
-            const int c = k % MOST_COLUMNS, place = k < MOST_COLUMNS ? p.erase() : p.add();
-            if (c < columns.chunk && begin + c < p.m) {
+            const int c = k % MOST_COLUMNS_BACK, place = k < MOST_COLUMNS_BACK ? p.erase() : p.add();
+            if (columns.has(p, begin, c)) {
                 d[(p.head_at(head) + place + c) * p.together] = sum;
             }
         });
     }
     // Eq. 6: d_k += sum_i d_(k . M_i) M_i; d_M_i += sum_heads d_(k . M_i) k + row_factor(i) M_i
+#pragma unroll 2
     for (int head = 0; head < p.heads(); head++) {
         const real *keys = emitted + p.head_at(head);
-        real d_key[MOST_COLUMNS] = {0};
-        EACH_ROW(p, q, i) {
-            const real d_dot = d_dots[head * p.n + i], factor = row_factor[head * p.n + i];
+        real d_key[MOST_COLUMNS_BACK] = {0};
+        EACH_ROW(p, q, far) {
+            const real d_dot = d_dots[head * p.n + far], factor = row_factor[head * p.n + far];
             EACH_COLUMN(p, columns, begin, c) {
                 d_key[c] += d_dot * cells[c].at[q];
-                d_cells[c].at[q] += d_dot * keys[c] + factor * cells[c].at[q];
+                d_cells[c].at[q] += d_dot * keys[c];
+                d_cells[c].at[q] += factor * cells[c].at[q];
             }
         }
         const real through_norm = at.through_norm[s * p.heads() + head];
         warp_sums(d_key, [&](int c, real sum) {
-            if (c < columns.chunk && begin + c < p.m) {
+            if (columns.has(p, begin, c)) {
                 d[(p.head_at(head) + c) * p.together] = sum + through_norm * keys[c];
             }
         });
@@ -189,10 +192,14 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
     for (int head = 0; head < p.reads; head++) {
         const real *d_read = at.d_reads + (s * p.reads + head) * p.m + begin;
         const real *d_shown = at.d_shown + s * (p.shown() - 1) + p.h + head * p.m + begin;
-        EACH_ROW(p, q, i) {
-            const real w = weightings[head * p.n + i];
+        real d[MOST_COLUMNS_BACK];
+        EACH_COLUMN(p, columns, begin, c) {
+            d[c] = d_read[c] + d_shown[c];
+        }
+        EACH_ROW(p, q, far) {
+            const real w = weightings[head * p.n + far];
             EACH_COLUMN(p, columns, begin, c) {
-                d_cells[c].at[q] += w * (d_read[c] + d_shown[c]);
+                d_cells[c].at[q] += w * d[c];
             }
         }
     }
@@ -208,7 +215,7 @@ DEVICE void memory_backward(const Sizes &p, const Buffers &b, const Backward &at
         }
     }
     __syncthreads();
-    const Columns columns(p, least(MOST_COLUMNS, 2));
+    const Columns columns(p, MOST_COLUMNS_BACK);
     for (int s = columns.first; s < p.together; s += columns.apart) {
         for (int begin = columns.begin(); at.all.active(s, t) && begin < p.m; begin += columns.step()) {
             columns_backward(p, b, at, s, begin, columns, t);

@@ -80,7 +80,7 @@ DEVICE void heads(const Sizes &p, const Buffers &b, const Forward &at, const Hel
 // A few columns of one sequence's memory: what all heads read there, then what they write, in head order.
 DEVICE void read_and_write(const Sizes &p, const Forward &at, int s, int begin, const Columns &columns, real *snapshot) {
     real *memory = at.memory + s * p.cells() + begin * p.n;
-    const real *weightings = at.weighting + s * p.heads() * p.n, *emitted = at.emitted + s * p.emitted() + begin;
+    const real *weightings = at.weighting + s * p.heads() * p.n + LANE, *emitted = at.emitted + s * p.emitted() + begin;
     Rows cells[MOST_COLUMNS];
     load(p, columns, begin, memory, cells);
     if (snapshot) {
@@ -89,14 +89,14 @@ DEVICE void read_and_write(const Sizes &p, const Forward &at, int s, int begin, 
     // Eq. 2: r = sum_i w(i) M_i
     for (int head = 0; head < p.reads; head++) {
         real sums[MOST_COLUMNS] = {0};
-        EACH_ROW(p, q, i) {
-            const real w = weightings[head * p.n + i];
+        EACH_ROW(p, q, far) {
+            const real w = weightings[head * p.n + far];
             EACH_COLUMN(p, columns, begin, c) {
                 sums[c] += w * cells[c].at[q];
             }
         }
         warp_sums(sums, [&](int c, real sum) {
-            if (c < columns.chunk && begin + c < p.m) {
+            if (columns.has(p, begin, c)) {
                 const int m = (head * p.m + begin + c) * p.together + s;
                 at.shown[(1 + p.h) * p.together + m] = sum;
                 at.z[(1 + p.x) * p.together + m] = sum; // for the next step
@@ -111,8 +111,8 @@ DEVICE void read_and_write(const Sizes &p, const Forward &at, int s, int begin, 
             e[c] = values[p.erase() + c];
             a[c] = values[p.add() + c];
         }
-        EACH_ROW(p, q, i) {
-            const real w = weightings[head * p.n + i];
+        EACH_ROW(p, q, far) {
+            const real w = weightings[head * p.n + far];
             EACH_COLUMN(p, columns, begin, c) {
                 cells[c].at[q] = written(cells[c].at[q], w, e[c], a[c]);
             }

@@ -39,6 +39,7 @@ typedef REAL real;
 #define WARP (THREAD / LANES)
 #define WARPS (THREADS / LANES)
 #define MOST_COLUMNS (MOST_ROWS <= 4 ? 4 : MOST_ROWS <= 8 ? 2 : 1) // that a warp works on at once
+#define MOST_COLUMNS_BACK (MOST_ROWS <= 8 ? 2 : 1) // backward, where each takes twice the registers
 #define MOST_HELD 10 // rows of a matrix that a thread keeps four weights each of, in registers
 
 #ifndef TEAM_BARRIER // barrier 0 is that of the block

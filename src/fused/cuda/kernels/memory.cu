@@ -16,17 +16,19 @@ DEVICE real written_by(const Sizes &p, int last, const real *emitted, const real
 
 // A warp's columns, of `memory` from the first of them on, into its lanes' registers and out of them.
 DEVICE void load(const Sizes &p, const Columns &columns, int begin, const real *memory, Rows *cells) {
+    memory += LANE;
     EACH_COLUMN(p, columns, begin, c) {
-        EACH_ROW(p, q, i) {
-            cells[c].at[q] = memory[c * p.n + i];
+        EACH_ROW(p, q, far) {
+            cells[c].at[q] = memory[c * p.n + far];
         }
     }
 }
 
 DEVICE void store(const Sizes &p, const Columns &columns, int begin, real *memory, const Rows *cells) {
+    memory += LANE;
     EACH_COLUMN(p, columns, begin, c) {
-        EACH_ROW(p, q, i) {
-            memory[c * p.n + i] = cells[c].at[q];
+        EACH_ROW(p, q, far) {
+            memory[c * p.n + far] = cells[c].at[q];
         }
     }
 }
@@ -34,12 +36,13 @@ DEVICE void store(const Sizes &p, const Columns &columns, int begin, real *memor
 // Eq. 2 backwards: d_w(i) += d_r . M_i, by rows. d_r comes from the controller and from the output.
 DEVICE void read_backward_rows(const Sizes &p, const Team &team, const real *memory, const real *d_read,
                                const real *d_shown, const real *key, Rows &d_w, real &key_square) {
+    memory += team.lane;
 #pragma unroll 4
     for (int m = 0; m < p.m; m++) {
         const real d = d_read[m] + d_shown[m];
         key_square += key[m] * key[m];
-        EACH_TEAM_ROW(p, team, q, i) {
-            d_w.at[q] += d * memory[m * p.n + i];
+        EACH_TEAM_ROW(p, team, q, far) {
+            d_w.at[q] += d * memory[m * p.n + far];
         }
     }
 }
@@ -49,16 +52,19 @@ DEVICE void read_backward_rows(const Sizes &p, const Team &team, const real *mem
 DEVICE void write_backward_rows(const Sizes &p, const Team &team, const real *memory, const real *d_memory, int head,
                                 const real *emitted, const real *weightings, Rows &d_w, real &key_square) {
     const real *key = emitted + p.head_at(head);
+    memory += team.lane;
+    d_memory += team.lane;
+    weightings += team.lane;
 #pragma unroll 4
     for (int m = 0; m < p.m; m++) {
         const real e = key[p.erase() + m], a = key[p.add() + m];
         key_square += key[m] * key[m];
-        EACH_TEAM_ROW(p, team, q, i) {
-            real found = memory[m * p.n + i], d_written = d_memory[m * p.n + i];
+        EACH_TEAM_ROW(p, team, q, far) {
+            real found = memory[m * p.n + far], d_written = d_memory[m * p.n + far];
             if (p.writes > 1) {
-                found = written_by(p, head, emitted, weightings, m, i, found);
+                found = written_by(p, head, emitted, weightings, m, far, found);
                 for (int after = head + 1; after < p.heads(); after++) {
-                    d_written -= weightings[after * p.n + i] * emitted[p.head_at(after) + p.erase() + m] * d_written;
+                    d_written -= weightings[after * p.n + far] * emitted[p.head_at(after) + p.erase() + m] * d_written;
                 }
             }
             d_w.at[q] += d_written * (a - e * found);

@@ -86,9 +86,14 @@ struct Held {
     Four rows[MOST_HELD];
 };
 
+// The most rows beyond the resident ones that a thread takes: each takes as many, or one less.
+DEVICE int most_beyond(const Shares &share, const Matrix &w) {
+    return over(w.inputs - w.resident_rows, share.parts);
+}
+
 DEVICE int held_rows(const Sizes &p, const Matrix &w) {
     const Shares share(p, w.inputs, w.outputs);
-    const int left = over(w.inputs - w.resident_rows, share.parts);
+    const int left = most_beyond(share, w);
     return share.units <= THREADS && p.n <= 256 ? least(left, p.blocks < 2 ? MOST_HELD : 4) : 0;
 }
 
@@ -137,6 +142,17 @@ DEVICE void accumulate(Four *sums, const Four &w, const real *in, int quad) {
     }
 }
 
+// Calls `row(i)` for a thread's rows, `apart` from one another and below `end`: `most` of them, of which the last may be beyond.
+template <typename Row> DEVICE void each_row(int first, int apart, int most, int end, Row row) {
+#pragma unroll 4
+    for (int k = 0; k + 1 < most; k++) {
+        row(first + k * apart);
+    }
+    if (most > 0 && first + (most - 1) * apart < end) {
+        row(first + (most - 1) * apart);
+    }
+}
+
 // out(s, o) = sum_i w(i, o) in(i, s), in (inputs, G). The first `count` rows of a thread beyond the resident ones are held.
 DEVICE Sums product(const Sizes &p, const Matrix &w, const Held &held, int count, const real *in, real *partial) {
     const Shares share(p, w.inputs, w.outputs);
@@ -147,24 +163,22 @@ DEVICE Sums product(const Sizes &p, const Matrix &w, const Held &held, int count
         for (int q = 0; q < 4; q++) {
             sums[q] = Four{{0, 0, 0, 0}};
         }
-        int i = first_beyond(share, w, part);
+        const int first = first_beyond(share, w, part), most = most_beyond(share, w);
 #pragma unroll
         for (int k = 0; k < MOST_HELD; k++) {
-            if (k < count && i < w.inputs) {
+            const int i = first + k * share.parts;
+            if (k < count && (k + 1 < most || i < w.inputs)) {
                 accumulate(sums, held.rows[k], values + i * p.together, share.quad);
-                i += share.parts;
             }
         }
-#pragma unroll 4
-        for (; i < w.inputs; i += share.parts) {
+        each_row(first + count * share.parts, share.parts, most - count, w.inputs, [&](int i) {
             // a copy, or the compiler makes four loads of 4 bytes of it
             const Four four = *(const Four *)(w.weights + (long long)i * share.stride + 4 * group);
             accumulate(sums, four, values + i * p.together, share.quad);
-        }
-#pragma unroll 4
-        for (i = part; i < w.resident_rows; i += share.parts) {
+        });
+        each_row(part, share.parts, over(w.resident_rows, share.parts), w.resident_rows, [&](int i) {
             accumulate(sums, *(const Four *)(w.resident + i * share.stride + 4 * group), values + i * p.together, share.quad);
-        }
+        });
         for (int q = 0; q < 4; q++) {
             if (q < share.quad) {
                 *(Four *)(partial + (part * p.together + set * share.quad + q) * share.stride + 4 * group) = sums[q];

@@ -242,8 +242,10 @@ struct Columns {
     }
     METHOD int begin() const { return WARP % teams * chunk; }
     METHOD int step() const { return teams * chunk; }
+    // Whether there is a column begin + c, of the chunk that begins there; a constant to the compiler where chunks are whole.
+    METHOD bool has(const Sizes &p, int begin, int c) const { return c < chunk && (p.m % chunk == 0 || begin + c < p.m); }
 };
 
 // For each column c of a warp's, begin + c of the memory.
 #define EACH_COLUMN(p, columns, begin, c) \
-    _Pragma("unroll") for (int c = 0; c < MOST_COLUMNS; c++) if (c < columns.chunk && (begin) + c < p.m)
+    _Pragma("unroll") for (int c = 0; c < MOST_COLUMNS; c++) if (columns.has(p, begin, c))
