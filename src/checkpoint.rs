@@ -81,17 +81,11 @@ impl Checkpoint {
         Checkpoint::parse(data).with_context(|| not_usable(path))
     }
 
-    /// The recipe alone of the checkpoint that the bytes of a file hold.
-    pub fn recipe_of_file(path: &Path, data: &[u8]) -> Result<Recipe> {
-        let recipe = header::metadata(data).and_then(|metadata| recipe_in(&metadata, &checksums_in(&metadata)?));
-        recipe.with_context(|| not_usable(path))
-    }
-
     /// The checkpoint that some bytes hold, checked as `load` does.
     pub fn parse(data: &[u8]) -> Result<Checkpoint> {
         let metadata = header::metadata(data)?;
         let checksums = checksums_in(&metadata)?;
-        let recipe = recipe_in(&metadata, &checksums)?;
+        let recipe = Recipe::parse(text_in(&metadata, "recipe", &checksums)?, &[]).context("in its recipe")?;
         let progress = text_in(&metadata, "progress", &checksums)?;
         let progress: Progress = serde_json::from_str(progress).context("in its progress")?;
         progress.check(&recipe)?;
@@ -127,10 +121,6 @@ fn not_usable(path: &Path) -> String {
 
 fn field<'a>(metadata: &'a HashMap<String, String>, name: &str) -> Result<&'a str> {
     Ok(metadata.get(name).with_context(|| format!("its metadata has no `{name}`"))?)
-}
-
-fn recipe_in(metadata: &HashMap<String, String>, checksums: &HashMap<String, u32>) -> Result<Recipe> {
-    Recipe::parse(text_in(metadata, "recipe", checksums)?, &[]).context("in its recipe")
 }
 
 /// One of the texts that have a checksum, which must be right.

@@ -79,11 +79,16 @@ impl Progress {
         recipe.training.optimizer.learning_rate() * self.rate_factor(recipe, step)
     }
 
+    /// The updates of a start that schedule, curriculum and blur are fractions of: while a stopped run is closed at what
+    /// it has seen, those of the total that it was trained for.
+    pub fn updates(&self, recipe: &Recipe) -> u64 {
+        self.closing.map_or(recipe.updates(), |total| recipe.updates_of(total))
+    }
+
     /// What schedule and rollbacks multiply the recipe's learning rate by.
     pub fn rate_factor(&self, recipe: &Recipe, step: u64) -> f64 {
         let halvings = 0.5f64.powi(self.rollbacks as i32);
-        let updates = self.closing.map_or(recipe.updates(), |total| recipe.updates_of(total));
-        recipe.training.schedule.factor(step, updates) * halvings
+        recipe.training.schedule.factor(step, self.updates(recipe)) * halvings
     }
 
     /// The sequences that will have been seen at the end of this start.

@@ -156,9 +156,8 @@ impl Run {
             );
         }
         let lock = Lock::take(directory)?; // first, or another process could go on with it in between
-        let latest = Run::latest_in(directory);
-        let saved = Checkpoint::read(&latest)?;
-        Run::check_recipe(directory, &Checkpoint::recipe_of_file(&latest, &saved)?)?;
+        let saved = Checkpoint::read(&Run::latest_in(directory))?;
+        Run::check_recipe(directory, &Run::read(directory, &saved)?.recipe)?;
         Ok((lock, saved))
     }
 
@@ -278,11 +277,12 @@ impl Run {
         checkpoints(&self.directory).join(BEST)
     }
 
-    /// The results of the last evaluation of the run in a directory; none if there was none.
-    pub fn last_evaluation(directory: &Path) -> Vec<Score> {
-        let text = fs::read_to_string(directory.join(EVALUATIONS)).unwrap_or_default();
-        let whole = |line| serde_json::from_str(line).ok().map(|evaluation: Evaluation| evaluation.results);
-        text.lines().rev().find_map(whole).unwrap_or_default()
+    /// The results of the last evaluation of the run in a directory; none if there was none. What is no line of ours
+    /// is passed over, whatever bytes a crash has left.
+    pub fn last_evaluation(directory: &Path) -> Result<Vec<Score>> {
+        let log = read_log(&directory.join(EVALUATIONS))?;
+        let whole = |line| serde_json::from_slice(line).ok().map(|evaluation: Evaluation| evaluation.results);
+        Ok(log.rsplit(|byte| *byte == b'\n').find_map(whole).unwrap_or_default())
     }
 
     pub fn log_report(&mut self, report: &Report) -> Result<()> {
@@ -331,12 +331,17 @@ fn write_line(file: &mut File, value: &impl Serialize) -> Result<()> {
     Ok(file.write_all(line.as_bytes())?)
 }
 
+/// The bytes of a log; none where it has not been begun.
+fn read_log(path: &Path) -> Result<Vec<u8>> {
+    match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(vec![]),
+        read => read.with_context(|| format!("cannot read `{}`", path.display())),
+    }
+}
+
 /// Keeps the whole lines of a log before step `from`. What is no line of ours goes, whatever bytes a crash has left.
 fn drop_from(path: &Path, from: u64) -> Result<()> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        read => read.with_context(|| format!("cannot read `{}`", path.display()))?,
-    };
+    let bytes = read_log(path)?;
     let before = |value: Value| value["step"].as_u64().is_some_and(|at| at < from);
     let stands = |line: &&[u8]| line.ends_with(b"\n") && serde_json::from_slice(line).is_ok_and(before);
     let kept = bytes.split_inclusive(|byte| *byte == b'\n').filter(stands).collect::<Vec<_>>().concat();

@@ -169,6 +169,15 @@ impl Study {
         recipe
     }
 
+    /// Whether a recipe is that of one seed, but for what `ntm train --resume` may change in it alone: its total, and what
+    /// it does after a number that is not finite.
+    pub fn has(&self, seed: u64, recipe: &Recipe) -> bool {
+        let (own, mut of_study) = (&recipe.training, self.recipe_of(seed));
+        of_study.training.sequences = own.sequences;
+        of_study.training.on_nonfinite = own.on_nonfinite.clone();
+        *recipe == of_study
+    }
+
     /// The seeds that fall to a rank of so many.
     pub fn dealt(&self, rank: usize, ranks: usize) -> Vec<u64> {
         self.seeds.iter().skip(rank).step_by(ranks).copied().collect()
@@ -238,9 +247,9 @@ impl Study {
                     (ended, trainer.progress)
                 }
             };
-            let results = Run::last_evaluation(&self.run_directory(seed));
             let Progress { solved, sequences, seconds, restarts, .. } = progress;
-            outcome = Outcome { seed, solved, sequences, seconds, restarts, results, error: None };
+            outcome = Outcome { solved, sequences, seconds, restarts, ..Outcome::of(seed) };
+            outcome.results = Run::last_evaluation(&self.run_directory(seed))?;
             ended
         };
         match device::isolated(&mut train) {

@@ -17,7 +17,7 @@ use crate::train::{Ahead, Jobs, Trainer};
 use anyhow::Result;
 use tch::Device;
 
-/// What is wanted of a backend.
+/// Device, engine and threads as the flags ask for them.
 #[derive(Clone)]
 pub struct Wanted {
     device: DeviceChoice,
@@ -42,9 +42,12 @@ impl Wanted {
     }
 }
 
-/// What is there for them on this machine.
+/// The device, engine and number of threads that this process computes with, and why that device.
 #[derive(Clone)]
 pub struct Backend {
+    wanted: Wanted,
+    /// Whether this rank of a group is the one that says what happens.
+    speaks: bool,
     pub device: Device,
     why: &'static str,
     engine: EngineKind,
@@ -65,8 +68,9 @@ impl Backend {
             EngineChoice::Composed => EngineKind::Composed,
             EngineChoice::Auto | EngineChoice::Fused => EngineKind::Fused,
         };
-        let threads = wanted.threads.unwrap_or(threads);
-        Ok(Backend { device, why, engine, threads, processes })
+        let (threads, wanted) = (wanted.threads.unwrap_or(threads), wanted.clone());
+        let speaks = place.is_none_or(|place| place.rank == 0);
+        Ok(Backend { wanted, speaks, device, why, engine, threads, processes })
     }
 
     /// The backend for what, in words, goes side by side: many small machines at once are what cores are for, and a
@@ -82,24 +86,18 @@ impl Backend {
     /// The backend for a recipe: where the fused engine cannot run it on a card, the CPU if that is left open, else
     /// composed unless fused is wanted. One rank of a group says so.
     /// `sequences`: of the largest batch.
-    pub fn for_recipe(
-        mut self,
-        wanted: &Wanted,
-        place: Option<&Place>,
-        recipe: &Recipe,
-        sequences: usize,
-    ) -> Result<Backend> {
+    pub fn for_recipe(mut self, recipe: &Recipe, sequences: usize) -> Result<Backend> {
         let (EngineKind::Fused, Device::Cuda(index)) = (self.engine, self.device) else { return Ok(self) };
         let tried = CudaFused::on_card(recipe.network(), index).and_then(|mut engine| engine.prove(sequences));
         let Err(error) = tried else { return Ok(self) };
         let device = device::name(self.device);
-        if wanted.engine == EngineChoice::Fused {
+        if self.wanted.engine == EngineChoice::Fused {
             return Err(error.context(format!("the fused engine cannot run on {device}")));
         }
-        if place.is_none_or(|place| place.rank == 0) {
+        if self.speaks {
             say(&format!("no fused engine on {device}: {error:#}"));
         }
-        match wanted.device {
+        match self.wanted.device {
             DeviceChoice::Auto => (self.device, self.why) = (Device::Cpu, "the fused engine cannot run on the card"),
             _ => self.engine = EngineKind::Composed,
         }
@@ -133,26 +131,13 @@ impl Backend {
         memory::check(recipe, runs, self.processes, activations + batch)
     }
 
-    /// Why starts of a run cannot be trained side by side, and the cure; none if they can.
-    pub fn one_start(&self, recipe: &Recipe) -> Option<[&'static str; 2]> {
-        let training = &recipe.training;
-        if training.restart.times() == 0 {
-            Some(["this recipe has one start (`training.restart`)", "name seeds with --seeds"])
-        } else if training.on_nonfinite.rollbacks() > 0 {
-            Some(["a start that may go back (`training.on_nonfinite`) has no other beside it", "`--on-nonfinite stop`"])
-        } else if self.device.is_cuda() {
-            Some(["starts train side by side on the CPU alone", "`--device cpu`"])
-        } else {
-            None
-        }
-    }
-
     /// How many starts of a run to train at a time: as many as `jobs` says, else as the cores have room for where most
     /// starts are expected to fail, which is where one must end solved. Refuses what cannot be.
     pub fn starts(&self, jobs: Option<usize>, cores: usize, recipe: &Recipe) -> Result<usize> {
         let training = &recipe.training;
         let most = training.restart.times() as usize + 1;
-        match (jobs, self.one_start(recipe)) {
+        let here = self.device.is_cuda().then_some(["starts train side by side on the CPU alone", "`--device cpu`"]);
+        match (jobs, one_start(recipe).or(here)) {
             (Some(jobs), Some([why, cure])) if jobs > 1 => {
                 usage(&format!("`--jobs {jobs}` needs several seeds or starts: {why}\nhint: {cure}"))
             }
@@ -181,7 +166,7 @@ impl Backend {
         jobs: &Jobs,
     ) -> Result<Trainer> {
         let begun = checkpoint.map_or(0, |at| at.progress.restarts);
-        let several = jobs.count > 1 && self.one_start(recipe).is_none();
+        let several = jobs.count > 1 && one_start(recipe).is_none();
         let ahead = if several { Some(self.ahead(recipe, &source, begun, jobs)?) } else { None };
         let trainer = match checkpoint {
             None => Trainer::new(recipe.clone(), source, engine, self.device),
@@ -208,6 +193,18 @@ impl Backend {
     }
 }
 
+/// Why starts of a recipe cannot be trained side by side on any device, and the cure; none if they can.
+pub fn one_start(recipe: &Recipe) -> Option<[&'static str; 2]> {
+    let training = &recipe.training;
+    if training.restart.times() == 0 {
+        Some(["this recipe has one start (`training.restart`)", "name seeds with --seeds"])
+    } else if training.on_nonfinite.rollbacks() > 0 {
+        Some(["a start that may go back (`training.on_nonfinite`) has no other beside it", "`--on-nonfinite stop`"])
+    } else {
+        None
+    }
+}
+
 /// The cores that are this process's: its part of the machine's.
 pub fn cores(place: Option<&Place>) -> usize {
     let all = std::thread::available_parallelism().map_or(1, usize::from);
@@ -216,7 +213,6 @@ pub fn cores(place: Option<&Place>) -> usize {
 
 /// The engine that runs a trained recipe in a process alone, and what it runs on.
 pub fn open_engine(flags: &Compute, recipe: &Recipe) -> Result<(Box<dyn Engine>, Backend)> {
-    let wanted = Wanted::new(flags);
-    let backend = Backend::new(&wanted, None, cores(None))?.for_recipe(&wanted, None, recipe, 1)?;
+    let backend = Backend::new(&Wanted::new(flags), None, cores(None))?.for_recipe(recipe, 1)?;
     Ok((backend.engine(recipe)?, backend))
 }

@@ -146,6 +146,11 @@ fn machine_of(study: &Study, seed: u64, latest: bool, notes: &mut Notes) -> Resu
         notes.missing.push(seed);
         return Ok(None);
     };
+    let checkpoint = Checkpoint::load(&file)?;
+    if !study.has(seed, &checkpoint.recipe) {
+        say(&format!("seed {seed} has a run of another recipe in its place: left out"));
+        return Ok(None);
+    }
     let has_ended = |mut latest: Checkpoint| {
         let own = latest.recipe.training.sequences;
         latest.recipe.training.sequences = own.max(study.recipe.training.sequences);
@@ -156,12 +161,6 @@ fn machine_of(study: &Study, seed: u64, latest: bool, notes: &mut Notes) -> Resu
     }
     if !latest && file == Run::latest_in(&directory) {
         notes.without_best.push(seed);
-    }
-    let checkpoint = Checkpoint::load(&file)?;
-    let (own, of_study) = (&checkpoint.recipe, &study.recipe);
-    if (&own.task, &own.model, &own.evaluation) != (&of_study.task, &of_study.model, &of_study.evaluation) {
-        say(&format!("seed {seed} has a run of another recipe in its place: left out"));
-        return Ok(None);
     }
     Ok(Some((file, checkpoint)))
 }

@@ -10,6 +10,7 @@ use crate::terminal::{say, shell_path};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A recipe, and what it names.
@@ -171,13 +172,13 @@ pub fn sequences(recipe: &Recipe, read: Option<Source>, run: Option<&Path>) -> R
 
 /// Adds what to do where a data file of a run that is to go on cannot be read.
 fn with_moved_file_hint(error: Error, recipe: &Recipe, run: Option<&Path>) -> Error {
-    let text = format!("{error:#}");
-    let (Some(run), Task::Sequences(_), true) = (run, &recipe.task, text.starts_with("cannot read data file")) else {
+    let (Some(run), Task::Sequences(task)) = (run, &recipe.task) else { return error };
+    if [&task.train, &task.eval].iter().all(|path| File::open(path).is_ok()) {
         return error;
-    };
+    }
     let run = shell_path(run);
     anyhow!(
-        "{text}\nhint: put it back; or begin a new run with the weights of this one: `ntm train {run}/recipe.json --from {run} \
+        "{error:#}\nhint: put it back; or begin a new run with the weights of this one: `ntm train {run}/recipe.json --from {run} \
          --set task.train=FILE --set task.eval=FILE --run-dir DIR`"
     )
 }

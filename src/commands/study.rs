@@ -11,7 +11,7 @@ use super::signals::{STOPPING, is_answered};
 use super::tables::by_seed;
 use crate::checkpoint::Checkpoint;
 use crate::cli::Train;
-use crate::config::{Metric, Recipe, Training};
+use crate::config::{Metric, Recipe};
 use crate::display::SideBySide;
 use crate::distributed::{Group, Place};
 use crate::metrics::{Score, Spread};
@@ -86,7 +86,7 @@ pub fn run(
 
 /// What trains a seed of a study.
 fn backend_for(wanted: &Wanted, place: Option<&Place>, recipe: &Recipe) -> Result<Backend> {
-    Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(wanted, place, recipe, recipe.training.batch_size)
+    Backend::side_by_side(wanted, place, 1, SEEDS)?.for_recipe(recipe, recipe.training.batch_size)
 }
 
 /// A study that begins or goes on.
@@ -251,6 +251,7 @@ impl<'a> Seeds<'a> {
     /// The run of one seed, from its beginning or from where it stopped.
     fn start(&self, seed: u64) -> Result<Todo> {
         let (directory, recipe) = (self.study.run_directory(seed), self.study.recipe_of(seed));
+        let shown = directory.display();
         if !Run::is_in(&directory) {
             let weights = self.weights.as_ref().map_err(|error| anyhow!("{error}"))?;
             let mut trainer = self.trainer(&self.backend, &recipe, None)?;
@@ -262,8 +263,12 @@ impl<'a> Seeds<'a> {
         }
         let (lock, saved) = Run::lock_and_read(&directory)?;
         let mut checkpoint = Run::read(&directory, &saved)?;
-        let recipe = gone_on(recipe, &checkpoint, &self.study, self.flags);
-        checkpoint.go_on_as(recipe.with_context(|| format!("`{}`", directory.display()))?);
+        if !self.study.has(seed, &checkpoint.recipe) {
+            bail!(
+                "`{shown}` holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew"
+            );
+        }
+        checkpoint.go_on_as(gone_on(recipe, &checkpoint, &self.study, self.flags));
         if checkpoint.ended() {
             return Ok(Todo::Finished(Box::new(checkpoint.progress)));
         }
@@ -282,13 +287,8 @@ impl<'a> Seeds<'a> {
 
 /// The recipe that a seed goes on with: that of its study, but for what `ntm train --resume` may have changed in the
 /// seed alone.
-fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Train) -> Result<Recipe> {
+fn gone_on(mut recipe: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Train) -> Recipe {
     let own = &checkpoint.recipe.training;
-    let mut recipe = of_study;
-    let told = Training { sequences: own.sequences, on_nonfinite: own.on_nonfinite.clone(), ..recipe.training.clone() };
-    if checkpoint.recipe != (Recipe { training: told, ..recipe.clone() }) {
-        bail!("holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew");
-    }
     let of_its_own = flags.sequences.is_none()
         && own.sequences > recipe.training.sequences
         && !study.sequences_before.contains(&own.sequences);
@@ -298,7 +298,7 @@ fn gone_on(of_study: Recipe, checkpoint: &Checkpoint, study: &Study, flags: &Tra
     if flags.on_nonfinite.is_none() && own.on_nonfinite.rollbacks() > recipe.training.on_nonfinite.rollbacks() {
         recipe.training.on_nonfinite = own.on_nonfinite.clone();
     }
-    Ok(recipe)
+    recipe
 }
 
 fn described(outcome: &Outcome) -> String {

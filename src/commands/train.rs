@@ -1,6 +1,6 @@
 //! `ntm train`: begins a run, or goes on with one, in this process or as a rank of several.
 
-use super::backend::{Backend, Wanted, cores};
+use super::backend::{Backend, Wanted, cores, one_start};
 use super::resolve::{
     Resolved, apply_flags_of_resume, asked_alike, in_recipe, resolve_recipe, run_directory, say_of_rows, sequences,
 };
@@ -255,13 +255,14 @@ impl Prepared {
         let wanted = Wanted::to_go_on(&flags.compute, began);
         // several starts have more of the cores than of a card; a run that has begun stays where it is
         let training = &recipe.training;
-        let many = training.restart.until_solved() && training.on_nonfinite.rollbacks() == 0 && jobs != Some(1);
-        let backend = if many && cores(place) > 1 && group.is_alone() && checkpoint.is_none() {
+        let many = jobs.map_or(training.restart.until_solved() && cores(place) > 1, |jobs| jobs > 1);
+        let several = many && one_start(recipe).is_none() && group.is_alone();
+        let backend = if several && checkpoint.is_none() {
             Backend::side_by_side(&wanted, place, each, "starts can go side by side on the cores")?
         } else {
             Backend::new(&wanted, place, each)?
         };
-        let backend = backend.for_recipe(&wanted, place, recipe, batch.div_ceil(group.size))?;
+        let backend = backend.for_recipe(recipe, batch.div_ceil(group.size))?;
         let starts = if group.is_alone() { backend.starts(jobs, cores(place), recipe)? } else { 1 };
         let backend = if starts > 1 { backend.of_several(recipe) } else { backend };
         backend.check_memory(recipe, starts, group.size).with_context(|| in_recipe(flags))?;

@@ -112,7 +112,8 @@ fn runs_in(directory: &Path) -> Result<Vec<PathBuf>> {
 /// What is in a directory, in the order of their names, in which 4 comes before 10.
 fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     let read = fs::read_dir(directory).with_context(|| format!("cannot read directory `{}`", directory.display()))?;
-    let mut entries: Vec<PathBuf> = read.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let entries = read.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>();
+    let mut entries = entries.with_context(|| format!("cannot read directory `{}`", directory.display()))?;
     entries.sort_by_cached_key(|path| counted(&path.to_string_lossy()));
     Ok(entries)
 }

@@ -37,14 +37,14 @@ impl Trainer {
         let reach = self.reach(step);
         let (size, slice) = (training.batch_size, self.group.slice(training.batch_size));
         let mut batch = self.source.training_slice(training.seed, self.progress.batch(), size, reach, slice)?;
-        batch.blur = training.blur.at(step + 1, self.recipe.updates());
+        batch.blur = training.blur.at(step + 1, self.progress.updates(&self.recipe));
         self.update_by(batch, asked)
     }
 
     /// How far the curriculum reaches in an update of this start, which counts from 0.
     pub(super) fn reach(&self, step: u64) -> f64 {
         let (curriculum, axes) = (&self.recipe.training.curriculum, || self.recipe.task.axes());
-        curriculum.reach(step, self.recipe.updates(), &self.progress.lesson, axes)
+        curriculum.reach(step, self.progress.updates(&self.recipe), &self.progress.lesson, axes)
     }
 
     /// One update by a batch, or by this rank's slice of one.

@@ -76,6 +76,18 @@ fn a_stopped_run_that_is_given_the_total_it_has_seen_ends_as_a_run_of_that_total
 }
 
 #[test]
+fn the_last_report_of_a_run_that_ends_where_it_was_stopped_has_the_reach_of_its_updates() {
+    let directory = tempfile::tempdir().unwrap();
+    let grow = r#"--set training.curriculum={"kind":"grow","over":0.5}"#;
+    stopped_by(libc::SIGTERM, directory.path(), &format!("{} {grow}", begin()));
+    let seen = &progress(directory.path(), "run")["sequences"];
+    succeeds(directory.path(), &format!("train --resume run --sequences {seen}"));
+    let reports = lines(&directory.path().join("run/metrics.jsonl"));
+    assert_eq!(&reports.last().unwrap()["sequences"], seen);
+    assert!(reports.iter().all(|report| report["reach"].as_f64().unwrap() < 0.01), "{reports:?}");
+}
+
+#[test]
 fn an_end_that_is_killed_comes_again_and_its_report_has_the_rate_of_its_updates() {
     let directory = tempfile::tempdir().unwrap();
     let here = directory.path();

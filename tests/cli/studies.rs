@@ -97,12 +97,30 @@ fn a_run_of_another_recipe_in_the_place_of_a_seed_is_refused_and_left_as_it_is()
     let before = fs::read(here.join("study/seed-1/checkpoints/latest.safetensors")).unwrap();
     let ran = ntm(here, &format!("train {TINY} --seeds 1..2 --sequences 20 --run-dir study"));
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-    assert!(ran.stderr.contains("`study/seed-1`: holds a run of another recipe than its study's"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`study/seed-1` holds a run of another recipe than its study's"), "{}", ran.stderr);
     assert_eq!(fs::read(here.join("study/seed-1/checkpoints/latest.safetensors")).unwrap(), before);
     assert_eq!(progress(here, "study/seed-2")["sequences"], 20);
+    let said = succeeds(here, "eval --checkpoint study --sequences 1").stderr;
+    assert!(said.contains("seed 1 has a run of another recipe in its place: left out"), "{said}");
+    assert!(!said.contains("not come to the end"), "{said}");
     fs::rename(here.join("study/seed-1"), here.join("elsewhere")).unwrap();
     succeeds(here, "train --resume study");
     assert_eq!(progress(here, "study/seed-1")["sequences"], 20);
+}
+
+#[test]
+fn bytes_that_a_crash_has_left_in_a_log_do_not_hide_the_results_of_a_seed() {
+    let directory = tempfile::tempdir().unwrap();
+    let here = directory.path();
+    succeeds(here, &format!("train {TINY} --seeds 1..2 --sequences 20 --run-dir study"));
+    let results = || json_of(&here.join("study/summary.json"))["outcomes"][0]["results"].clone();
+    let before = results();
+    assert!(before[0].is_object(), "{before}");
+    let log = here.join("study/seed-1/evaluations.jsonl");
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, [&whole[..], b"\xff{"].concat()).unwrap();
+    succeeds(here, "train --resume study");
+    assert_eq!(results(), before);
 }
 
 #[test]
