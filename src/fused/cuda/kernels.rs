@@ -24,7 +24,7 @@ const FILES: &[(&str, &str)] = &[
 pub fn source() -> String {
     let constants = format!(
         "#define COSINE_EPSILON real({COSINE_EPSILON:e})\n#define SHARPEN_EPSILON real({SHARPEN_EPSILON:e})\n\
-         #define NORM_BLOCKS {NORM_BLOCKS}\n"
+         #define NORM_BLOCKS {NORM_BLOCKS}\n#define MOST_SUMS {MOST_SUMS}\n"
     );
     let files = FILES.iter().map(|(name, text)| format!("#line 1 \"{name}\"\n{text}"));
     let sizes = [("Sizes", size_of::<Sizes>()), ("Buffers", size_of::<Buffers>()), ("Update", size_of::<Update>())];
@@ -243,6 +243,9 @@ pub struct Update {
 
 /// Blocks that share the sum of the gradient's squares.
 pub const NORM_BLOCKS: usize = 64;
+
+/// The most sums that a team of warps makes at once: a power of two.
+pub(super) const MOST_SUMS: usize = 8;
 
 impl Sizes {
     /// One sequence a block, with nothing but vectors in shared memory.

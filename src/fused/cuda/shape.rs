@@ -1,6 +1,6 @@
 //! How blocks run a machine: the sequences of one, and what it keeps in shared memory.
 
-use super::kernels::{Blocks, Sizes};
+use super::kernels::{Blocks, MOST_SUMS, Sizes};
 use crate::fused::plan::{Dense, Plan};
 use crate::model::Spec;
 use tch::Kind;
@@ -78,7 +78,8 @@ fn forward_vectors(plan: &Plan, blocks: Blocks) -> usize {
     let outputs = widest(plan, |dense| dense.outputs).max(plan.heads.outputs);
     let z: usize = plan.controller.iter().map(|dense| dense.inputs).sum();
     let layers = plan.controller.len() * plan.h;
-    vectors(&[1, 1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows], outputs, blocks)
+    let sizes = [1, 1, 1, z, layers, plan.output.inputs, plan.heads.outputs, rows, rows];
+    vectors(&sizes, outputs, blocks) + padded(2 * blocks.threads / blocks.lanes)
 }
 
 /// Values of shared memory that `ntm_backward` takes without memories and weights.
@@ -91,14 +92,14 @@ fn backward_vectors(plan: &Plan, blocks: Blocks) -> usize {
     let passed_on = [1, 1, 1, rows, reads, layers, layers, emitted, outputs, plan.h, plan.all_heads()];
     let gates = plan.controller.iter().map(|dense| dense.outputs).sum();
     let staged = [emitted, rows, rows, rows, rows, rows, plan.n, gates, layers, layers, plan.h + reads];
-    vectors(&[&passed_on[..], &staged].concat(), inputs, blocks)
+    let warps = blocks.threads / blocks.lanes;
+    vectors(&[&passed_on[..], &staged].concat(), inputs, blocks) + padded(2 * warps) + padded(2 * MOST_SUMS * warps)
 }
 
 /// Vectors of a sequence, for all of a block, and the partial sums of a product.
-fn vectors(sizes: &[usize], widest: usize, Blocks { threads, lanes, together, .. }: Blocks) -> usize {
+fn vectors(sizes: &[usize], widest: usize, Blocks { threads, together, .. }: Blocks) -> usize {
     let partial = padded(padded(widest) * together).max(4 * together.min(4) * threads);
-    let scratch = padded(2 * threads / lanes);
-    sizes.iter().map(|&size| padded(size * together)).sum::<usize>() + partial + scratch
+    sizes.iter().map(|&size| padded(size * together)).sum::<usize>() + partial
 }
 
 fn widest(plan: &Plan, of: impl Fn(&Dense) -> usize) -> usize {

@@ -231,30 +231,47 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     }
     team.sync();
     // Eq. 8: d_s_k = sum_j d_w~(j - k + S/2) w^g(j), d_w^g(j) = sum_k s_k d_w~(j - k + S/2)
-    real shift_mean = 0;
-    for (int k = 0; k < p.s; k++) {
-        real d_tap = 0;
-        EACH_TEAM_ROW(p, team, q, far) {
-            const real by = d_shifted[turned(p, team.lane + far, p.s / 2 - k)];
-            d_tap += by * gated.at[q];
-            d_gated.at[q] += shift[k] * by;
-        }
-        d_tap = team.sum(d_tap);
-        shift_mean += (shift[k] - floor) * d_tap; // shift - floor is a softmax, times `scale`
-        if (team.lane == 0) {
-            d[(p.shift() + k) * p.together] = (shift[k] - floor) * d_tap; // and less its share of the mean below
-        }
-    }
     // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
-    real by_content = 0, by_prev = 0;
-    EACH_TEAM_ROW(p, team, q, far) {
-        by_content += d_gated.at[q] * content.at[q];
-        by_prev += d_gated.at[q] * prev.at[q];
-        d_weighting[far] = (1 - gate) * d_gated.at[q];
+    // What these sum over the rows goes over the team a few taps at a time, the last of them with the rest.
+    const int taps = MOST_SUMS - 3;
+    real shift_mean = 0, by_content = 0, by_prev = 0;
+    for (int first = 0; first < p.s; first += taps) {
+        real sums[MOST_SUMS] = {0};
+#pragma unroll
+        for (int tap = 0; tap < taps; tap++) {
+            const int k = first + tap;
+            if (k < p.s) {
+                EACH_TEAM_ROW(p, team, q, far) {
+                    const real by = d_shifted[turned(p, team.lane + far, p.s / 2 - k)];
+                    sums[tap] += by * gated.at[q];
+                    d_gated.at[q] += shift[k] * by;
+                }
+            }
+        }
+        if (first + taps >= p.s) {
+            EACH_TEAM_ROW(p, team, q, far) {
+                sums[taps] += d_gated.at[q] * content.at[q];
+                sums[taps + 1] += d_gated.at[q] * prev.at[q];
+                d_weighting[far] = (1 - gate) * d_gated.at[q];
+            }
+            sums[taps + 2] = d_gamma;
+        }
+        team.sums(sums);
+#pragma unroll
+        for (int tap = 0; tap < taps; tap++) {
+            const int k = first + tap;
+            if (k < p.s) {
+                const real d_tap = (shift[k] - floor) * sums[tap]; // shift - floor is a softmax, times `scale`
+                shift_mean += d_tap;
+                if (team.lane == 0) {
+                    d[(p.shift() + k) * p.together] = d_tap; // and less its share of the mean below
+                }
+            }
+        }
+        by_content = sums[taps];
+        by_prev = sums[taps + 1];
+        d_gamma = first + taps >= p.s ? sums[taps + 2] : d_gamma;
     }
-    by_content = team.sum(by_content);
-    by_prev = team.sum(by_prev);
-    d_gamma = team.sum(d_gamma);
     // Eq. 5: w^c = softmax(v), v = strength K: d_v = w^c (g d_w^g - mean), d_strength = d_v . K, d_K = strength d_v.
     // Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|); through |M_i|: -d_K K / |M_i|^2 M_i;
     // through |k|: -sum_i d_K K / |k|^2 k, and that sum is strength d_strength.

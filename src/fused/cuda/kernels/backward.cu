@@ -298,7 +298,7 @@ KERNEL ntm_backward(const Sizes given, const Buffers b) {
     Backward at;
     const int S = p.together, all = S * p.heads() * p.n, reads = p.reads * p.m, hidden = p.layers * p.h;
     at.all = sequences(p, b, shared);
-    at.scratch = shared.take(Team::size());
+    at.scratch = shared.take(Team::size(true));
     at.d_weighting = shared.take(all);
     at.d_reads = shared.take(S * reads);
     at.d_hidden = shared.take(S * hidden);

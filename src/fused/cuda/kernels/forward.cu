@@ -155,7 +155,7 @@ KERNEL ntm_forward(const Sizes given, const Buffers b) {
     Shared shared = {(real *)shared_memory};
     Forward at;
     at.all = sequences(p, b, shared);
-    at.scratch = shared.take(Team::size());
+    at.scratch = shared.take(Team::size(false));
     at.z = shared.take(p.z_at(p.layers) * p.together);
     at.cell = shared.take(p.layers * p.h * p.together);
     at.shown = shared.take(p.shown() * p.together);

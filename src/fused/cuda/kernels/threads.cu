@@ -177,8 +177,9 @@ DEVICE void arrived() {
 // head has several: then a few values in shared memory and a barrier of their own join them. A block has 15 such barriers.
 struct Team {
     int lane, lanes, number, teams;
-    real *scratch; // a value of each warp, of two turns
-    int turn;
+    real *scratch;    // a value of each warp, of two turns: some may still read those of the last turn
+    real *more;       // MOST_SUMS values of each warp, of two turns
+    int turn, more_turn;
 
     METHOD static int warps(const Sizes &p) {
         int warps = 1;
@@ -191,7 +192,8 @@ struct Team {
         }
         return warps;
     }
-    METHOD static int size() { return 2 * WARPS; }
+    // The values of `all` that teams need, with `sums` or without.
+    METHOD static int size(bool sums) { return padded(2 * WARPS) + (sums ? 2 * MOST_SUMS * WARPS : 0); }
     METHOD Team(const Sizes &p, real *all) {
         const int mine = warps(p);
         lanes = mine * LANES;
@@ -199,7 +201,8 @@ struct Team {
         number = THREAD / lanes;
         teams = WARPS / mine;
         scratch = all + number * mine;
-        turn = 0;
+        more = all + padded(2 * WARPS) + number * mine * MOST_SUMS;
+        turn = more_turn = 0;
     }
     METHOD void sync() const {
         if (lanes > LANES) {
@@ -211,7 +214,7 @@ struct Team {
     template <typename Join> METHOD real join(real value, Join join) {
         if (lanes > LANES) {
             real *values = scratch + turn * WARPS;
-            turn = 1 - turn; // some may still read those of the last turn
+            turn = 1 - turn;
             if (LANE == 0) {
                 values[lane / LANES] = value;
             }
@@ -225,6 +228,20 @@ struct Team {
     }
     METHOD real sum(real value) {
         return join(warp_sum(value), [](real a, real b) { return a + b; });
+    }
+    // Sums of several values of each lane, to the bits of `sum`, by one barrier.
+    METHOD void sums(real (&values)[MOST_SUMS]) {
+        real *all = more + more_turn * MOST_SUMS * WARPS, *mine = all + lane / LANES * MOST_SUMS;
+        more_turn = 1 - more_turn;
+        warp_sums(values, [&](int k, real sum) { mine[k] = sum; });
+        sync();
+#pragma unroll
+        for (int k = 0; k < MOST_SUMS; k++) {
+            values[k] = all[k];
+            for (int warp = 1; warp < lanes / LANES; warp++) {
+                values[k] += all[warp * MOST_SUMS + k];
+            }
+        }
     }
     METHOD real largest(real value) {
         return join(warp_largest(value), larger);
