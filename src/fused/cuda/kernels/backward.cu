@@ -28,14 +28,14 @@ struct Backward {
 
 // M_{t-1} of step t of a sequence, which `replay` has filled in.
 DEVICE real *memory_before(const Sizes &p, const Buffers &b, int sequence, int t) {
-    const int place = (t - 1) % b.segment, index = (t - 1) / b.segment;
-    return place == 0 ? b.snapshots + (b.first_snapshot[sequence] + index) * (long long)p.cells()
-                      : b.replayed + ((long long)sequence * (b.segment - 1) + place - 1) * p.cells();
+    const Segment segment(b, t);
+    return segment.place == 0 ? b.snapshots + (b.first_snapshot[sequence] + segment.index) * (long long)p.cells()
+                              : b.replayed + ((long long)sequence * (b.segment - 1) + segment.place - 1) * p.cells();
 }
 
 // Fills `replayed` with the memories before the steps of the segment that step t is the last of, cell by cell.
 DEVICE void replay(const Sizes &p, const Buffers &b, const Backward &at, int s, int t) {
-    const int begin = (t - 1) / b.segment * b.segment + 1, sequence = at.all.numbers[s];
+    const int begin = t - Segment(b, t).place, sequence = at.all.numbers[s];
     for (int e = THREAD; e < p.cells(); e += THREADS) {
         real value = memory_before(p, b, sequence, begin)[e];
         for (int step = begin; step < t; step++) {

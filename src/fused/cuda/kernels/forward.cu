@@ -138,9 +138,10 @@ DEVICE void memory(const Sizes &p, const Buffers &b, const Forward &at, int t) {
     }
     __syncthreads();
     const Columns columns(p, MOST_COLUMNS);
+    const Segment segment(b, t);
     for (int s = columns.first; s < p.together; s += columns.apart) {
-        const bool keeps = b.keep && (t - 1) % b.segment == 0;
-        const long long snapshot = b.first_snapshot[at.all.numbers[s]] + (t - 1) / b.segment;
+        const bool keeps = b.keep && segment.place == 0;
+        const long long snapshot = b.first_snapshot[at.all.numbers[s]] + segment.index;
         for (int begin = columns.begin(); at.all.active(s, t) && begin < p.m; begin += columns.step()) {
             read_and_write(p, at, s, begin, columns, keeps ? b.snapshots + snapshot * p.cells() : nullptr);
         }

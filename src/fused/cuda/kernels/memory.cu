@@ -14,6 +14,16 @@ DEVICE real written_by(const Sizes &p, int last, const real *emitted, const real
     return value;
 }
 
+// The segment that step t is in, and its place there: memories are kept before the first step of each. Mostly a segment is a
+// step, and nothing is divided.
+struct Segment {
+    int index, place;
+    METHOD Segment(const Buffers &b, int t) {
+        index = b.segment == 1 ? t - 1 : (t - 1) / b.segment;
+        place = t - 1 - index * b.segment;
+    }
+};
+
 // A warp's columns, of `memory` from the first of them on, into its lanes' registers and out of them.
 DEVICE void load(const Sizes &p, const Columns &columns, int begin, const real *memory, Rows *cells) {
     memory += LANE;
