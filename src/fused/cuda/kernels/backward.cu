@@ -148,15 +148,16 @@ DEVICE void columns_backward(const Sizes &p, const Buffers &b, const Backward &a
     load(p, columns, begin, found(p, b, at, s, t) + begin * p.n, cells);
     load(p, columns, begin, d_memory, d_cells);
     // Eq. 3, 4: d_e = -sum_i w(i) d_M'_i M_i, d_a = sum_i w(i) d_M'_i, d_M_i = d_M'_i (1 - w(i) e), M as the head found it
+#pragma unroll 2
     for (int head = p.heads() - 1; head >= p.reads; head--) {
         const real *values = emitted + p.head_at(head);
         real sums[2 * MOST_COLUMNS_BACK] = {0}; // erase, then add
-        EACH_ROW(p, q, far) {
-            const real w = weightings[head * p.n + far];
-            EACH_COLUMN(p, columns, begin, c) {
-                const real found = written_by(p, head, all_emitted, weightings, begin + c, far, cells[c].at[q]);
-                const real d_written = w * d_cells[c].at[q];
-                sums[c] -= d_written * found;
+        EACH_COLUMN(p, columns, begin, c) {
+            Rows found = cells[c];
+            write_rows(p, Warp(), head, all_emitted, weightings, begin + c, found);
+            EACH_ROW(p, q, far) {
+                const real d_written = weightings[head * p.n + far] * d_cells[c].at[q];
+                sums[c] -= d_written * found.at[q];
                 sums[MOST_COLUMNS_BACK + c] += d_written;
                 d_cells[c].at[q] -= values[p.erase() + c] * d_written;
             }

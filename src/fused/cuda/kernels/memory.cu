@@ -14,6 +14,18 @@ DEVICE real written_by(const Sizes &p, int last, const real *emitted, const real
     return value;
 }
 
+// The same of a lane's rows of column m; `weightings` from its first row on.
+template <typename Lanes>
+DEVICE void write_rows(const Sizes &p, const Lanes &of, int last, const real *emitted, const real *weightings, int m, Rows &rows) {
+    for (int head = p.reads; head < last; head++) {
+        const real *values = emitted + p.head_at(head);
+        const real e = values[p.erase() + m], a = values[p.add() + m];
+        EACH_TEAM_ROW(p, of, q, far) {
+            rows.at[q] = written(rows.at[q], weightings[head * p.n + far], e, a);
+        }
+    }
+}
+
 // The segment that step t is in, and its place there: memories are kept before the first step of each. Mostly a segment is a
 // step, and nothing is divided.
 struct Segment {
@@ -69,15 +81,22 @@ DEVICE void write_backward_rows(const Sizes &p, const Team &team, const real *me
     for (int m = 0; m < p.m; m++) {
         const real e = key[p.erase() + m], a = key[p.add() + m];
         key_square += key[m] * key[m];
+        Rows found, d_written;
         EACH_TEAM_ROW(p, team, q, far) {
-            real found = memory[m * p.n + far], d_written = d_memory[m * p.n + far];
-            if (p.writes > 1) {
-                found = written_by(p, head, emitted, weightings, m, far, found);
-                for (int after = head + 1; after < p.heads(); after++) {
-                    d_written -= weightings[after * p.n + far] * emitted[p.head_at(after) + p.erase() + m] * d_written;
+            found.at[q] = memory[m * p.n + far];
+            d_written.at[q] = d_memory[m * p.n + far];
+        }
+        if (p.writes > 1) {
+            write_rows(p, team, head, emitted, weightings, m, found);
+            for (int after = head + 1; after < p.heads(); after++) {
+                const real erased = emitted[p.head_at(after) + p.erase() + m];
+                EACH_TEAM_ROW(p, team, q, far) {
+                    d_written.at[q] -= weightings[after * p.n + far] * erased * d_written.at[q];
                 }
             }
-            d_w.at[q] += d_written * (a - e * found);
+        }
+        EACH_TEAM_ROW(p, team, q, far) {
+            d_w.at[q] += d_written.at[q] * (a - e * found.at[q]);
         }
     }
 }

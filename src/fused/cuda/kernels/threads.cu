@@ -248,6 +248,11 @@ struct Team {
     }
 };
 
+// A warp by itself, where others are a team.
+struct Warp {
+    int lane = LANE, lanes = LANES;
+};
+
 // How the warps of a block share out a sequence's columns: `teams` warps a sequence, a few columns at once.
 struct Columns {
     int teams, first, apart, chunk; // first sequence and how far apart a warp's sequences are
