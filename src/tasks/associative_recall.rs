@@ -70,15 +70,11 @@ impl Generator for AssociativeRecall {
         point.at(Axis::Items) * (1 + self.item_length) + (self.item_length + 2) + self.item_length
     }
 
-    fn alike(&self) -> f64 {
-        self.alike
-    }
-
-    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+    fn draw(&self, point: &Point, training: bool, rng: &mut ChaCha8Rng, column: &mut Column) {
         let (length, width) = (self.item_length, self.width);
         let mut item = || (0..length).map(|_| bits(rng, width)).collect();
         let mut items: Vec<Item> = (0..point.at(Axis::Items)).map(|_| item()).collect();
-        if chosen(alike, rng) {
+        if training && chosen(self.alike, rng) {
             make_alike(&mut items, rng);
         }
         let mut t = 0;

@@ -58,7 +58,7 @@ impl Generator for Copy {
         2 * point.at(Axis::Length) + 1
     }
 
-    fn draw(&self, point: &Point, _alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+    fn draw(&self, point: &Point, _training: bool, rng: &mut ChaCha8Rng, column: &mut Column) {
         let length = point.at(Axis::Length);
         let mut data = vec![0.0; self.width];
         for t in 0..length {

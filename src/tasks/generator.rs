@@ -26,12 +26,9 @@ pub trait Generator {
     fn validate(&self) -> Result<()>;
     /// T at a point.
     fn steps(&self, point: &Point) -> usize;
-    /// The share of training sequences that are made of what a lookup confuses, parts that are alike.
-    fn alike(&self) -> f64 {
-        0.0
-    }
-    /// Writes one sequence into a column of zeros, with the probability `alike` one of parts that are.
-    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column);
+    /// Writes one sequence into a column of zeros. In `training` a share of them, the task's `alike`, has parts that are
+    /// alike, which a lookup confuses; in evaluation none has.
+    fn draw(&self, point: &Point, training: bool, rng: &mut ChaCha8Rng, column: &mut Column);
 }
 
 /// The sequences of a `slice` of the batch of training step `step`, each drawn from (seed, step) and its place in the
@@ -54,14 +51,14 @@ pub fn training_batch(
     let index = |b| if task.mixed_lengths() { first + b } else { step };
     let points: Vec<Point> = (0..slice.len() as u64).map(|b| shape(index(b))).collect();
     batch(task, &points, |b, point, column| {
-        task.draw(point, task.alike(), &mut stream(seed, Purpose::TrainingSequence, first + b), column)
+        task.draw(point, true, &mut stream(seed, Purpose::TrainingSequence, first + b), column)
     })
 }
 
 /// The evaluation sequences `first..first + size` at a point, none made alike: no training run ever draws them.
 pub fn evaluation_batch(task: &dyn Generator, seed: u64, point: &Point, first: u64, size: usize) -> Batch {
     batch(task, &vec![point.clone(); size], |b, point, column| {
-        task.draw(point, 0.0, &mut stream(seed, Purpose::EvaluationSequence, first + b), column)
+        task.draw(point, false, &mut stream(seed, Purpose::EvaluationSequence, first + b), column)
     })
 }
 

@@ -59,7 +59,7 @@ impl Generator for Ngrams {
         point.at(Axis::Length) - 1
     }
 
-    fn draw(&self, point: &Point, _alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+    fn draw(&self, point: &Point, _training: bool, rng: &mut ChaCha8Rng, column: &mut Column) {
         let contexts = 1 << (self.order - 1);
         // the distribution function of Beta(1/2, 1/2) is 2 asin(sqrt(p)) / pi; this is its inverse
         let table: Vec<f64> =

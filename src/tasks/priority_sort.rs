@@ -72,15 +72,11 @@ impl Generator for PrioritySort {
         vectors + 1 + self.written(vectors)
     }
 
-    fn alike(&self) -> f64 {
-        self.alike
-    }
-
-    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+    fn draw(&self, point: &Point, training: bool, rng: &mut ChaCha8Rng, column: &mut Column) {
         let (count, width) = (point.at(Axis::Vectors), self.width);
         let mut vectors: Vec<(f32, Vec<f32>)> =
             (0..count).map(|_| (rng.random_range(-1.0..=1.0), bits(rng, width))).collect();
-        if chosen(alike, rng) {
+        if training && chosen(self.alike, rng) {
             make_alike(&mut vectors, rng);
         }
         for (t, (priority, data)) in vectors.iter().enumerate() {

@@ -142,13 +142,13 @@ fn sequences_have_the_steps_and_the_channels_their_task_announces() {
 fn by_default_training_draws_what_evaluation_would_from_the_same_stream() {
     for task in generated() {
         let (generator, point) = (generator(&task), task.sample());
-        let drawn = |alike| {
+        let drawn = |training| {
             let mut batch = Batch::zeros(vec![generator.steps(&point)], task.input_width(), task.output_width());
             let mut rng = stream(1, Purpose::TrainingSequence, 0);
-            generator.draw(&point, alike, &mut rng, &mut batch.column(0));
+            generator.draw(&point, training, &mut rng, &mut batch.column(0));
             (batch, rng.next_u64())
         };
-        assert_eq!(drawn(generator.alike()), drawn(0.0), "{}", task.name());
+        assert_eq!(drawn(true), drawn(false), "{}", task.name());
     }
     let (mut asked, mut untouched) = (stream(1, Purpose::TrainingSequence, 0), stream(1, Purpose::TrainingSequence, 0));
     assert!(!chosen(0.0, &mut asked));

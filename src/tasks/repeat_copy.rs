@@ -125,15 +125,11 @@ impl Generator for RepeatCopy {
         self.shown(length, repeats) + length * repeats + 1
     }
 
-    fn alike(&self) -> f64 {
-        self.alike
-    }
-
-    fn draw(&self, point: &Point, alike: f64, rng: &mut ChaCha8Rng, column: &mut Column) {
+    fn draw(&self, point: &Point, training: bool, rng: &mut ChaCha8Rng, column: &mut Column) {
         let (length, repeats, width) = (point.at(Axis::Length), point.at(Axis::Repeats), self.width);
         let shown = self.shown(length, repeats);
         let mut vectors: Vec<Vec<f32>> = (0..length).map(|_| bits(rng, width)).collect();
-        if chosen(alike, rng) {
+        if training && chosen(self.alike, rng) {
             make_alike(&mut vectors, rng);
         }
         for (t, data) in vectors.iter().enumerate() {
