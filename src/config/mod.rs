@@ -19,7 +19,6 @@ pub use solved::{Metric, Solved, Threshold};
 pub use words::words_of;
 
 use crate::limits::in_range;
-use crate::tasks::Scoring;
 use crate::{model, optim, tasks};
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
@@ -154,11 +153,10 @@ impl Recipe {
     /// What the best evaluation is chosen by: wrong bits, where bits can be right. The loss of what few sequences
     /// show depends on luck once nearly none is wrong. Of the user's own sequences what says that they are solved.
     pub fn judged_by(&self) -> Metric {
-        match (&self.task, self.task.scoring()) {
+        match (&self.task, Metric::of_task(&self.task)[0]) {
             (tasks::Task::Sequences(_), _) => self.solved.threshold.metric,
-            (_, Scoring::BitsAndOptimum { .. }) => Metric::LossBits,
-            (_, Scoring::Squares) => Metric::SquaredError,
-            (_, Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition) => Metric::BitErrors,
+            (_, Metric::ExcessBits) => Metric::LossBits,
+            (_, first) => first,
         }
     }
 

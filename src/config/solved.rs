@@ -39,12 +39,8 @@ pub enum Metric {
 impl Solved {
     /// For recipes that say nothing.
     pub fn of(task: &Task) -> Solved {
-        let (metric, at_most) = match task.scoring() {
-            Scoring::Squares => (Metric::SquaredError, 0.01),
-            Scoring::BitsAndOptimum { .. } => (Metric::ExcessBits, 1.0),
-            Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => (Metric::BitErrors, 0.0),
-        };
-        Solved { threshold: Threshold { metric, at_most }, stop: false, confirm: 0 }
+        let metric = Metric::of_task(task)[0];
+        Solved { threshold: Threshold { metric, at_most: metric.usual_bound() }, stop: false, confirm: 0 }
     }
 }
 
@@ -52,11 +48,7 @@ impl Threshold {
     /// `section`: the part of the recipe that it stands in.
     pub fn validate(&self, section: &str, task: &Task) -> Result<()> {
         in_range(&format!("{section}.at_most"), self.at_most, 0.0, 1e30)?;
-        let known = match task.scoring() {
-            Scoring::Squares => &[Metric::SquaredError][..],
-            Scoring::BitsAndOptimum { .. } => &[Metric::ExcessBits, Metric::BitErrors, Metric::LossBits],
-            Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => &[Metric::BitErrors, Metric::LossBits],
-        };
+        let known = Metric::of_task(task);
         if !known.contains(&self.metric) {
             let names: Vec<String> = known.iter().map(|metric| metric.to_string()).collect();
             bail!("`{section}.metric` is {}, {} has {}", self.metric, task.name(), names.join(", "));
@@ -77,6 +69,33 @@ impl std::fmt::Display for Metric {
 }
 
 impl Metric {
+    /// Those that a task has, first the one that solves it unless its recipe says otherwise.
+    pub(super) fn of_task(task: &Task) -> &'static [Metric] {
+        match task.scoring() {
+            Scoring::Squares => &[Metric::SquaredError],
+            Scoring::BitsAndOptimum { .. } => &[Metric::ExcessBits, Metric::BitErrors, Metric::LossBits],
+            Scoring::Bits | Scoring::BitsAndMarker | Scoring::BitsByPosition => &[Metric::BitErrors, Metric::LossBits],
+        }
+    }
+
+    /// The bound on it of a recipe that says none.
+    fn usual_bound(self) -> f64 {
+        match self {
+            Metric::SquaredError => 0.01,
+            Metric::ExcessBits => 1.0,
+            Metric::BitErrors | Metric::LossBits => 0.0,
+        }
+    }
+
+    /// Values below it, as means over so many sequences, count as alike when evaluations are compared (see `Best`).
+    pub fn resolution(self, sequences: u64) -> f64 {
+        match self {
+            Metric::BitErrors => 0.5 / sequences.max(1) as f64, // half of one wrong bit
+            Metric::SquaredError => f64::MIN_POSITIVE,          // squares may have any scale
+            Metric::LossBits | Metric::ExcessBits => 1e-9,
+        }
+    }
+
     /// Infinite where the task has no such figure.
     pub fn of(self, score: &Score) -> f64 {
         let figure = |name| score.figures.number(name);

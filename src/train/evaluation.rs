@@ -1,7 +1,6 @@
 //! Evaluation: while training, and of a machine alone.
 
 use super::{NotFinite, Trainer};
-use crate::config::Metric;
 use crate::distributed::Group;
 use crate::engine::Engine;
 use crate::metrics::{Score, Totals};
@@ -80,12 +79,8 @@ impl Trainer {
         }
         let judged = self.recipe.judged_by();
         let figures: Vec<f64> = scores.iter().map(|score| judged.of(score)).collect();
-        let least = match judged {
-            Metric::BitErrors => 0.5 / scores.iter().map(|score| score.sequences).max().unwrap_or(1).max(1) as f64,
-            Metric::SquaredError => f64::MIN_POSITIVE, // squares may have any scale
-            Metric::LossBits | Metric::ExcessBits => 1e-9,
-        };
-        let this = Best::of(step, &figures, least);
+        let sequences = scores.iter().map(|score| score.sequences).max().unwrap_or(1);
+        let this = Best::of(step, &figures, judged.resolution(sequences));
         let best = self.progress.is_best(&this, self.progress.best.as_ref(), &self.recipe);
         if best {
             self.progress.best = Some(this);
