@@ -43,8 +43,8 @@ impl Trainer {
 
     /// How far the curriculum reaches in an update of this start, which counts from 0.
     pub(super) fn reach(&self, step: u64) -> f64 {
-        let (curriculum, axes) = (&self.recipe.training.curriculum, || self.recipe.task.axes());
-        curriculum.reach(step, self.progress.updates(&self.recipe), &self.progress.lesson, axes)
+        let (training, updates) = (&self.recipe.training, self.progress.updates(&self.recipe));
+        training.curriculum.reach(step, updates, &self.progress.lesson, &self.recipe.task.axes())
     }
 
     /// One update by a batch, or by this rank's slice of one.
