@@ -37,7 +37,7 @@ impl OnNonfinite {
         }
     }
 
-    /// How often a run may go back.
+    /// How often a start may go back.
     pub fn rollbacks(&self) -> u32 {
         match self {
             OnNonfinite::Stop => 0,

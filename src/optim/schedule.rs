@@ -1,11 +1,11 @@
-//! The learning rate over a run.
+//! The learning rate over a start.
 
 use crate::limits::in_range;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-/// The `training.schedule` section of a recipe. Fractions are of the run's updates, so a run that is made longer decays
-/// later.
+/// The `training.schedule` section of a recipe. Fractions are of the updates of a start, so a run that is made longer
+/// decays later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Schedule {

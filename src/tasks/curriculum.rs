@@ -1,4 +1,4 @@
-//! What training draws from over a run.
+//! What training draws from over a start.
 
 use super::Varying;
 use crate::limits::{above_zero, in_range};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::f64::consts::LN_2;
 use std::ops::RangeInclusive;
 
-/// The `training.curriculum` section of a recipe. Fractions are of the run's updates, as in its schedule.
+/// The `training.curriculum` section of a recipe. Fractions are of the updates of a start, as in its schedule.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Curriculum {

@@ -93,8 +93,8 @@ impl Source {
         Ok(Source { task: task.clone(), files })
     }
 
-    /// The batch of training step `step`, a function of (seed, step) alone. `reach`: how far drawn shapes go, 1 for all
-    /// of the task's (see `Curriculum`); the sequences of files are what they are.
+    /// The batch of training step `step`, a function of (seed, step, reach) alone. `reach`: how far drawn shapes go, 1
+    /// for all of the task's (see `Curriculum`); the sequences of files are what they are.
     pub fn training_batch(&mut self, seed: u64, step: u64, size: usize, reach: f64) -> Result<Batch> {
         self.training_slice(seed, step, size, reach, 0..size)
     }
