@@ -1,7 +1,6 @@
 //! The kernels' source, and what they take.
 
-use crate::fused::plan::Plan;
-use crate::model::{Activation, SHARPEN_EPSILON};
+use crate::model::SHARPEN_EPSILON;
 use crate::ops::COSINE_EPSILON;
 use anyhow::Result;
 
@@ -248,28 +247,6 @@ pub const NORM_BLOCKS: usize = 64;
 pub(super) const MOST_SUMS: usize = 8;
 
 impl Sizes {
-    /// One sequence a block, with nothing but vectors in shared memory.
-    pub(super) fn new(plan: &Plan) -> Sizes {
-        Sizes {
-            x: plan.x as i32,
-            n: plan.n as i32,
-            m: plan.m as i32,
-            h: plan.h as i32,
-            s: plan.s as i32,
-            reads: plan.read_heads as i32,
-            writes: plan.write_heads as i32,
-            layers: plan.controller.len() as i32,
-            recurrent: plan.recurrent as i32,
-            key_tanh: (plan.key == Activation::Tanh) as i32,
-            add_tanh: (plan.add == Activation::Tanh) as i32,
-            threads: 1,
-            blocks: 1,
-            together: 1,
-            memories: [0, 0],
-            room: [0, 0],
-        }
-    }
-
     /// As the kernels take them for constants: NTM_SIZES=...
     pub fn constants(&self) -> String {
         let Sizes { x, n, m, h, s, reads, writes, layers, recurrent, key_tanh, add_tanh, .. } = self;

@@ -2,7 +2,7 @@
 
 use super::kernels::{Blocks, MOST_SUMS, Sizes};
 use crate::fused::plan::{Dense, Plan};
-use crate::model::Spec;
+use crate::model::{Activation, Spec};
 use tch::Kind;
 
 /// How blocks run a machine: what the kernels are compiled for, and the shared memory of forward and backward in
@@ -44,12 +44,22 @@ impl Shape {
         let used = [0, 1].map(|back| vectors[back] + memories[back] * cells);
         let room = [0, 1].map(|back| ((limit - used[back]) / 4 * 4).min(weights(plan, back)));
         let sizes = Sizes {
+            x: plan.x as i32,
+            n: plan.n as i32,
+            m: plan.m as i32,
+            h: plan.h as i32,
+            s: plan.s as i32,
+            reads: plan.read_heads as i32,
+            writes: plan.write_heads as i32,
+            layers: plan.controller.len() as i32,
+            recurrent: plan.recurrent as i32,
+            key_tanh: (plan.key == Activation::Tanh) as i32,
+            add_tanh: (plan.add == Activation::Tanh) as i32,
             threads: blocks.threads as i32,
             blocks: blocks.at_once as i32,
             together: together as i32,
             memories: memories.map(|count| count as i32),
             room: room.map(|room| room as i32),
-            ..Sizes::new(plan)
         };
         Ok(Shape { sizes, shared: [used[0] + room[0], used[1] + room[1]] })
     }
