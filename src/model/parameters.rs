@@ -57,6 +57,11 @@ impl Parameter {
     pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.len()
     }
+
+    /// Its shape, as libtorch takes one.
+    pub fn dims(&self) -> Vec<i64> {
+        self.shape.iter().map(|&size| size as i64).collect()
+    }
 }
 
 /// What the start of theta has beyond the draws of each parameter by itself.
@@ -248,8 +253,7 @@ impl Parameters {
         let sizes: Vec<i64> = layout.parameters.iter().map(|parameter| parameter.len() as i64).collect();
         let views = theta.split_with_sizes(&sizes, 0);
         let named = layout.parameters.iter().zip(views).map(|(parameter, view)| {
-            let shape: Vec<i64> = parameter.shape.iter().map(|&size| size as i64).collect();
-            let view = view.view(shape.as_slice());
+            let view = view.view(parameter.dims().as_slice());
             (parameter.name.clone(), if parameter.learned { view } else { view.detach() })
         });
         Parameters { tensors: named.collect(), kind: theta.kind(), device: theta.device() }

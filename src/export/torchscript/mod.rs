@@ -2,9 +2,9 @@
 
 mod source;
 
-use super::weights;
 use crate::checkpoint::Checkpoint;
 use crate::composed::Composed;
+use crate::model::Parameter;
 use crate::random::{Purpose, stream};
 use crate::shim::Script;
 use crate::tasks::Batch;
@@ -24,10 +24,10 @@ type Named<'a> = (&'a str, &'a Tensor, bool);
 /// The bytes of the file, and how far the module that they load as is from the definition.
 pub fn encode(checkpoint: &Checkpoint) -> Result<(Vec<u8>, f64)> {
     let layout = checkpoint.recipe.layout();
-    let weights = weights(checkpoint);
-    let named: Vec<Named> = std::iter::zip(&layout.parameters, &weights)
-        .map(|(parameter, (name, tensor))| (name.as_str(), tensor, parameter.learned))
-        .collect();
+    let tensor = |p: &Parameter| Tensor::from_slice(&checkpoint.theta[p.range()]).view(p.dims().as_slice());
+    let tensors: Vec<Tensor> = layout.parameters.iter().map(tensor).collect();
+    let named: Vec<Named> =
+        layout.parameters.iter().zip(&tensors).map(|(p, tensor)| (p.name.as_str(), tensor, p.learned)).collect();
     let sources: HashMap<&str, String> = source::sources(&checkpoint.recipe.model).into_iter().collect();
 
     let mut script = module("", &named, &sources)?;

@@ -221,8 +221,7 @@ impl CudaFused {
     fn output_layer(&self, theta: &Tensor) -> (Tensor, Tensor) {
         let of = |name: &str| {
             let parameter = self.plan.layout.get(name);
-            let shape: Vec<i64> = parameter.shape.iter().map(|&size| size as i64).collect();
-            theta.narrow(0, parameter.offset as i64, parameter.len() as i64).view(shape.as_slice())
+            theta.narrow(0, parameter.offset as i64, parameter.len() as i64).view(parameter.dims().as_slice())
         };
         (of("output.weight"), of("output.bias"))
     }
