@@ -16,12 +16,11 @@ use std::collections::HashMap;
 
 /// inputs (T, B, X) -> logits (T, B, Y)
 pub fn sequence(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
-    let model = &checkpoint.recipe.model;
     let graph = Graph::default();
     let network = network(&graph, checkpoint);
     let inputs = graph.input("inputs");
-    let results = graph.scan(&network.start(model, inputs.size(1)), inputs, |state, x| {
-        let (logits, mut results) = network.step(model, x, state);
+    let results = graph.scan(&network.start(inputs.size(1)), inputs, |state, x| {
+        let (logits, mut results) = network.step(x, state);
         results.push(logits);
         results
     });
@@ -38,7 +37,7 @@ pub fn step(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     let graph = Graph::default();
     let network = network(&graph, checkpoint);
     let prev: Vec<_> = state_names(model).iter().map(|name| graph.input(&format!("prev_{name}"))).collect();
-    let (logits, state) = network.step(model, graph.input("x"), &prev);
+    let (logits, state) = network.step(graph.input("x"), &prev);
     logits.named("logits");
     for (name, value) in state_names(model).iter().zip(state) {
         value.named(name);
@@ -57,7 +56,7 @@ pub fn init(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
     let graph = Graph::default();
     let network = network(&graph, checkpoint);
     let size = graph.input("batch").unsqueeze(0);
-    for (name, value) in state_names(model).iter().zip(network.start(model, size)) {
+    for (name, value) in state_names(model).iter().zip(network.start(size)) {
         value.named(name);
     }
     let batch = declared("batch", Tensor::INT64, &[]);
@@ -67,7 +66,7 @@ pub fn init(checkpoint: &Checkpoint) -> Result<Vec<u8>> {
 const BATCH: Size = Size::Any("batch");
 
 /// The network whose weights are the checkpoint's. All heads become one Linear, one on top of the other.
-fn network<'g>(graph: &'g Graph, checkpoint: &Checkpoint) -> Network<'g> {
+fn network<'g>(graph: &'g Graph, checkpoint: &'g Checkpoint) -> Network<'g> {
     let layout = checkpoint.recipe.layout();
     let values = |parameter: &Parameter| &checkpoint.theta[parameter.range()];
     let mut weights = HashMap::new();
@@ -85,7 +84,7 @@ fn network<'g>(graph: &'g Graph, checkpoint: &Checkpoint) -> Network<'g> {
         let name = format!("heads.{kind}");
         weights.insert(name.clone(), graph.floats(&name, &shape, &rows));
     }
-    Network { graph, weights }
+    Network { config: &checkpoint.recipe.model, graph, weights }
 }
 
 /// The parts of a state as inputs or outputs.

@@ -7,8 +7,9 @@ use crate::model::{
 use crate::ops::COSINE_EPSILON;
 use std::collections::HashMap;
 
-/// A network's weights in a graph.
+/// A network in a graph.
 pub struct Network<'g> {
+    pub config: &'g Config,
     pub graph: &'g Graph,
     /// By their names; all heads' Linears as one, `heads.weight` and `heads.bias`, read heads first.
     pub weights: HashMap<String, Value<'g>>,
@@ -24,7 +25,7 @@ impl<'g> Network<'g> {
     }
 
     /// The first state of `size` sequences, in the order of `state_names`.
-    pub fn start(&self, config: &Config, size: Value<'g>) -> Vec<Value<'g>> {
+    pub fn start(&self, size: Value<'g>) -> Vec<Value<'g>> {
         // (..., ...) -> three axes, the one at `axis` new and of the size
         let repeated = |value: Value<'g>, axis: usize| {
             let mut shape = [self.graph.ints(&[1], &[1]); 3];
@@ -32,7 +33,7 @@ impl<'g> Network<'g> {
             value.unsqueeze(axis as i64).expand(self.graph.concat(&shape, 0))
         };
         let lstm = || ["init.hidden", "init.cell"].map(|name| repeated(self.get(name), 1));
-        match config {
+        match self.config {
             Config::Lstm(_) => lstm().to_vec(),
             Config::Ntm(config) => {
                 let shared = [self.memory_start(config), self.weighting_start(config), self.get("init.read")];
@@ -69,8 +70,8 @@ impl<'g> Network<'g> {
     }
 
     /// x (B, X) and the previous state -> logits (B, Y), and the next state
-    pub fn step(&self, config: &Config, x: Value<'g>, prev: &[Value<'g>]) -> (Value<'g>, Vec<Value<'g>>) {
-        match config {
+    pub fn step(&self, x: Value<'g>, prev: &[Value<'g>]) -> (Value<'g>, Vec<Value<'g>>) {
+        match self.config {
             Config::Lstm(layers) => {
                 let (h, state) = self.lstm("lstm", layers.layers, x, prev);
                 (self.linear("output", h), state)
