@@ -184,11 +184,14 @@ impl Task {
     /// The most steps a training sequence can have.
     pub fn max_steps(&self) -> usize {
         match self.origin() {
-            Origin::Generated(task) => {
-                task.steps(&Point::new(task.axes().iter().map(|axis| (axis.axis, *axis.training.end()))))
-            }
+            Origin::Generated(task) => task.steps(&self.longest()),
             Origin::Files(task) => task.max_steps,
         }
+    }
+
+    /// The point of the longest training sequences.
+    pub fn longest(&self) -> Point {
+        Point::new(self.axes().iter().map(|axis| (axis.axis, *axis.training.end())))
     }
 
     /// A point to look at.

@@ -113,7 +113,7 @@ fn evaluation_sequences_are_none_of_training_and_do_not_depend_on_batches() {
         assert_ne!(inputs(0), inputs(1), "{}", task.name());
 
         // number by number, which one stream would make the same; of the longest, which chance does not
-        let longest = Point::new(task.axes().into_iter().map(|axis| (axis.axis, *axis.training.end())));
+        let longest = task.longest();
         let pairs = (0..500).map(|number| {
             let evaluated = evaluation_batch(generator(&task), 1, &longest, number, 1);
             (training_batch(generator(&task), 1, number, 1, 1.0, 0..1), evaluated)
