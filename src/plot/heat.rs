@@ -88,6 +88,7 @@ impl Heat {
     /// narrower than a pixel.
     fn strongest(&self, column: i32, row: i32, at: Rect) -> f32 {
         let rows = self.rows();
+        let covered = |pixel: i32, pixels: i32, cells| covered(pixel as usize, pixels as usize, cells);
         let (steps, rows_here) = (covered(column, at.width, self.steps), covered(row, at.height, rows));
         let values = steps.flat_map(|step| rows_here.clone().map(move |row| self.values[step * rows + row]));
         values.reduce(|a, b| if b.abs() > a.abs() || a.is_nan() { b } else { a }).unwrap_or(f32::NAN)
@@ -95,8 +96,8 @@ impl Heat {
 }
 
 /// The cells, of `cells` over `pixels`, that fall on a pixel: at least one.
-fn covered(pixel: i32, pixels: i32, cells: usize) -> std::ops::Range<usize> {
-    let at = |pixel: i32| pixel as usize * cells / pixels as usize;
+pub fn covered(pixel: usize, pixels: usize, cells: usize) -> std::ops::Range<usize> {
+    let at = |pixel| pixel * cells / pixels;
     at(pixel)..at(pixel + 1).max(at(pixel) + 1)
 }
 

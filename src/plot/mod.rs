@@ -21,6 +21,7 @@ mod window;
 pub use animation::{Shown, animate};
 pub use canvas::save;
 pub use curve::Curve;
+pub use heat::covered;
 pub use learning::LearningCurves;
 pub use runs::read_runs;
 pub use sequence::{Beside, SequenceFigure};

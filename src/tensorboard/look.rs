@@ -1,6 +1,7 @@
 //! A look at the machine with one sequence: what it saw, said, and where its heads were.
 
 use crate::engine::Trace;
+use crate::plot::covered;
 use crate::replay::{Memory, MemoryShape};
 use crate::tasks::Batch;
 
@@ -93,16 +94,11 @@ fn picture(tag: &str, columns: usize, values: &[f32]) -> Picture {
         values.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), &x| (low.min(x), high.max(x)));
     let scale = if most > least { 255.0 / (most - least) } else { 0.0 };
     let (width, height) = (pixels(columns, WIDE), pixels(rows, HIGH));
-    // the values of a pixel, one at least
-    let range = |pixel: usize, values: usize, pixels: usize| {
-        let first = pixel * values / pixels;
-        first..((pixel + 1) * values / pixels).max(first + 1)
-    };
     let mut rgb = Vec::with_capacity(width * height * 3);
     for y in 0..height {
         for x in 0..width {
-            let columns = range(x, columns, width).map(|column| &values[column * rows..][..rows]);
-            let largest = columns.flat_map(|column| &column[range(y, rows, height)]).fold(least, |a, &b| a.max(b));
+            let columns = covered(x, width, columns).map(|column| &values[column * rows..][..rows]);
+            let largest = columns.flat_map(|column| &column[covered(y, height, rows)]).fold(least, |a, &b| a.max(b));
             rgb.extend([((largest - least) * scale).round() as u8; 3]);
         }
     }
