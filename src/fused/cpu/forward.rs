@@ -42,12 +42,14 @@ pub fn forward<F: Float, A: Arch>(
         let rows = step.rows();
         controller::<F, A>(plan, weights, crew, slice, tape, &step);
         apply::<F, A>(weights.heads.of(&plan.heads), &tape.shown, rows, &mut tape.heads, rows);
-        for &b in step.sequences() {
-            if tape.keeps_every_step() && (t - 1).is_multiple_of(tape.segment) {
-                let snapshot = tape.snapshot_row(b, (t - 1) / tape.segment);
-                tape.snapshots.row_mut(snapshot).copy_from_slice(tape.memory.row(b));
+        if plan.n > 0 {
+            for &b in step.sequences() {
+                if tape.keeps_every_step() && (t - 1).is_multiple_of(tape.segment) {
+                    let snapshot = tape.snapshot_row(b, (t - 1) / tape.segment);
+                    tape.snapshots.row_mut(snapshot).copy_from_slice(tape.memory.row(b));
+                }
+                memory::<F, A>(plan, &weights.padding, mix, tape, b, t);
             }
-            memory::<F, A>(plan, &weights.padding, mix, tape, b, t);
         }
         apply::<F, A>(weights.output.of(&plan.output), &tape.shown, rows, &mut tape.logits, step.logit_rows());
     }
@@ -169,9 +171,6 @@ fn cells<F: Float, A: Arch>(plan: &Plan, tape: &mut Tape<F>, step: &Step, l: usi
 #[inline(always)]
 pub fn memory<F: Float, A: Arch>(plan: &Plan, padding: &[F], mix: ShiftMix<F>, tape: &mut Tape<F>, b: usize, t: usize) {
     let (stride, m, prev, row) = (plan.n_stride, plan.m, tape.row(b, t - 1), tape.row(b, t));
-    if stride == 0 {
-        return;
-    }
     let (heads, addressing) = (tape.heads.row_mut(row), &mut tape.addressing);
     for (head, from) in plan.head_at.iter().enumerate() {
         activate::<F, A>(plan, &mut heads[*from..], head >= plan.read_heads, mix);

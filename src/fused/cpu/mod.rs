@@ -111,7 +111,8 @@ impl<F: Float> Fused<F> {
         let threads = if batch.size() == 1 && !self.trial.shares() { 1 } else { self.crew.threads() };
         for first in (0..batch.size()).step_by(part) {
             self.sweep(batch, first..batch.size().min(first + part), Pass::Gradient(&loss_weights));
-            self.add_gradients(gradient, first > 0, threads);
+            self.weight_gradients(first > 0, threads);
+            self.start_gradients(gradient);
         }
         if batch.size() == 1 && self.crew.threads() > 1 {
             self.trial.took(start.elapsed().as_secs_f64() / batch.steps as f64);

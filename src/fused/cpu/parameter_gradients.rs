@@ -19,13 +19,6 @@ fn denses(plan: &Plan) -> impl Iterator<Item = &Dense> {
 }
 
 impl<F: Float> Fused<F> {
-    /// Adds what the tapes hold to the gradients of the matrices and of the first state. Without `add` those of the
-    /// matrices start anew. Uses at most `threads` threads.
-    pub(super) fn add_gradients(&mut self, gradient: &mut [F], add: bool, threads: usize) {
-        self.weight_gradients(add, threads);
-        self.start_gradients(gradient);
-    }
-
     /// Fills the rest of theta's gradient once all tapes have been added; what is not learned keeps 0.
     pub(super) fn finish_gradients(&self, gradient: &mut [F]) {
         let plan = &self.plan;
@@ -40,8 +33,9 @@ impl<F: Float> Fused<F> {
         }
     }
 
-    /// d_W = sum over the tapes' sequences and steps of d_out z^T, for every Dense; tasks share no element.
-    fn weight_gradients(&mut self, add: bool, threads: usize) {
+    /// d_W = sum over the tapes' sequences and steps of d_out z^T, for every Dense, added to `d_w` if `add`, else in its
+    /// place. Uses at most `threads` threads, whose tasks share no element.
+    pub(super) fn weight_gradients(&mut self, add: bool, threads: usize) {
         self.d_w.resize_with(denses(&self.plan).count(), Vec::new);
         let mut tasks = vec![];
         for (index, (dense, d_w)) in denses(&self.plan).zip(&mut self.d_w).enumerate() {
@@ -58,8 +52,8 @@ impl<F: Float> Fused<F> {
         self.crew.each(threads.min(1 + values * steps / WORTH_SHARING), tasks.into_iter(), sum);
     }
 
-    /// The gradients of the first state: sums over the sequences, in their order.
-    fn start_gradients(&self, gradient: &mut [F]) {
+    /// Adds to theta's gradient those of the first state: sums over the tapes' sequences, in their order.
+    pub(super) fn start_gradients(&self, gradient: &mut [F]) {
         let (plan, starts) = (&self.plan, &self.plan.starts);
         let mut add = |at: usize, values: &[F]| {
             gradient[at..at + values.len()].iter_mut().zip(values).for_each(|(d, value)| *d += *value)
