@@ -15,12 +15,9 @@ pub enum EngineKind {
     Composed,
 }
 
-impl EngineKind {
-    pub fn name(self) -> &'static str {
-        match self {
-            EngineKind::Fused => "fused",
-            EngineKind::Composed => "composed",
-        }
+impl std::fmt::Display for EngineKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        self.serialize(f)
     }
 }
 

@@ -188,7 +188,7 @@ impl Backend {
     }
 
     pub fn words(&self) -> String {
-        let (engine, device) = (self.engine.name(), device::name(self.device));
+        let (engine, device) = (self.engine, device::name(self.device));
         format!("{engine} engine on {device} ({}), threads: {}", self.why, self.threads)
     }
 }

@@ -8,7 +8,7 @@ use crate::config::{Metric, Recipe};
 use crate::device;
 use crate::display::Measuring;
 use crate::distributed::Group;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineKind};
 use crate::metrics::{Figures, Score, Totals};
 use crate::replay::MemoryShape;
 use crate::run::Run;
@@ -36,7 +36,7 @@ struct Results {
     training_seed: u64,
     /// The rows of its memory; null for a network without one.
     rows: Option<usize>,
-    engine: &'static str,
+    engine: EngineKind,
     device: String,
     results: Vec<Score>,
 }
@@ -226,7 +226,7 @@ fn measure(flags: &Eval, (file, machine): (PathBuf, Checkpoint), says: bool) -> 
         seed: flags.seed,
         training_seed: recipe.training.seed,
         rows: MemoryShape::of(&recipe.model).map(|shape| shape.rows),
-        engine: engine.kind().name(),
+        engine: engine.kind(),
         device: device::name(backend.device),
         results: scores,
     };

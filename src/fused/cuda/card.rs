@@ -30,7 +30,7 @@ pub struct Card {
     multiprocessors: usize,
     shared_limit: usize,
     /// The kernels compiled so far, in the order of `Kernel::ALL`.
-    functions: RefCell<HashMap<Sizes, [CudaFunction; Kernel::COUNT]>>,
+    functions: RefCell<HashMap<Sizes, [CudaFunction; Kernel::ALL.len()]>>,
 }
 
 impl Card {
@@ -87,10 +87,10 @@ fn proven() -> MutexGuard<'static, Vec<(usize, Sizes)>> {
 }
 
 /// The kernels from the cache or compiled; compiled again if the driver does not take what the cache has.
-fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction; Kernel::COUNT]> {
+fn load(context: &Arc<CudaContext>, options: &[String]) -> Result<[CudaFunction; Kernel::ALL.len()]> {
     let (major, minor) = compiler::version()?;
     let (cache, key) = (Cache::of_user(), format!("NVRTC {major}.{minor}\n{}\n{}", options.join(" "), source()));
-    let from = |code: Vec<u8>| -> Result<[CudaFunction; Kernel::COUNT]> {
+    let from = |code: Vec<u8>| -> Result<[CudaFunction; Kernel::ALL.len()]> {
         let module = context.load_module(Ptx::from_binary(code))?;
         let functions: Vec<CudaFunction> = Kernel::ALL
             .iter()

@@ -47,8 +47,7 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    pub const COUNT: usize = 6;
-    pub const ALL: [Kernel; Kernel::COUNT] =
+    pub const ALL: [Kernel; 6] =
         [Kernel::Pack, Kernel::Forward, Kernel::Loss, Kernel::Backward, Kernel::Norm, Kernel::Update];
 
     /// Its place in `ALL`.
