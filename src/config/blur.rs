@@ -22,7 +22,7 @@ pub enum Blur {
 }
 
 impl Blur {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Blur> {
         vec![Blur::None, Blur::Ramp { at: 0.1, hold: 0.1, full: 0.3 }]
     }

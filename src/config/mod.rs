@@ -97,32 +97,37 @@ impl Evaluation {
     }
 }
 
+/// The first of the kinds that a section can have.
+fn usual<T>(kinds: Vec<T>) -> T {
+    kinds.into_iter().next().expect("every section has a kind")
+}
+
 impl Default for Recipe {
     fn default() -> Self {
-        let task = tasks::Task::kinds().remove(0);
+        let task = usual(tasks::Task::kinds());
         Recipe {
             about: String::new(),
             evaluation: Evaluation::of(&task),
             solved: Solved::of(&task),
             task,
-            model: model::Config::kinds().remove(0),
+            model: usual(model::Config::kinds()),
             training: Training {
                 batch_size: 1,
                 sequences: 20_000,
                 seed: 1,
                 from: String::new(),
                 from_content: String::new(),
-                clip: optim::Clip::kinds().remove(0),
+                clip: usual(optim::Clip::kinds()),
                 report_every: 100,
                 eval_every: 1000,
                 checkpoint_every: 1000,
-                optimizer: optim::Config::kinds().remove(0),
-                schedule: optim::Schedule::kinds().remove(0),
+                optimizer: usual(optim::Config::kinds()),
+                schedule: usual(optim::Schedule::kinds()),
                 average: 0.0,
-                curriculum: tasks::Curriculum::kinds().remove(0),
-                blur: Blur::kinds().remove(0),
+                curriculum: usual(tasks::Curriculum::kinds()),
+                blur: usual(Blur::kinds()),
                 on_nonfinite: OnNonfinite::default(),
-                restart: Restart::kinds().remove(0),
+                restart: usual(Restart::kinds()),
             },
         }
     }

@@ -23,7 +23,7 @@ impl OnNonfinite {
     /// How many rollbacks a recipe has that says no number: after the last the learning rate is 1/32.
     pub const ROLLBACKS: u64 = 5;
 
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<OnNonfinite> {
         vec![OnNonfinite::Stop, OnNonfinite::Rollback { at_most: OnNonfinite::ROLLBACKS }]
     }

@@ -30,7 +30,7 @@ pub enum Restart {
 }
 
 impl Restart {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Restart> {
         let threshold = Threshold { metric: Metric::BitErrors, at_most: 0.0 };
         vec![Restart::Never, Restart::Unless { threshold, after: 1.0, until_solved: false, times: 5 }]

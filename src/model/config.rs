@@ -134,7 +134,7 @@ pub enum AddressingStart {
 impl Default for NtmConfig {
     fn default() -> Self {
         NtmConfig {
-            controller: ControllerConfig::kinds().remove(0),
+            controller: ControllerConfig::Lstm(Layers { hidden: 100, layers: 1 }),
             memory: MemorySize { rows: 128, width: 20 },
             read_heads: 1,
             write_heads: 1,
@@ -152,10 +152,11 @@ impl Default for NtmConfig {
 }
 
 impl ControllerConfig {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<ControllerConfig> {
-        let layers = Layers { hidden: 100, layers: 1 };
-        vec![ControllerConfig::Lstm(layers), ControllerConfig::Feedforward(layers)]
+        let usual = NtmConfig::default().controller;
+        let layers = usual.layers();
+        vec![usual, ControllerConfig::Feedforward(layers)]
     }
 
     pub fn layers(&self) -> Layers {
@@ -166,7 +167,7 @@ impl ControllerConfig {
 }
 
 impl Config {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Config> {
         vec![Config::Ntm(NtmConfig::default()), Config::Lstm(Layers { hidden: 256, layers: 3 })]
     }

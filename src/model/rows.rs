@@ -38,11 +38,11 @@ pub fn with_rows(spec: Spec, theta: &[f32], rows: usize) -> Result<(Config, Vec<
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::{Layers, WeightingStart};
+    use super::super::config::{Layers, NtmConfig, WeightingStart};
     use super::*;
 
     fn config(rows: usize, memory: MemoryStart, weighting: WeightingStart) -> Config {
-        let Config::Ntm(mut ntm) = Config::kinds().remove(0) else { panic!("the first kind is the ntm") };
+        let mut ntm = NtmConfig::default();
         ntm.memory.rows = rows;
         (ntm.init.memory, ntm.init.weighting) = (memory, weighting);
         Config::Ntm(ntm)

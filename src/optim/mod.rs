@@ -40,7 +40,7 @@ pub enum Config {
 }
 
 impl Clip {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Clip> {
         vec![Clip::Norm { at: 0.3 }, Clip::Value { at: 10.0 }, Clip::None]
     }
@@ -72,7 +72,7 @@ impl Clip {
 }
 
 impl Config {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Config> {
         vec![
             Config::Rmsprop { learning_rate: 3e-4, momentum: 0.9, decay: 0.95, epsilon: 1e-4 },

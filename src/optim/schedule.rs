@@ -17,7 +17,7 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Schedule> {
         vec![Schedule::Constant, Schedule::Linear { hold: 0.5, until: 1.0, end: 0.0 }]
     }

@@ -32,7 +32,7 @@ pub struct Lesson {
 }
 
 impl Curriculum {
-    /// The default of every kind.
+    /// The default of every kind, the usual one first.
     pub fn kinds() -> Vec<Curriculum> {
         vec![Curriculum::None, Curriculum::Grow { over: 0.2 }, Curriculum::Mastered { at_most: 0.3, updates: 250 }]
     }

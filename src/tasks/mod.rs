@@ -91,7 +91,7 @@ pub enum Scoring {
 }
 
 impl Task {
-    /// The default task of every kind, for recipes that leave fields out.
+    /// The default task of every kind, for recipes that leave fields out; the usual one first.
     pub fn kinds() -> Vec<Task> {
         vec![
             Task::Copy(Copy::default()),
