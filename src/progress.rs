@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Progress {
     /// Updates done, over all starts.
     pub step: u64,
-    /// Sequences seen.
+    /// Sequences seen, over all starts.
     pub sequences: u64,
     /// Seconds of training, over all sessions of the run.
     pub seconds: f64,

@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, bytes};
 use crate::cli::{self, Train};
 use crate::config::{OnNonfinite, Recipe};
 use crate::model::{Config, Init, NtmConfig, WeightingStart};
-use crate::tasks::{Point, Source, Task, points};
+use crate::tasks::{Source, Task, points};
 use crate::terminal::{say, shell_path};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ pub fn asked_alike(flags: &Train, asked: &Option<Resolved>) -> Value {
 /// Tells where the longest training sequences of a run, or else its evaluations, ask for more than its memory holds.
 pub fn say_of_rows(recipe: &Recipe, source: &mut Source) -> Result<()> {
     let (axes, seed) = (recipe.task.axes(), recipe.training.seed);
-    let longest = Point::new(axes.iter().map(|axis| (axis.axis, *axis.training.end())));
+    let longest = recipe.task.longest();
     if let Some(words) = too_few_rows(recipe, &[longest], source, seed)? {
         say(&format!("training draws up to {words}; see `model.memory.rows`"));
     } else if let Some(words) = too_few_rows(recipe, &points(&recipe.evaluation.grid), source, seed)? {
