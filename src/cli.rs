@@ -5,7 +5,6 @@ mod values;
 pub use values::Seeds;
 
 use crate::device::DeviceChoice;
-use crate::model::MOST_ROWS;
 use crate::tasks::Axis;
 use clap::builder::RangedU64ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -214,7 +213,7 @@ pub struct Trained {
     #[arg(long)]
     pub latest: bool,
     /// Number of memory rows [default: as trained]
-    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=MOST_ROWS as u64))]
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     pub rows: Option<usize>,
 }
 

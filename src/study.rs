@@ -249,8 +249,10 @@ impl Study {
             };
             let Progress { solved, sequences, seconds, restarts, .. } = progress;
             outcome = Outcome { solved, sequences, seconds, restarts, ..Outcome::of(seed) };
-            outcome.results = Run::last_evaluation(&self.run_directory(seed))?;
-            ended
+            let results = Run::last_evaluation(&self.run_directory(seed));
+            let ended = ended?; // what ended the training before its time is said before what is wrong with its log
+            outcome.results = results?;
+            Ok(ended)
         };
         match device::isolated(&mut train) {
             Ok(ended) => (Some(ended), outcome),

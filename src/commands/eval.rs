@@ -100,7 +100,7 @@ fn run_study(flags: &Eval) -> Result<()> {
     }
     notes.say();
     if runs.is_empty() {
-        bail!("no seed of `{}` has a checkpoint", directory.display());
+        bail!("no seed of `{}` has a checkpoint of its recipe", directory.display());
     }
     let told = StudyResults { study: directory.display().to_string(), runs };
     print_results(flags, &told, || seeds_table(&told.runs, study.recipe.solved.threshold.metric))

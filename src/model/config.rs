@@ -5,9 +5,6 @@ use crate::limits::in_range;
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
-/// The most rows of a memory.
-pub const MOST_ROWS: usize = 1 << 24;
-
 /// Which network, and its sizes. `lstm` is the paper's baseline: stacked LSTM layers and a linear output, no memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
@@ -178,7 +175,7 @@ impl Config {
             Config::Lstm(layers) => layers.validate("model"),
             Config::Ntm(ntm) => {
                 ntm.controller.layers().validate("model.controller")?;
-                in_range("model.memory.rows", ntm.memory.rows, 1, MOST_ROWS)?;
+                in_range("model.memory.rows", ntm.memory.rows, 1, 1 << 24)?;
                 in_range("model.memory.width", ntm.memory.width, 1, 1 << 16)?;
                 in_range("model.read_heads", ntm.read_heads, 1, 256)?;
                 in_range("model.write_heads", ntm.write_heads, 1, 256)?;

@@ -24,8 +24,8 @@ mod parameters;
 mod rows;
 
 pub use config::{
-    Activation, Activations, AddressingStart, Config, ControllerConfig, Init, KeyStart, MOST_ROWS, MemoryStart,
-    NtmConfig, WeightingStart,
+    Activation, Activations, AddressingStart, Config, ControllerConfig, Init, KeyStart, MemoryStart, NtmConfig,
+    WeightingStart,
 };
 pub use emitted::Emitted;
 pub use parameters::{Layout, Parameter, Parameters};

@@ -55,7 +55,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
         ("eval CHECKPOINT --lengths 3,x", 2, &["'x'", "--lengths"]),
         ("eval CHECKPOINT --plot a.svg --curve a.svg", 2, &["`--plot` and `--curve` name the same file `a.svg`"]),
         ("eval CHECKPOINT --items 3", 1, &["`--items` is no axis of copy", "hint: it has --lengths"]),
-        ("eval CHECKPOINT --rows 0", 2, &["'0'", "--rows", "1..=16777216"]),
+        ("eval CHECKPOINT --rows 0", 2, &["'0'", "--rows", "1..=1048576"]),
         (
             "info repeat-copy --sample --lengths 1000000 --repeats 1000000",
             1,
@@ -71,7 +71,7 @@ fn wrong_command_lines_are_refused_with_what_is_wrong_and_what_is_right() {
             1,
             &["`run/checkpoints/latest.safetensors` is the checkpoint itself", "hint: name another file"],
         ),
-        ("export CHECKPOINT --format npz --rows 0 --output out", 2, &["'0'", "--rows", "1..=16777216"]),
+        ("export CHECKPOINT --format npz --rows 0 --output out", 2, &["'0'", "--rows", "1..=1048576"]),
         ("export CHECKPOINT --format zip --output out", 2, &["'zip'", "--format", "npz"]),
         ("eval CHECKPOINT --plot a.jpg", 2, &["'a.jpg'", "--plot", "name a file that ends in .png or .svg"]),
         ("eval CHECKPOINT --animate a.png", 2, &["'a.png'", "name a file that ends in .gif"]),

@@ -41,6 +41,10 @@ pub const MACHINES: &[(&str, &str)] = &[
         "uniform weightings",
         r#"{"controller": {"hidden": 6}, "memory": {"rows": 5, "width": 4}, "init": {"memory": "learned", "weighting": "uniform"}}"#,
     ),
+    (
+        "many rows, many taps, two write heads",
+        r#"{"controller": {"hidden": 6}, "memory": {"rows": 70, "width": 7}, "write_heads": 2, "shift_range": 7}"#,
+    ),
     ("baseline", r#"{"kind": "lstm", "hidden": 9, "layers": 1}"#),
     ("baseline of three layers", r#"{"kind": "lstm", "hidden": 5, "layers": 3}"#),
 ];

@@ -1,6 +1,6 @@
 //! A launch, block by block: each thread runs until it waits for others.
 
-use super::program::{Instruction, Kind, PARAMETER, Program, SHARED, Space};
+use super::program::{Instruction, Kind, Program, SHARED, Space};
 use super::races::{Access, Clocks, Race, Words};
 use ntm::fused::cuda::Grid;
 use std::collections::BTreeMap;
@@ -208,8 +208,8 @@ unsafe fn step(
             aligned(to, bytes)?;
             aligned(from, bytes)?;
             for byte in (0..bytes as u64).step_by(4) {
-                memory.check(Space::Global, from + byte, me, Access::Read)?;
-                memory.check(Space::Shared, to + byte, me, Access::Copy)?;
+                memory.check(Space::Global, from + byte, me, Access::CopyFrom)?;
+                memory.check(Space::Shared, to + byte, me, Access::CopyTo)?;
             }
             thread.copies.push((to, from, bytes));
         }
@@ -218,6 +218,7 @@ unsafe fn step(
                 for byte in (0..bytes as u64).step_by(4) {
                     // SAFETY: the caller's.
                     let value = unsafe { memory.read(Space::Global, from + byte, me)? };
+                    memory.global_words.at(from + byte).has_been_copied();
                     memory.shared_words.at(to + byte).arrived(&memory.clocks);
                     memory.shared[((to + byte - SHARED) / 4) as usize] = value;
                 }
@@ -232,8 +233,11 @@ unsafe fn step(
             if !size.is_multiple_of(LANES) {
                 return Err(format!("a barrier of {size} threads"));
             }
-            let all = thread.get(3) as usize;
-            thread.state = State::AtBarrier(thread.get(from[0]) as u32, if size == 0 { all } else { size });
+            let (barrier, all) = (thread.get(from[0]) as u32, thread.get(3) as usize);
+            if barrier > 15 {
+                return Err(format!("barrier {barrier}, of 16"));
+            }
+            thread.state = State::AtBarrier(barrier, if size == 0 { all } else { size });
             return Ok(());
         }
         Kind::Branch(label) => {
@@ -268,7 +272,7 @@ impl Memory<'_> {
             Space::Global => &mut *self.global_words,
         };
         words.at(address).access(access, self.block, me, &self.clocks).map_err(|race| {
-            let what = if access == Access::Read { "reads" } else { "writes" };
+            let what = if matches!(access, Access::Read | Access::CopyFrom) { "reads" } else { "writes" };
             let other = match race {
                 Race::With(past) => format!("thread {} at {}", past.thread, self.program.place(past.instruction)),
                 Race::Block => "another block".to_string(),
@@ -301,10 +305,4 @@ impl Memory<'_> {
         }
         Ok(())
     }
-}
-
-/// The parameters of a kernel, each in its place.
-pub fn parameters(all: &[&[u8]]) -> Vec<u8> {
-    let padded = all.iter().flat_map(|bytes| bytes.iter().copied().chain(std::iter::repeat(0)).take(PARAMETER));
-    padded.collect()
 }

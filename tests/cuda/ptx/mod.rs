@@ -1,7 +1,8 @@
 //! A launcher that runs what NVRTC makes of the kernels: their PTX, instruction by instruction, by all threads of a block
 //! as a card has them. That is the code of a card, with the sizes as constants, loads of 16 bytes and asynchronous
-//! copies, where `../emulated.rs` compiles the same source as C++. Accesses that a card would fault on, and those of
-//! two threads that no barrier orders, are errors with their place in the source.
+//! copies, where `../emulated.rs` compiles the same source as C++. Unaligned accesses, those beyond shared memory, and
+//! those of two threads that no barrier orders are errors with their place in the source. (An access beyond a tensor is
+//! one of this process: an address sanitizer tells it.)
 
 mod block;
 mod operations;
@@ -10,7 +11,7 @@ mod races;
 
 use anyhow::{Result, anyhow};
 use ntm::fused::cuda::{Blocks, Buffers, Grid, Kernel, Launcher, Sizes, Update, compiler};
-use program::Program;
+use program::{PARAMETER, Program};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -37,9 +38,10 @@ impl Interpreted {
         self.left_out.set(Some((kernel, barrier)));
     }
 
-    /// Where in the source each barrier of a kernel comes from, by all that has been compiled.
+    /// Where in the source each barrier of a kernel comes from, of the one machine that has been compiled.
     pub fn barriers(&self, kernel: Kernel) -> Vec<String> {
         let compiled = self.compiled.borrow();
+        assert_eq!(compiled.len(), 1);
         let programs = compiled.values().map(|programs| &programs[kernel.index()]);
         programs.flat_map(|program| program.barriers().map(|at| program.place(at))).collect()
     }
@@ -58,32 +60,35 @@ impl Interpreted {
     /// # Safety
     ///
     /// As `Launcher` wants it.
-    unsafe fn run(&self, programs: &[Program], kernel: Kernel, grid: Grid, parameters: &[&[u8]]) -> Result<()> {
+    unsafe fn run(&self, programs: &[Program], kernel: Kernel, grid: Grid, parameters: &[u8]) -> Result<()> {
         let program = &programs[kernel.index()];
         let left_out = self.left_out.get().filter(|(of, _)| *of == kernel);
         let left_out = left_out.and_then(|(_, barrier)| program.barriers().nth(barrier));
         // SAFETY: the caller's.
-        let done = unsafe { block::launch(program, grid, &block::parameters(parameters), left_out) };
+        let done = unsafe { block::launch(program, grid, parameters, left_out) };
         done.map_err(|error| anyhow!("{kernel:?}, {error}"))
     }
 }
 
-/// The bytes of a kernel's parameter.
-fn bytes<T: Copy>(value: &T) -> &[u8] {
-    // SAFETY: a struct of numbers; what padding there is at its end is 0 or not read.
-    unsafe { std::slice::from_raw_parts(std::ptr::from_ref(value).cast(), size_of::<T>()) }
+/// The bytes of a kernel's parameter, in its place.
+fn bytes<T: Copy>(value: &T) -> Vec<u8> {
+    let mut bytes = vec![0; PARAMETER];
+    assert!(size_of::<T>() <= PARAMETER);
+    // SAFETY: there is room; padding is copied as what it is.
+    unsafe { std::ptr::copy_nonoverlapping(std::ptr::from_ref(value).cast(), bytes.as_mut_ptr(), size_of::<T>()) };
+    bytes
 }
 
 impl Launcher for Interpreted {
     unsafe fn launch(&self, kernel: Kernel, grid: Grid, sizes: &Sizes, buffers: &Buffers) -> Result<()> {
         // SAFETY: the caller's.
-        unsafe { self.run(&self.kernels(sizes)?, kernel, grid, &[bytes(sizes), bytes(buffers)]) }
+        unsafe { self.run(&self.kernels(sizes)?, kernel, grid, &[bytes(sizes), bytes(buffers)].concat()) }
     }
 
     unsafe fn launch_update(&self, kernel: Kernel, grid: Grid, update: &Update) -> Result<()> {
         let programs = self.compiled.borrow().values().next().expect("as a card, after a gradient").clone();
         // SAFETY: the caller's.
-        unsafe { self.run(&programs, kernel, grid, &[bytes(update)]) }
+        unsafe { self.run(&programs, kernel, grid, &bytes(update)) }
     }
 
     fn blocks(&self, sequences: usize) -> Blocks {
@@ -101,29 +106,42 @@ impl Launcher for Interpreted {
 
 #[test]
 fn what_a_card_would_fault_on_or_may_do_in_any_order_is_an_error_with_its_place() {
-    let run = |body: &str| {
+    let mut memory = [0_u32; 4];
+    let mut run = |body: &str, blocks| {
         let text = format!(".visible .entry kernel(\n)\n{{\n.loc 1 7 0\n{body}\nret;\n}}\n.file 1 \"a.cu\"\n");
-        let grid = Grid { blocks: 1, threads: 64, shared: 1024 };
-        // SAFETY: it uses shared memory alone.
+        let text = text.replace("GLOBAL", &(memory.as_mut_ptr() as u64).to_string());
+        let grid = Grid { blocks, threads: 64, shared: 1024 };
+        // SAFETY: of global memory it uses the first word of `memory`.
         unsafe { block::launch(&Program::parse(&text, "kernel").unwrap(), grid, &[], None) }
     };
-    let mine = "mul.wide.u32 %rd1, %tid.x, 4;\nadd.s64 %rd2, %rd1, shared_memory;\nst.shared.u32 [%rd2], 1;";
-    let of_another = "xor.b32 %r1, %tid.x, 32;\nmul.wide.u32 %rd3, %r1, 4;\nadd.s64 %rd4, %rd3, shared_memory;\nld.shared.u32 %r2, [%rd4];";
+    let mine = "mul.wide.u32 %rd1, %tid.x, 4;\nadd.s64 %rd2, %rd1, shared_memory;\nst.shared.u32 [%rd2], 1;\n";
+    let of_another = "xor.b32 %r1, %tid.x, 32;\nmul.wide.u32 %rd3, %r1, 4;\nadd.s64 %rd4, %rd3, shared_memory;\nld.shared.u32 %r2, [%rd4];\n";
+    let copy = "setp.eq.s32 %p1, %tid.x, 0;\nmov.u64 %rd5, GLOBAL;\nmov.u64 %rd6, shared_memory;\n@%p1 cp.async.ca.shared.global [%rd6], [%rd5], 4;\n";
+    let (arrived, all, first) = ("cp.async.wait_all;\n", "bar.sync 0;\n", "ld.shared.u32 %r3, [shared_memory];\n");
     for (body, expected) in [
-        (format!("{mine}\nbar.sync 0;\n{of_another}"), ""),
-        (format!("{mine}\nbar.warp.sync -1;\n{of_another}"), "in no order with thread"),
-        (format!("{mine}\n{of_another}"), "in no order with thread"),
+        (format!("{mine}{all}{of_another}"), ""),
+        (format!("{mine}bar.warp.sync -1;\n{of_another}"), "in no order with thread"),
+        (format!("{mine}{of_another}"), "in no order with thread"),
+        (format!("{copy}{arrived}{all}{first}"), ""),
+        (format!("{copy}{all}{first}"), "in no order with a copy that has not arrived"),
+        (format!("{copy}{arrived}{first}"), "in no order with thread 0"),
+        (format!("{copy}{all}setp.eq.s32 %p2, %tid.x, 9;\n@%p2 st.global.u32 [%rd5], 1;"), "in no order with a copy"),
         ("st.shared.f32 [shared_memory+2], 0f00000000;".to_string(), "4 bytes at address 0x402"),
         ("ld.shared.v2.f32 {%f1, %f2}, [shared_memory+4];".to_string(), "8 bytes at address 0x404"),
         ("ld.shared.f32 %f1, [shared_memory+1024];".to_string(), "byte 1024 of shared memory of 1024 bytes"),
         ("bar.sync 1, 96;".to_string(), "waits for ever"),
+        ("bar.sync 16;".to_string(), "barrier 16, of 16"),
         ("setp.eq.s32 %p1, %tid.x, 3;\n@%p1 bar.warp.sync -1;".to_string(), "waits for ever"),
     ] {
-        let error = run(&body).err().unwrap_or_default();
-        assert!(
-            error.contains(expected) && error.starts_with(if expected.is_empty() { "" } else { "a.cu:7: thread " }),
-            "{body}: {error}"
-        );
-        assert!(!expected.is_empty() || error.is_empty(), "{body}: {error}");
+        match run(&body, 1) {
+            Ok(()) => assert_eq!(expected, "", "{body}"),
+            Err(error) => {
+                assert!(!expected.is_empty() && error.contains(expected), "{body}: {error}");
+                assert!(error.starts_with("a.cu:7: thread "), "{body}: {error}");
+            }
+        }
     }
+    let alone = "setp.ne.s32 %p1, %tid.x, 0;\nsetp.ne.s32 %p2, %ctaid.x, 0;\nmov.u64 %rd5, GLOBAL;\n@%p1 ret;\n";
+    let apart = run(&format!("{alone}@%p2 ld.global.u32 %r1, [%rd5];\n@!%p2 st.global.u32 [%rd5], 1;"), 2);
+    assert!(apart.is_err_and(|error| error.contains("in no order with another block")));
 }

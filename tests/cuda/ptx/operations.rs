@@ -18,13 +18,13 @@ fn flushed(value: f32) -> f32 {
     if value.is_subnormal() { 0.0_f32.copysign(value) } else { value }
 }
 
-/// The sum, which is a number of f32 or between two, rounded down.
+/// An exact sum, rounded down. In f64 those of the kernels are exact: both terms are of about one size.
 fn down(sum: f64) -> f32 {
     let near = sum as f32;
     if near as f64 > sum { near.next_down() } else { near }
 }
 
-/// Rounded towards 0.
+/// An exact sum, rounded towards 0.
 fn to_zero(sum: f64) -> f32 {
     let near = sum.abs() as f32;
     (if near as f64 > sum.abs() { near.next_down() } else { near }).copysign(sum as f32)

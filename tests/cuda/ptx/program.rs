@@ -27,7 +27,7 @@ pub enum Kind {
     Load(Space, usize, usize),
     /// count values of `size` bytes at from[0] + offset <- from[1..]
     Store(Space, usize, usize),
-    /// So many bytes from global memory at from[1] + ... to shared memory at from[0], later.
+    /// So many bytes from global memory at from[1] to shared memory at from[0], later.
     Copy(usize),
     /// Until all copies of the thread have arrived.
     Arrived,
@@ -122,16 +122,20 @@ impl Names {
     fn give(&mut self, name: &str, value: u64) -> Register {
         *self.places.entry(name.to_string()).or_insert_with(|| {
             self.values.push(value);
-            (self.values.len() - 1) as Register
+            Register::try_from(self.values.len() - 1).expect("no kernel has so many registers")
         })
     }
 
     fn operand(&mut self, text: &str) -> Result<Register> {
-        if text.starts_with('%') {
-            return Ok(self.give(text, u64::MAX)); // NaN, if it is read before it is written
-        }
         if let Some(&place) = self.places.get(text) {
             return Ok(place);
+        }
+        if let Some(name) = text.strip_prefix('%') {
+            let kind = name.trim_end_matches(|digit: char| digit.is_ascii_digit());
+            if !["p", "r", "f", "rd", "rs"].contains(&kind) {
+                bail!("a register of another kind");
+            }
+            return Ok(self.give(text, u64::MAX)); // NaN, if it is read before it is written
         }
         let value = match text.strip_prefix("0f") {
             Some(bits) => u64::from_str_radix(bits, 16)?,
@@ -165,7 +169,7 @@ impl Names {
             let operand = operand.trim_matches(['[', ']']);
             let (base, offset) = operand.split_once('+').unwrap_or((operand, "0"));
             *place = self.operand(base)?;
-            made.offset += offset.parse::<i64>()?;
+            made.offset += offset.parse::<i64>()?; // one operand is an address, or those of a copy, which have none
         }
         Ok(made)
     }
@@ -186,17 +190,21 @@ fn decode(
         other => bail!("memory of another kind, {other}"),
     };
     let count = parts.iter().find_map(|part| part.strip_prefix('v')?.parse().ok()).unwrap_or(1);
-    let size = if name.ends_with("64") { 8 } else { 4 };
+    let size = || match parts.last().map(|last| &last[1..]) {
+        Some("32") => Ok(4),
+        Some("64") => Ok(8),
+        _ => bail!("values of another size"),
+    };
     Ok(match parts[..] {
-        ["ld", ..] => (Kind::Load(space()?, size, count), 0..count, count..all),
-        ["st", ..] => (Kind::Store(space()?, size, count), 0..0, 0..all),
+        ["ld", ..] => (Kind::Load(space()?, size()?, count), 0..count, count..all),
+        ["st", ..] => (Kind::Store(space()?, size()?, count), 0..0, 0..all),
         ["bra", ..] => (Kind::Branch(*labels.get(operands[0]).context("a label")?), 0..0, 0..0),
         ["ret"] => (Kind::Return, 0..0, 0..0),
         ["bar", "sync"] => (Kind::Barrier, 0..0, 0..all),
         ["bar", "warp", "sync"] => (Kind::WarpBarrier, 0..0, 0..all),
         ["shfl", "sync", "bfly", "b32"] => (Kind::Shuffle, 0..2, 2..all),
         ["cp", "async", "wait_all"] => (Kind::Arrived, 0..0, 0..0),
-        ["cp", "async", _, "shared", "global"] => (Kind::Copy(operands[2].parse()?), 0..0, 0..2),
+        ["cp", "async", _, "shared", "global"] if !text.contains('+') => (Kind::Copy(operands[2].parse()?), 0..0, 0..2),
         _ => {
             let name = match text.find('{').filter(|_| parts[0] == "mov") {
                 None => name.to_string(),

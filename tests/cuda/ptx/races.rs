@@ -55,16 +55,18 @@ pub struct Word {
     /// By a block before this one.
     written_before: bool,
     read_before: bool,
-    /// Whether a copy to it is on its way.
+    /// Whether a copy to it is on its way, and how many from it.
     copying: bool,
+    copied: usize,
 }
 
 #[derive(Clone, Copy, PartialEq)]
 pub enum Access {
     Read,
     Write,
-    /// The begin of a copy to it.
-    Copy,
+    /// The begin of a copy to it, and of one from it.
+    CopyTo,
+    CopyFrom,
 }
 
 /// What an access is in no order with.
@@ -91,8 +93,8 @@ impl Word {
             self.read.clear();
             self.block = block;
         }
-        let reads = access == Access::Read;
-        if self.copying {
+        let reads = matches!(access, Access::Read | Access::CopyFrom);
+        if self.copying || (!reads && self.copied > 0) {
             return Err(Race::Copy);
         }
         if self.written_before || (!reads && self.read_before) {
@@ -103,6 +105,7 @@ impl Word {
             return Err(Race::With(*other));
         }
         let now = Past { thread, instruction, clock: clocks.now(thread) };
+        self.copied += (access == Access::CopyFrom) as usize;
         if reads {
             match self.read.iter_mut().find(|past| past.thread == thread) {
                 Some(last) => *last = now,
@@ -111,12 +114,17 @@ impl Word {
         } else {
             self.read.clear();
             self.written = Some(now);
-            self.copying = access == Access::Copy;
+            self.copying = access == Access::CopyTo;
         }
         Ok(())
     }
 
-    /// The copy that a thread began has arrived.
+    /// A copy from it has arrived.
+    pub fn has_been_copied(&mut self) {
+        self.copied -= 1;
+    }
+
+    /// The copy to it that a thread began has arrived.
     pub fn arrived(&mut self, clocks: &Clocks) {
         self.copying = false;
         self.written.iter_mut().for_each(|past| past.clock = clocks.now(past.thread));
