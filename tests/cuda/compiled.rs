@@ -149,8 +149,10 @@ fn interpreted_kernels_of_shipped_recipes_prove_themselves() {
     if !has_nvrtc() {
         return;
     }
-    for (name, sequences) in [("copy", 1), ("ngrams", 2), ("priority-sort", 4), ("repeat-copy-feedforward", 1)] {
-        let card = Rc::new(Interpreted::new("compute_90", sequences, SHARED));
+    for (name, architecture, sequences) in
+        [("copy", "90", 1), ("ngrams", "90", 2), ("priority-sort", "90", 4), ("repeat-copy-feedforward", "100", 1)]
+    {
+        let card = Rc::new(Interpreted::new(&format!("compute_{architecture}"), sequences, SHARED));
         engine(&Recipe::load(name, &[]).unwrap(), &card).prove(sequences).unwrap();
     }
 }

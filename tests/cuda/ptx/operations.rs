@@ -30,6 +30,17 @@ fn to_zero(sum: f64) -> f32 {
     (if near as f64 > sum.abs() { near.next_down() } else { near }).copysign(sum as f32)
 }
 
+/// Four of eight bytes, each chosen by four bits: its number, and whether its sign takes its place.
+fn permuted(bytes: u64, choice: u32) -> u64 {
+    let byte = |place: u32| {
+        let chosen = choice >> (4 * place) & 15;
+        let byte = (bytes >> (8 * (chosen & 7))) as u8;
+        let byte = if chosen & 8 == 0 { byte } else { (byte as i8 >> 7) as u8 };
+        (byte as u64) << (8 * place)
+    };
+    (0..4).map(byte).sum()
+}
+
 /// The comparison of a name, between operands of a type; those that end with `u` also hold where one is NaN.
 macro_rules! comparison {
     ($name:expr, $of:expr) => {
@@ -60,9 +71,8 @@ pub fn operation(name: &str) -> Option<Operation> {
         });
     }
     Some(match name {
-        "mov.u16" | "mov.u32" | "mov.b32" | "mov.f32" | "mov.u64" | "mov.b64" | "mov.pred" | "cvta.to.global.u64" => {
-            |a, _, _| a
-        }
+        "mov.u16" | "mov.b16" | "mov.u32" | "mov.b32" | "mov.f32" | "mov.u64" | "mov.b64" | "mov.pred"
+        | "cvta.to.global.u64" => |a, _, _| a,
         "mov.b32 together" => |a, b, _| a as u16 as u64 | (b as u16 as u64) << 16,
         "mov.b64 together" => |a, b, _| a as u32 as u64 | b << 32,
         "cvt.u32.u64" | "cvt.u64.u32" => |a, _, _| a as u32 as u64,
@@ -75,6 +85,8 @@ pub fn operation(name: &str) -> Option<Operation> {
         "selp.b32" | "selp.s32" | "selp.u32" | "selp.f32" | "selp.b64" | "selp.u64" => {
             |a, b, p| if p != 0 { a } else { b }
         }
+
+        "prmt.b32" => |a, b, choice| permuted(a as u32 as u64 | b << 32, choice as u32),
 
         "and.pred" => |a, b, _| (a != 0 && b != 0) as u64,
         "or.pred" => |a, b, _| (a != 0 || b != 0) as u64,

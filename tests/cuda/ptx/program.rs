@@ -137,8 +137,9 @@ impl Names {
             }
             return Ok(self.give(text, u64::MAX)); // NaN, if it is read before it is written
         }
-        let value = match text.strip_prefix("0f") {
-            Some(bits) => u64::from_str_radix(bits, 16)?,
+        let hexadecimal = text.strip_prefix("0f").or(text.strip_prefix("0x"));
+        let value = match hexadecimal {
+            Some(bits) => u64::from_str_radix(bits.trim_end_matches('U'), 16)?,
             None => text.parse::<i64>().map(|number| number as u64).or_else(|_| text.parse())?,
         };
         Ok(self.give(text, value))
