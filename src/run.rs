@@ -136,8 +136,9 @@ impl Run {
         Run::latest_in(directory).exists()
     }
 
-    /// Keeps other processes from the run in a directory, and gives the bytes of its last checkpoint, for `read`.
-    pub fn lock_and_read(directory: &Path) -> Result<(Lock, Vec<u8>)> {
+    /// Keeps other processes from the run in a directory, and gives its last checkpoint: the bytes, for other ranks to
+    /// `read`, and what they hold.
+    pub fn lock_and_read(directory: &Path) -> Result<(Lock, Vec<u8>, Checkpoint)> {
         let shown = directory.display();
         if directory.join(RECIPE).exists() && Run::ensure_unoccupied(directory).is_ok() {
             bail!(
@@ -157,8 +158,9 @@ impl Run {
         }
         let lock = Lock::take(directory)?; // first, or another process could go on with it in between
         let saved = Checkpoint::read(&Run::latest_in(directory))?;
-        Run::check_recipe(directory, &Run::read(directory, &saved)?.recipe)?;
-        Ok((lock, saved))
+        let checkpoint = Run::read(directory, &saved)?;
+        Run::check_recipe(directory, &checkpoint.recipe)?;
+        Ok((lock, saved, checkpoint))
     }
 
     /// Refuses a run whose recipe.json has been edited, since it would go on with the recipe of its checkpoint. What a

@@ -251,7 +251,6 @@ impl<'a> Seeds<'a> {
     /// The run of one seed, from its beginning or from where it stopped.
     fn start(&self, seed: u64) -> Result<Todo> {
         let (directory, recipe) = (self.study.run_directory(seed), self.study.recipe_of(seed));
-        let shown = directory.display();
         if !Run::is_in(&directory) {
             let weights = self.weights.as_ref().map_err(|error| anyhow!("{error}"))?;
             let mut trainer = self.trainer(&self.backend, &recipe, None)?;
@@ -261,11 +260,11 @@ impl<'a> Seeds<'a> {
             let run = Run::create(&directory, &recipe, &self.backend.words())?;
             return Ok(Todo::Train(Box::new((trainer, run))));
         }
-        let (lock, saved) = Run::lock_and_read(&directory)?;
-        let mut checkpoint = Run::read(&directory, &saved)?;
+        let (lock, _, mut checkpoint) = Run::lock_and_read(&directory)?;
         if !self.study.has(seed, &checkpoint.recipe) {
             bail!(
-                "`{shown}` holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew"
+                "`{}` holds a run of another recipe than its study's\nhint: move it away, and this seed begins anew",
+                directory.display()
             );
         }
         checkpoint.go_on_as(gone_on(recipe, &checkpoint, &self.study, self.flags));

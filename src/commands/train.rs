@@ -179,13 +179,16 @@ impl Begun {
             }
             asked => asked,
         };
-        let mut lock = None;
+        let mut led = None;
         let saved = group.share(|| {
-            let (held, saved) = Run::lock_and_read(directory)?;
-            lock = Some(held);
+            let (lock, saved, checkpoint) = Run::lock_and_read(directory)?;
+            led = Some((lock, checkpoint));
             Ok(saved)
         })?;
-        let mut checkpoint = Run::read(directory, &saved)?;
+        let (lock, mut checkpoint) = match led {
+            Some((lock, checkpoint)) => (Some(lock), checkpoint),
+            None => (None, Run::read(directory, &saved)?),
+        };
         let mut recipe = checkpoint.recipe.clone();
         match &asked {
             None => apply_flags_of_resume(&mut recipe, flags)?,

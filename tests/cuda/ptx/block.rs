@@ -272,7 +272,7 @@ impl Memory<'_> {
             Space::Global => &mut *self.global_words,
         };
         words.at(address).access(access, self.block, me, &self.clocks).map_err(|race| {
-            let what = if matches!(access, Access::Read | Access::CopyFrom) { "reads" } else { "writes" };
+            let what = if access.reads() { "reads" } else { "writes" };
             let other = match race {
                 Race::With(past) => format!("thread {} at {}", past.thread, self.program.place(past.instruction)),
                 Race::Block => "another block".to_string(),

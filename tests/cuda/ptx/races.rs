@@ -69,6 +69,12 @@ pub enum Access {
     CopyFrom,
 }
 
+impl Access {
+    pub fn reads(self) -> bool {
+        matches!(self, Access::Read | Access::CopyFrom)
+    }
+}
+
 /// What an access is in no order with.
 pub enum Race {
     With(Past),
@@ -93,7 +99,7 @@ impl Word {
             self.read.clear();
             self.block = block;
         }
-        let reads = matches!(access, Access::Read | Access::CopyFrom);
+        let reads = access.reads();
         if self.copying || (!reads && self.copied > 0) {
             return Err(Race::Copy);
         }

@@ -49,8 +49,7 @@ struct Rows {
 
 // For each row of a lane of a warp, or of a team: its place q among the lane's, and how far it is from the lane's first. What
 // has a value a row is taken from the lane's first row on, so that the distance is a constant of the load.
-#define EACH_ROW(p, q, far)                                                                                                      \
-    _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int far = q * LANES; LANE + far < p.n)
+#define EACH_ROW(p, q, far) EACH_TEAM_ROW(p, Warp(), q, far)
 #define EACH_TEAM_ROW(p, team, q, far)                                                                                           \
     _Pragma("unroll") for (int q = 0; q < MOST_ROWS; q++) if (const int far = q * team.lanes; far < p.n && team.lane + far < p.n)
 
@@ -234,9 +233,11 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
     // Eq. 7: w^g = g w^c + (1 - g) prev_w: d_prev_w = (1 - g) d_w^g, d_g = d_w^g . (w^c - prev_w), d_w^c = g d_w^g
     // What these sum over the rows goes over the team a few taps at a time, the last of them with the rest.
     const int taps = MOST_SUMS - 3;
-    real shift_mean = 0, by_content = 0, by_prev = 0;
+    real shift_mean = 0, sums[MOST_SUMS];
     for (int first = 0; first < p.s; first += taps) {
-        real sums[MOST_SUMS] = {0};
+        for (int k = 0; k < MOST_SUMS; k++) {
+            sums[k] = 0;
+        }
 #pragma unroll
         for (int tap = 0; tap < taps; tap++) {
             const int k = first + tap;
@@ -268,10 +269,9 @@ DEVICE real address_backward(const Sizes &p, Team &team, const real *head, const
                 }
             }
         }
-        by_content = sums[taps];
-        by_prev = sums[taps + 1];
-        d_gamma = first + taps >= p.s ? sums[taps + 2] : d_gamma;
     }
+    const real by_content = sums[taps], by_prev = sums[taps + 1];
+    d_gamma = sums[taps + 2];
     // Eq. 5: w^c = softmax(v), v = strength K: d_v = w^c (g d_w^g - mean), d_strength = d_v . K, d_K = strength d_v.
     // Eq. 6: K = (k . M_i) / (|k| |M_i|): d_(k . M_i) = d_K / (|k| |M_i|); through |M_i|: -d_K K / |M_i|^2 M_i;
     // through |k|: -sum_i d_K K / |k|^2 k, and that sum is strength d_strength.

@@ -40,7 +40,7 @@ DEVICE void replay(const Sizes &p, const Buffers &b, const Backward &at, int s, 
         real value = memory_before(p, b, sequence, begin)[e];
         for (int step = begin; step < t; step++) {
             const long long row = at.all.row(s, step);
-            value = written_by(p, p.heads(), b.heads + row * p.emitted(), b.weightings + row * p.heads() * p.n, e / p.n, e % p.n, value);
+            value = written_by_all(p, b.heads + row * p.emitted(), b.weightings + row * p.heads() * p.n, e / p.n, e % p.n, value);
             memory_before(p, b, sequence, step + 1)[e] = value;
         }
     }

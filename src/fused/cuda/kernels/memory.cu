@@ -5,16 +5,16 @@ DEVICE real written(real value, real w, real e, real a) {
     return value + w * (a - e * value);
 }
 
-// The writes of the heads before `last` of one step, in head order, on one cell, m of row i. `weightings` (R + W, N)
-DEVICE real written_by(const Sizes &p, int last, const real *emitted, const real *weightings, int m, int i, real value) {
-    for (int head = p.reads; head < last; head++) {
+// All writes of one step, in head order, on one cell, m of row i. `weightings` (R + W, N)
+DEVICE real written_by_all(const Sizes &p, const real *emitted, const real *weightings, int m, int i, real value) {
+    for (int head = p.reads; head < p.heads(); head++) {
         const real *values = emitted + p.head_at(head);
         value = written(value, weightings[head * p.n + i], values[p.erase() + m], values[p.add() + m]);
     }
     return value;
 }
 
-// The same of a lane's rows of column m; `weightings` from its first row on.
+// Those of the heads before `last` alone, on a lane's rows of column m; `weightings` from its first row on.
 template <typename Lanes>
 DEVICE void write_rows(const Sizes &p, const Lanes &of, int last, const real *emitted, const real *weightings, int m, Rows &rows) {
     for (int head = p.reads; head < last; head++) {
